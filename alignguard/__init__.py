@@ -1,0 +1,29 @@
+"""AlignGuard: whether a model in training is still the model that was aligned."""
+
+from .__about__ import __version__
+from .audit import Audit, audit
+from .callback import AlignGuardCallback
+from .chat import Chat
+from .errors import AlignGuardError, ProbeError, RunError, StartError
+from .generation import TokenBudget
+from .probes import Probe, load_probes
+from .schedule import Schedule
+from .verdict import Verdict, compare
+
+__all__ = [
+    "AlignGuardCallback",
+    "AlignGuardError",
+    "Audit",
+    "Chat",
+    "Probe",
+    "ProbeError",
+    "RunError",
+    "Schedule",
+    "StartError",
+    "TokenBudget",
+    "Verdict",
+    "__version__",
+    "audit",
+    "compare",
+    "load_probes",
+]

@@ -1,0 +1,17 @@
+"""Mistakes a user can mend. The message is one line that says where, what was found, and what would be right."""
+
+
+class AlignGuardError(ValueError):
+    """The root of all errors that AlignGuard raises on purpose, before training begins."""
+
+
+class ProbeError(AlignGuardError):
+    """A probe, a probe file or the name of one is wrong."""
+
+
+class RunError(AlignGuardError):
+    """The record of a run cannot be written, or belongs to another run."""
+
+
+class StartError(AlignGuardError):
+    """The frozen start cannot be had, or cannot be proven to be the start."""

@@ -1,0 +1,40 @@
+"""Tiny models and tokenizers, made in memory."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_probes, tiny_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+@pytest.fixture
+def model(tokenizer):
+    return tiny_model(tokenizer)
+
+
+@pytest.fixture
+def other(tokenizer):
+    """Another model of the same shape: a policy that has moved far."""
+    return tiny_model(tokenizer, seed=1)
+
+
+@pytest.fixture(scope="session")
+def probes():
+    return tiny_probes()
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)

@@ -1,0 +1,36 @@
+"""A run that can be stopped and taken up again, for a test that needs a new process: resume_run.py DIR STEPS MODE."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import conftest  # noqa: F401  (the environment)
+from test_callback import guard, sft
+from tiny import tiny_tokenizer
+from transformers import TrainerCallback
+
+from alignguard import Schedule
+
+
+class StopAt4(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = control.should_training_stop or state.global_step == 4
+
+
+def main(output_dir, steps, mode, reference="auto"):
+    guarded = guard(schedule=Schedule(at=(2, 4), every=0, draw=1), reference=reference)
+    callbacks = [guarded, StopAt4()] if mode == "stop" else [guarded]
+    trainer = sft(
+        tiny_tokenizer(),
+        output_dir,
+        callbacks,
+        max_steps=int(steps),
+        save_strategy="steps",
+        save_steps=3,
+        lr_scheduler_type="constant",
+    )
+    trainer.train(resume_from_checkpoint=mode == "resume" or None)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

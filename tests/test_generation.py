@@ -1,0 +1,127 @@
+import pytest
+import torch
+
+from alignguard.chat import Chat
+from alignguard.generation import TokenBudget, answer_all
+
+
+@pytest.fixture
+def chat(tokenizer):
+    return Chat(tokenizer)
+
+
+def plain(model, chat, prompt, n):
+    """What transformers' own greedy decoding of this prompt alone gives."""
+    with torch.no_grad():
+        out = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=n,
+            eos_token_id=list(chat.eos_token_ids),
+            pad_token_id=0,
+        )
+    return out[0, len(prompt) :].tolist()
+
+
+def prompts_of(chat, probes):
+    return [chat.prompt_ids(probe.messages) for probe in probes]
+
+
+@pytest.mark.parametrize("batch_tokens", [8192, 100])
+def test_answers_are_plain_greedy_ones(model, chat, probes, batch_tokens):
+    prompts = prompts_of(chat, probes)
+    budget = TokenBudget(answer=12, trace=40, batch_tokens=batch_tokens)
+    answers = answer_all(model, prompts, [False] * len(prompts), chat, budget)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert not answer.thinks
+        assert list(answer.tokens) == plain(model, chat, prompt, 12)
+
+
+def test_drafts_change_nothing_but_the_work(model, chat, probes):
+    prompts = prompts_of(chat, probes)
+    budget = TokenBudget(answer=12, trace=40)
+    inside = [False] * len(prompts)
+    answers = answer_all(model, prompts, inside, chat, budget)
+    calls = []
+    model.generate, original = lambda **k: calls.append(len(k["input_ids"])) or original(**k), model.generate
+    for keep in (0, 1, 5, 11):
+        drafts = [list(a.tokens[:keep]) for a in answers]
+        assert answer_all(model, prompts, inside, chat, budget, drafts) == answers
+    calls.clear()
+    assert answer_all(model, prompts, inside, chat, budget, [list(a.tokens) for a in answers]) == answers
+    assert calls == []  # a whole draft leaves nothing to generate
+
+
+class Parrot(torch.nn.Module):
+    """Says a fixed text, token by token, whatever it is asked: a model whose answer is known."""
+
+    def __init__(self, tokenizer, texts):
+        super().__init__()
+        self.p = torch.nn.Parameter(torch.zeros(1))
+        self.said = [tokenizer(text)["input_ids"] for text in texts]
+
+    def generate(self, input_ids, attention_mask, generation_config, stopping_criteria, synced_gpus):
+        width, rows = input_ids.shape[1], len(input_ids)
+        eos, done = generation_config.eos_token_id, torch.zeros(rows, dtype=torch.bool)
+        starts = [int(row.argmax()) for row in attention_mask]
+        prompts = [row[s:].tolist() for row, s in zip(input_ids, starts, strict=True)]
+        position = []
+        for prompt in prompts:
+            which = prompt[0] - 3
+            already = prompt[1:]
+            forced = len(already) > 0 and already != self.said[which][: len(already)]
+            position.append((which, None if forced else len(already)))
+        for _ in range(generation_config.max_new_tokens):
+            column = []
+            for i, (which, at) in enumerate(position):
+                if done[i]:
+                    column.append(generation_config.pad_token_id)
+                elif at is None:
+                    column.append(self.said[-1][(input_ids.shape[1] - width) % len(self.said[-1])])
+                else:
+                    n = at + input_ids.shape[1] - width
+                    column.append(self.said[which][n] if n < len(self.said[which]) else eos[0])
+            input_ids = torch.cat([input_ids, torch.tensor(column)[:, None]], 1)
+            done |= stopping_criteria[0](input_ids, None) | torch.isin(torch.tensor(column), torch.tensor(eos))
+            if done.all():
+                break
+        return input_ids
+
+
+def test_trace_and_answer_have_budgets_of_their_own(tokenizer, chat):
+    long = " word" * 60
+    texts = [
+        "short",
+        long,
+        f"<think>{' step' * 30}</think> done",
+        f"<think>{' step' * 30}</think>{long}",
+        f"<think>{' step' * 200}",
+        "I say this when forced",
+    ]
+    model = Parrot(tokenizer, texts)
+    prompts = [[3 + i] for i in range(5)]
+    budget = TokenBudget(answer=20, trace=150, force_close=False)
+    short, cut, thought, both, open_ = answer_all(model, prompts, [False] * 5, chat, budget)
+    assert (short.answer, short.finished, short.thinks) == ("short", True, False)
+    assert len(cut.tokens) == 20 and not cut.finished
+    assert (thought.answer, thought.closed, thought.finished) == ("done", True, True)
+    closing = next(i for i in range(len(both.tokens)) if "</think>" in chat.decode(both.tokens[: i + 1])) + 1
+    assert both.closed and len(both.tokens) == closing + 20
+    assert not open_.closed and len(open_.tokens) == 150 and open_.answer == ""
+
+    forced = answer_all(model, prompts, [False] * 5, chat, TokenBudget(answer=20, trace=150))[4]
+    assert forced.forced and forced.closed and forced.answer.startswith("I say this")
+    assert len(forced.tokens) == 150 + len(chat.close_ids()) + 20
+    assert not any(a.forced for a in (short, cut, thought, both))
+
+
+def test_a_prompt_that_opens_the_trace_begins_inside(tokenizer, chat):
+    model = Parrot(tokenizer, ["step step</think> done", "x"])
+    (answer,) = answer_all(model, [[3]], [True], chat, TokenBudget(answer=20, trace=60))
+    assert (answer.trace, answer.answer, answer.thinks, answer.closed) == ("step step", "done", True, True)
+
+
+def test_budgets_must_be_positive():
+    with pytest.raises(ValueError, match="trace must be at least 1, not 0"):
+        TokenBudget(trace=0)

@@ -1,0 +1,119 @@
+"""The reference must not move. Most ways of copying a model that a trainer has patched make it follow the policy."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny import tiny_model, tiny_rows
+from trl import SFTConfig, SFTTrainer
+
+from alignguard.errors import StartError
+from alignguard.forward import final_hidden, read_head
+from alignguard.reference import fingerprint, freeze_start
+
+
+def logits(model):
+    ids = torch.arange(3, 15)[None]
+    with torch.no_grad():
+        return read_head(model).logits(final_hidden(model, ids, torch.ones_like(ids))[0]).clone()
+
+
+def move(model):
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+
+
+def sft_trainer(model, tokenizer, tmp_path, **kwargs):
+    args = SFTConfig(str(tmp_path), report_to=[], use_cpu=True, bf16=False, save_strategy="no", **kwargs)
+    return SFTTrainer(model, args, train_dataset=tiny_rows(), processing_class=tokenizer)
+
+
+def test_a_copy_stays_when_the_policy_moves(model):
+    reference = freeze_start(model)
+    before = logits(reference.model)
+    move(model)
+    assert torch.equal(logits(reference.model), before)
+    assert not torch.allclose(logits(model), before, atol=1e-2)
+
+
+def test_a_copy_taken_after_trl_patched_the_model_stays_too(model, tokenizer, tmp_path):
+    trainer = sft_trainer(model, tokenizer, tmp_path)
+    assert "forward" in trainer.model.__dict__  # the trap is there; where it is not any more, `frozen_copy` can shrink
+    reference = freeze_start(trainer.model)
+    with reference.loaded() as frozen:
+        before = logits(frozen)
+        move(trainer.model)
+        assert torch.equal(logits(frozen), before)
+        with torch.no_grad():
+            ids = torch.arange(3, 15)[None]
+            torch.testing.assert_close(frozen(ids).logits[0], before)  # and so does its own forward
+
+
+def test_a_careless_copy_is_caught(model, tokenizer, tmp_path):
+    careless = copy.deepcopy(sft_trainer(model, tokenizer, tmp_path).model)
+    with pytest.raises(RuntimeError, match="bound to another model"):
+        logits(careless)
+
+
+def lora(model, **kwargs):
+    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], **kwargs))
+
+
+def test_new_adapters_are_switched_off_and_the_start_stays(tokenizer):
+    model = lora(tiny_model(tokenizer))
+    plain = logits(tiny_model(tokenizer))
+    reference = freeze_start(model)
+    assert reference.kind == "adapter" and reference.bytes == 0
+    for name, p in model.named_parameters():
+        if "lora" in name:
+            p.data.add_(0.1)
+    with reference.loaded() as frozen:
+        assert torch.equal(logits(frozen), plain)
+    assert not torch.allclose(logits(model), plain, atol=1e-3)
+
+
+def test_a_continued_adapter_is_part_of_the_start(tokenizer):
+    model = lora(tiny_model(tokenizer))
+    for name, p in model.named_parameters():
+        if "lora" in name:
+            p.data.add_(0.1)
+    start = logits(model)
+    reference = freeze_start(model)
+    assert reference.kind == "copy"
+    move(model)
+    with reference.loaded() as frozen:
+        assert torch.equal(logits(frozen), start)
+    with pytest.raises(StartError, match="already change the model"):
+        freeze_start(model, "adapter")
+
+
+def test_unknown_kinds_and_adapters_without_peft_are_errors(model):
+    with pytest.raises(StartError, match="reference='cpy' is unknown"):
+        freeze_start(model, "cpy")
+    with pytest.raises(StartError, match="needs a PEFT model"):
+        freeze_start(model, "adapter")
+
+
+def test_freezing_leaves_the_policy_as_it_was(model):
+    model.train()
+    model.lm_head.weight.grad = torch.ones_like(model.lm_head.weight)
+    reference = freeze_start(model)
+    assert model.training and model.lm_head.weight.grad is not None and model.lm_head.weight.requires_grad
+    assert not reference.model.training and reference.model.lm_head.weight.grad is None
+    assert not any(p.requires_grad for p in reference.model.parameters())
+
+
+def test_fingerprints_tell_starts_apart(tokenizer, model, other):
+    first = fingerprint(freeze_start(model))
+    assert first == fingerprint(freeze_start(tiny_model(tokenizer)))
+    assert first != fingerprint(freeze_start(other))
+    adapted = lora(tiny_model(tokenizer))
+    with_adapters = fingerprint(freeze_start(adapted))
+    for name, p in adapted.named_parameters():
+        if "lora" in name:
+            p.data.add_(1)
+    from alignguard.reference import Reference
+
+    assert fingerprint(Reference("adapter", adapted, "")) == with_adapters
