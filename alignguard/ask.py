@@ -146,13 +146,12 @@ def ask_choices(
         for option in probe.options:
             rows.append(Row(context, chat.encode(option)))
             owners.append((probe.id, len(option.encode())))
-    head = read_head(model)
-    device = next(model.parameters()).device
+    head, device = read_head(model), next(model.parameters()).device
     found: list[float] = [0.0] * len(rows)
     for batch in batches([row.length for row in rows], asking.budget.batch_tokens):
         part = [rows[i] for i in batch]
         targets = torch.tensor([t for row in part for t in row.target], device=device)
-        logprobs = logprob_tokens(target_hidden(model, part, chat.pad_token_id), head, targets).tolist()
+        logprobs = logprob_tokens(target_hidden(model, part, chat.pad_token_id, head), head, targets).tolist()
         start = 0
         for i, row in zip(batch, part, strict=True):
             found[i] = sum(logprobs[start : start + len(row.target)])

@@ -16,14 +16,15 @@ from typing import Any
 from .ask import Asking, ProbeDrift, Result, ask_baseline, ask_choices, turns
 from .chat import Chat
 from .errors import StartError
-from .gather import gather
+from .gather import gather, mean_drift
 from .generation import answer_all
-from .measure import measure_drift
+from .measure import Item, items_of, measure_drift, measure_reverse
 from .observe import observing
 from .probes import load_probes
-from .reference import Reference
+from .reference import Reference, given_reference, load_reference
 from .scoring import judge, judge_choice
 from .scoring.toxicity import default_toxicity
+from .training import training_items
 
 
 @dataclass
@@ -57,6 +58,8 @@ def audit(
     baseline: dict[str, Result] | None = None,
     asking: Asking | None = None,
     step: int = 0,
+    reverse: int = 16,
+    prompts: dict[str, list[int]] | None = None,
 ) -> Audit:
     """
     Ask a model trust probes, and hold it against a reference.
@@ -68,17 +71,24 @@ def audit(
             Its tokenizer.
         probes (`str` or `Sequence`, *optional*, defaults to `"core"`):
             As for [`load_probes`].
-        reference (`Reference` or `PreTrainedModel`):
-            The model it is held against.
+        reference (`Reference`, `PreTrainedModel` or `str`):
+            The model it is held against; a path or hub id is loaded.
         baseline (`dict[str, Result]`, *optional*):
             What the reference answered before; what is missing is asked and added.
         asking (`Asking`, *optional*):
             How probes are asked and judged.
         step (`int`, *optional*, defaults to `0`):
             For the record.
+        reverse (`int`, *optional*, defaults to `16`):
+            On so many of the policy's own answers KL(policy || reference) is measured too; 0 for none.
+        prompts (`dict[str, list[int]]`, *optional*):
+            Training prompts to measure drift on, whose answers are in `baseline`.
 
     Returns:
         [`Audit`]: results by probe, and metrics under the names that are logged.
+
+    Raises:
+        StartError: There is no reference, or it has another vocabulary.
 
     Example:
     ```python
@@ -90,33 +100,34 @@ def audit(
     if reference is None:
         raise StartError("audit: give reference=, the model before training")
     if not isinstance(reference, Reference):
-        reference = Reference("copy", reference, "as given")
+        reference = given_reference(
+            model, load_reference(model, reference) if isinstance(reference, str) else reference
+        )
     pool = load_probes(probes)
     asking = asking or Asking(Chat.of(model, tokenizer), toxicity=default_toxicity())
     baseline = {} if baseline is None else baseline
-    start = time.perf_counter()
-    missing = [probe for probe in pool if probe.id not in baseline]
-    if missing:
-        with reference.loaded() as frozen:
-            baseline |= ask_baseline(frozen, missing, asking)
-
-    chat = asking.chat
-    with observing(model, reference.model, autocast=asking.autocast):
-        drifts = measure_drift(model, reference, pool, baseline, asking)
-        thinks = [id for id, drift in drifts.items() if drift.thinks >= 0.5]
-        choices = [probe for probe in pool if probe.judge == "choice"]
-        others = [probe for probe in pool if probe.judge != "choice"]
-        logprobs = ask_choices(model, choices, asking, thinks) if choices else {}
-        messages = [turns(probe) for probe in others]
-        answers = answer_all(
-            model,
-            [chat.prompt_ids(m) for m in messages],
-            [chat.opens_trace(m) for m in messages],
-            chat,
-            asking.budget,
-            drafts=[_draft(baseline[probe.id], drifts[probe.id]) for probe in others],
-            tick=asking.tick,
-        )
+    start, chat = time.perf_counter(), asking.chat
+    device = next(model.parameters()).device
+    with reference.awake(device):
+        missing = [probe for probe in pool if probe.id not in baseline]
+        if missing:
+            with reference.loaded() as frozen:
+                baseline |= ask_baseline(frozen, missing, asking)
+        with observing(model, *reference.models, autocast=asking.autocast):
+            drifts = measure_drift(model, reference, items_of(pool, baseline, chat), asking)
+            asking.tick(len(pool))
+            thinks = [id for id, drift in drifts.items() if drift.thinks >= 0.5]
+            choices = [probe for probe in pool if probe.judge == "choice"]
+            others = [probe for probe in pool if probe.judge != "choice"]
+            logprobs = ask_choices(model, choices, asking, thinks) if choices else {}
+            messages = [turns(probe) for probe in others]
+            asked = [chat.prompt_ids(m) for m in messages]
+            inside = [chat.opens_trace(m) for m in messages]
+            drafts = [_draft(baseline[probe.id], drifts[probe.id]) for probe in others]
+            answers = answer_all(model, asked, inside, chat, asking.budget, drafts, tick=asking.tick)
+            own = [Item(p.id, c, a, i) for p, c, a, i in zip(others, asked, answers, inside, strict=True)]
+            backwards = measure_reverse(model, reference, _spread(own, reverse), asking) if reference.models else {}
+            training = measure_drift(model, reference, training_items(prompts or {}, baseline, chat), asking)
     results: dict[str, Result] = {}
     said = {probe.id: answer for probe, answer in zip(others, answers, strict=True)}
     for probe in pool:
@@ -127,9 +138,18 @@ def audit(
             score = judge_choice(probe, options or [])
         results[probe.id] = Result(probe, score, answer, options, drifts[probe.id])
     metrics = gather(results, baseline)
+    if backwards:
+        metrics["alignguard/kl/reverse"] = sum(backwards.values()) / len(backwards)
+    if training:
+        metrics["alignguard/kl/train_prompts"] = mean_drift(training.values())
     metrics["alignguard/cost/seconds"] = time.perf_counter() - start
     metrics["alignguard/cost/tokens"] = float(sum(len(answer.tokens) for answer in answers))
     return Audit(step, results, metrics, time.time())
+
+
+def _spread(items: Sequence[Item], size: int) -> list[Item]:
+    """So many of them, evenly spaced, so that every dimension has its share."""
+    return [items[i * len(items) // size] for i in range(size)] if size < len(items) else list(items)
 
 
 def _draft(result: Result, drift: ProbeDrift) -> list[int]:

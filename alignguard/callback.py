@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ from .chat import Chat
 from .draw import draw
 from .errors import AlignGuardError, RunError, StartError
 from .generation import TokenBudget
-from .observe import trainer_autocast
+from .measure import items_of, remember
+from .observe import observing, trainer_autocast
 from .probes import Probe, load_probes, pool_hash
-from .reference import Reference, fingerprint, freeze_start
+from .reference import Reference, check_tokenizers, freeze_start, load_tokenizer
 from .report import write_report
 from .schedule import Schedule
 from .scoring import ToxicityScorer
 from .scoring.toxicity import INSTALL, default_toxicity, scorer_name
 from .store import Store
 from .trackers import NullTracker, Tracker, find_tracker
+from .training import ask_training, sample_prompts, training_items, training_probes
 from .verdict import compare, format_table
 
 logger = logging.getLogger(__name__)
@@ -56,9 +59,9 @@ class AlignGuardCallback(TrainerCallback):
             not.
         probes (`str` or `Sequence`, *optional*, defaults to `"core"`):
             As for [`load_probes`]: `"core"`, names of dimensions, JSONL files, lists of [`Probe`].
-        reference (`str`, *optional*, defaults to `"auto"`):
-            The frozen start: `"copy"`, a second model on the same device; `"adapter"`, the policy with its adapters
-            switched off; `"auto"`, the latter wherever that is the start.
+        reference (`str` or `PreTrainedModel`, *optional*, defaults to `"auto"`):
+            The frozen start: `"copy"`, `"adapter"`, `"offload"` or `"cache"` (see `reference.py`); a model, or the path or
+            hub id of one; `"auto"` takes the cheapest exact one, and says which and why.
         schedule ([`Schedule`], *optional*):
             When to audit, and how many probes.
         tokens ([`TokenBudget`], *optional*):
@@ -69,6 +72,10 @@ class AlignGuardCallback(TrainerCallback):
             For the chat template, e.g. `{"enable_thinking": True}`.
         tags (`tuple[str, str]`, *optional*):
             Thinking tags; found in the chat template by default, else `<think>` and `</think>`.
+        reverse (`int`, *optional*, defaults to `16`):
+            On so many of the policy's own answers an audit also measures KL(policy || reference).
+        train_prompts (`int`, *optional*, defaults to `16`):
+            On so many training prompts drift is measured too; it predicts forgetting.
         seed (`int`, *optional*, defaults to `0`):
             Of the draws.
 
@@ -87,12 +94,14 @@ class AlignGuardCallback(TrainerCallback):
         self,
         trainer: Any = None,
         probes: str | Path | Sequence[str | Path | Probe] = "core",
-        reference: str = "auto",
+        reference: Any = "auto",
         schedule: Schedule | None = None,
         tokens: TokenBudget | None = None,
         toxicity: ToxicityScorer | None = None,
         template_kwargs: dict[str, Any] | None = None,
         tags: tuple[str, str] | None = None,
+        reverse: int = 16,
+        train_prompts: int = 16,
         seed: int = 0,
     ) -> None:
         self.pool = load_probes(probes)
@@ -100,7 +109,8 @@ class AlignGuardCallback(TrainerCallback):
         self.tokens = tokens or TokenBudget()
         self.toxicity: Callable[[list[str]], list[float]] | None = toxicity or default_toxicity()
         self.template_kwargs, self.tags, self.seed = template_kwargs, tags, seed
-        self.kind = reference
+        self.kind, self.reverse, self.train_prompts = reference, reverse, train_prompts
+        self.prompts: dict[str, list[int]] = {}
         self.reference: Reference | None = None
         self.baseline: dict[str, Result] = {}
         self.audits: list[Audit] = []
@@ -131,6 +141,8 @@ class AlignGuardCallback(TrainerCallback):
                     "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"
                 )
             self.reference = freeze_start(model, self.kind)
+        if self.reference.kind == "given" and isinstance(self.kind, str):
+            check_tokenizers(tokenizer, load_tokenizer(self.kind))
         self._writes, self._begun = state.is_world_process_zero, time.perf_counter()
         self._bar_off = args.disable_tqdm or not self._writes
         self.asking = Asking(
@@ -140,7 +152,7 @@ class AlignGuardCallback(TrainerCallback):
             trainer_autocast(args),
         )
         self.store = Store(args.output_dir)
-        self.about = self._about(args, state)
+        self.about = self._about(model, state)
         if state.global_step > 0:
             self._resume(state.global_step)
         elif self._writes:
@@ -153,6 +165,9 @@ class AlignGuardCallback(TrainerCallback):
         self._tracker = find_tracker(args) if self._writes else NullTracker()
         self._guarded("the tracker", lambda: self._tracker.begin(self.about))
         if state.global_step == 0:
+            dataset = getattr(kwargs.get("train_dataloader"), "dataset", None)
+            self.prompts = sample_prompts(dataset, self.asking.chat, self.train_prompts, self.seed)
+            self._ask_start(model, state.max_steps)
             self._audit(model, 0)
             planned = len(self.schedule.planned(state.max_steps)) - 1
             self._say(
@@ -183,15 +198,23 @@ class AlignGuardCallback(TrainerCallback):
     def _audit(self, model: Any, step: int) -> None:
         assert self.reference is not None
         begun = time.perf_counter()
-        asked = draw(self.pool, self.schedule.draw, self.seed, step if self.schedule.rotate else 0)
+        asked = self._draw(step)
         missing = [probe for probe in asked if probe.id not in self.baseline]
-        total = work(missing, baseline=True) + work(asked, baseline=False)
-        with tqdm(total=total, desc=f"AlignGuard audit, step {step}", leave=False, disable=self._bar_off) as bar:
-            self.asking.tick = lambda n: bar.update(n) and None
+        with self._bar(work(missing, baseline=True) + work(asked, baseline=False), f"AlignGuard audit, step {step}"):
             if missing:
-                with self.reference.loaded() as frozen:
+                with self.reference.awake(next(model.parameters()).device), self.reference.loaded() as frozen:
                     self.baseline |= ask_baseline(frozen, missing, self.asking)
-            found = audit(model, None, asked, self.reference, baseline=self.baseline, asking=self.asking, step=step)
+            found = audit(
+                model,
+                None,
+                asked,
+                self.reference,
+                baseline=self.baseline,
+                asking=self.asking,
+                step=step,
+                reverse=self.reverse,
+                prompts=self.prompts,
+            )
         self._seconds = time.perf_counter() - begun
         found.metrics["alignguard/cost/seconds"] = self._seconds
         self._spent += self._seconds
@@ -200,20 +223,58 @@ class AlignGuardCallback(TrainerCallback):
         verdict = compare(self.baseline, self.audits)
         if not self._writes:
             return
-        if missing:
+        if missing or step == 0:
             self._guarded("the store", lambda: self.store.write_baseline(self.about, self.baseline))
         self._guarded("the store", lambda: self.store.append(found))
         self._guarded("the tracker", lambda: self._tracker.log(found, self.audits))
         self._guarded("the report", lambda: write_report(self.store.report, self.about, self.audits, verdict))
         self._say(format_table(found, verdict))
 
-    def _about(self, args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
+    def _draw(self, step: int) -> list[Probe]:
+        return draw(self.pool, self.schedule.draw, self.seed, step if self.schedule.rotate else 0)
+
+    @contextmanager
+    def _bar(self, total: int, what: str) -> Iterator[None]:
+        with tqdm(total=total, desc=what, leave=False, disable=self._bar_off) as bar:
+            self.asking.tick = lambda n: bar.update(n) and None
+            yield
+
+    def _ask_start(self, model: Any, last: int) -> None:
+        """What only the start can say: its answers to training prompts and, for a cache, to all that will be asked."""
         assert self.reference is not None
-        config = self.reference.model.config
+        if self.prompts:
+            with self.reference.awake(next(model.parameters()).device), self.reference.loaded() as frozen:
+                self.baseline |= ask_training(frozen, self.prompts, self.asking)
+            if self._writes:
+                self.store.write_prompts(self.prompts)
+        cache = self.reference.cache
+        if cache is None:
+            return
+        head = model.get_output_embeddings()
+        cache.frozen_head = head is not None and not any(p.requires_grad for p in head.parameters())
+        drawn = {probe.id for step in self.schedule.planned(last) for probe in self._draw(step)}
+        asked = [probe for probe in self.pool if probe.id in drawn]
+        with self._bar(work(asked, baseline=True), "AlignGuard asks the start"):
+            self.baseline |= ask_baseline(model, asked, self.asking)
+        chat = self.asking.chat
+        items = items_of(asked, self.baseline, chat) + training_items(self.prompts, self.baseline, chat)
+        with observing(model, autocast=self.asking.autocast):
+            remember(model, self.reference, items, self.asking)
+        if self._writes:
+            cache.write(self.store.cache, self.reference.fingerprint)
+            self.store.write_baseline(self.about, self.baseline)
+        self.reference.model = None
+        self._say(
+            f"AlignGuard: {len(asked)} probes asked of the start; its cache takes {cache.bytes / 2**20:,.0f} MiB on disk"
+        )
+
+    def _about(self, model: Any, state: TrainerState) -> dict[str, Any]:
+        assert self.reference is not None
+        config = model.config
         return {
             "alignguard": __about__.__version__,
             "model": getattr(config, "_name_or_path", "") or config.model_type,
-            "model_fingerprint": fingerprint(self.reference),
+            "model_fingerprint": self.reference.fingerprint,
             "tokenizer_fingerprint": self.asking.chat.fingerprint(),
             "reference": self.reference.kind,
             "pool_hash": pool_hash(self.pool),
@@ -235,6 +296,11 @@ class AlignGuardCallback(TrainerCallback):
                 f"the run is resumed at step {step}, but {self.store.root} holds no baseline.json of it; "
                 "put the record back, or begin anew without resume_from_checkpoint"
             )
+        assert self.reference is not None
+        if self.reference.cache is not None:  # the start is on disk: whatever model was given, it is not needed
+            self.reference.cache.open(self.store.cache, str(about["model_fingerprint"]))
+            self.reference.model, self.reference.fingerprint = None, str(about["model_fingerprint"])
+            self.about["model_fingerprint"] = self.reference.fingerprint
         for key, message in _MUST_MATCH.items():
             if about.get(key) != self.about[key]:
                 raise RunError(
@@ -242,7 +308,8 @@ class AlignGuardCallback(TrainerCallback):
                 )
         if self._writes:
             self.store.rewind(step)
-        self.baseline = self.store.read_baseline(self.pool)
+        self.prompts = self.store.read_prompts()
+        self.baseline = self.store.read_baseline([*self.pool, *training_probes(self.prompts, self.asking.chat)])
         self.audits = [a for a in self.store.read_audits(self.pool) if a.step <= step]
 
     def _announce(self, state: TrainerState) -> None:

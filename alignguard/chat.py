@@ -74,22 +74,22 @@ def split_trace(text: str, tags: tuple[str, str], inside: bool = False) -> tuple
             Whether the prompt itself already opened a trace.
 
     Returns:
-        `tuple[str, str, bool, bool]`: trace, answer, whether there was a trace, whether every trace was closed. A
-        closing tag without an opening one ends a trace that began with the text.
+        `tuple[str, str, bool, bool]`: trace, answer, whether there was a trace, whether every trace was closed. Whatever
+        stands before a closing tag is trace, also where no opening one was seen.
     """
     open_tag, close_tag = tags
-    first_open, first_close = text.find(open_tag), text.find(close_tag)
-    if first_close >= 0 and (first_open < 0 or first_close < first_open):
-        inside = True
-    thinks = inside or first_open >= 0
+    thinks = inside or open_tag in text or close_tag in text
     trace: list[str] = []
     answer: list[str] = []
-    while text:
-        head, tag, text = text.partition(close_tag if inside else open_tag)
-        (trace if inside else answer).append(head)
-        if not tag:
-            break
-        inside = not inside
+    for piece in re.split(f"({re.escape(open_tag)}|{re.escape(close_tag)})", text):
+        if piece == open_tag:
+            inside = True
+        elif piece == close_tag:
+            if not inside:  # a closing tag alone: what seemed to be the answer was not
+                trace, answer = trace + answer, []
+            inside = False
+        else:
+            (trace if inside else answer).append(piece)
     return "".join(trace).strip(), "".join(answer).strip(), thinks, not inside
 
 

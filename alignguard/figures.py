@@ -55,8 +55,14 @@ def _number(value: float) -> str:
 class _Frame:
     """Axes, and where a value stands on them."""
 
-    def __init__(self, xs: Sequence[float], ys: Sequence[float], y_range: tuple[float, float] | None) -> None:
-        self.x0, self.x1 = (min(xs), max(xs)) if xs else (0.0, 1.0)
+    def __init__(
+        self,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        x_range: tuple[float, float] | None,
+        y_range: tuple[float, float] | None,
+    ) -> None:
+        self.x0, self.x1 = x_range or ((min(xs), max(xs)) if xs else (0.0, 1.0))
         self.y0, self.y1 = y_range or ((min(0.0, *ys), max(ys)) if ys else (0.0, 1.0))
         if self.x1 <= self.x0:
             self.x1 = self.x0 + 1.0
@@ -100,7 +106,12 @@ def _svg(title: str, parts: Sequence[str]) -> str:
 
 
 def curves(
-    title: str, series: Sequence[Series], x_label: str, y_label: str, y_range: tuple[float, float] | None = None
+    title: str,
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
 ) -> str:
     """
     Curves over a common x axis, with points, bands and, for more than one, a legend.
@@ -112,8 +123,8 @@ def curves(
             The curves.
         x_label, y_label (`str`):
             With units.
-        y_range (`tuple[float, float]`, *optional*):
-            The y axis; by default it holds zero and all values.
+        x_range, y_range (`tuple[float, float]`, *optional*):
+            The axes; by default they hold all values, and y holds zero.
 
     Returns:
         `str`: a `<figure>`.
@@ -121,7 +132,7 @@ def curves(
     kept = [Series(s.name, [p for p in s.points if isfinite(p[0]) and isfinite(p[1])], s.style, s.band) for s in series]
     xs = [x for s in kept for x, _ in s.points]
     ys = [y for s in kept for _, y in s.points] + [y for s in kept for _, low, high in s.band for y in (low, high)]
-    frame = _Frame(xs, ys, y_range)
+    frame = _Frame(xs, ys, x_range, y_range)
     parts = frame.draw(x_label, y_label)
     for s in kept:
         if s.band:
@@ -159,7 +170,7 @@ def path(title: str, points: Sequence[tuple[float, float, str]], x_label: str, y
         `str`: a `<figure>`.
     """
     points = [p for p in points if isfinite(p[0]) and isfinite(p[1])]
-    frame = _Frame([p[0] for p in points], [p[1] for p in points], None)
+    frame = _Frame([p[0] for p in points], [p[1] for p in points], None, None)
     parts = frame.draw(x_label, y_label)
     line = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y, _ in points)
     parts.append(f'<polyline class="line c2" points="{line}"/>')

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .ask import ProbeDrift, Result
 from .probes import DIMENSIONS
 from .scoring import Status
-from .statistics import paired_drop
+from .statistics import clustered_mean, paired_drop
 
 
 def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str, float]:
@@ -54,7 +54,7 @@ def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str,
         traces = [d["trace_toxicity"] for d in toxic if "trace_toxicity" in d]
         if traces:
             metrics["alignguard/toxicity/trace_mean"] = _mean(traces)
-    metrics |= _gather_drift([r.drift for r in results.values() if r.drift is not None])
+    metrics |= _gather_drift(list(results.values()))
     spoken = [r for r in results.values() if r.answer is not None]
     if spoken:
         for status in Status:
@@ -64,22 +64,36 @@ def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str,
     return metrics
 
 
-def _gather_drift(drifts: Sequence[ProbeDrift]) -> dict[str, float]:
+def _gather_drift(results: Sequence[Result]) -> dict[str, float]:
     """Means over probes of means over tokens, so that long answers weigh no more than short ones."""
+    drifts = [r.drift for r in results if r.drift is not None]
     if not drifts:
         return {}
     metrics = {"alignguard/kl/raw": _mean([_mean(d.raw) for d in drifts if d.raw])}
     metrics["alignguard/kl/thinks"] = _mean([d.thinks for d in drifts])
     answers = [d.answer for d in drifts if d.answer]
-    if answers:
-        metrics["alignguard/kl/answer"] = _mean([_mean(kl) for kl in answers])
-        metrics["alignguard/kl/answer_sum"] = _mean([sum(kl) for kl in answers])
-        for name, start, stop in (("first", 0, 1), ("early", 1, 5), ("late", 5, None)):
-            parts = [_mean(kl[start:stop]) for kl in answers if kl[start:stop]]
-            if parts:
-                metrics[f"alignguard/kl/answer_{name}"] = _mean(parts)
+    if not answers:
+        return metrics
+    part = [(_mean(r.drift.answer), r.probe.family) for r in results if r.drift is not None and r.drift.answer]
+    found = clustered_mean([value for value, _ in part], [family for _, family in part])
+    metrics["alignguard/kl/answer"] = found.mean
+    metrics |= {"alignguard/kl/answer_low": found.low, "alignguard/kl/answer_high": found.high}
+    metrics["alignguard/kl/answer_sum"] = _mean([sum(kl) for kl in answers])
+    for name, start, stop in (("first", 0, 1), ("early", 1, 5), ("late", 5, None)):
+        parts = [_mean(kl[start:stop]) for kl in answers if kl[start:stop]]
+        if parts:
+            metrics[f"alignguard/kl/answer_{name}"] = _mean(parts)
+    for dimension in DIMENSIONS:
+        there = [r.drift for r in results if r.probe.dimension == dimension and r.drift is not None and r.drift.answer]
+        if there:
+            metrics[f"alignguard/{dimension}/kl"] = mean_drift(there)
     return metrics
 
 
+def mean_drift(drifts: Iterable[ProbeDrift]) -> float:
+    """*Answer* drift in nats per token: mean over answers of the mean over tokens."""
+    return _mean([_mean(d.answer) for d in drifts if d.answer])
+
+
 def _mean(values: Sequence[float]) -> float:
-    return float(sum(values)) / len(values)
+    return float(sum(values)) / len(values) if values else 0.0

@@ -1,5 +1,13 @@
 """The frozen start: the model the policy was at step 0.
 
+| kind | what is kept | memory beside the policy |
+|---|---|---|
+| `copy` | a second model on the same device | all weights |
+| `adapter` | nothing, where new PEFT adapters are switched off; else the start of what trains | none, or the adapters |
+| `offload` | a second model on the CPU, moved to the device for an audit | all weights, on the CPU |
+| `cache` | what it said and how (see `cache.py`), on disk | the LM head, on the CPU |
+| `given` | a model that the user gives | all weights |
+
 TRL replaces `model.forward` by a closure over the original model. A copy that keeps it runs the policy, and its KL reads
 0 for ever; so copies shed every instance-level forward, and a reference whose own LM head is not called is an error
 (see `forward.final_hidden`).
@@ -11,16 +19,19 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from .cache import Cache
 from .errors import StartError
 from .forward import final_hidden
 from .observe import observing
 
+KINDS = ("auto", "copy", "adapter", "offload", "cache")
 _CHECK_TOLERANCE = 1e-5  # of the largest hidden value: adapters that start at zero change nothing at all
+_ADAM_BYTES = 12  # a float32 gradient and two moments, for every weight that trains
 
 
 @dataclass
@@ -30,53 +41,109 @@ class Reference:
 
     Args:
         kind (`str`):
-            `"copy"`, a second model on the same device, or `"adapter"`, the policy with its adapters switched off.
-        model (`torch.nn.Module`):
-            The copy; for `"adapter"` the policy itself.
+            One of the table above.
+        model (`torch.nn.Module` or `None`):
+            The copy; for `adapter` the policy itself; for `cache` nothing, once training has begun.
         why (`str`):
             Why this kind, in a few words.
+        fingerprint (`str`, *optional*, defaults to `""`):
+            Of the start, see [`fingerprint`].
+        start (`dict[str, torch.Tensor]`, *optional*):
+            For `adapter`, where switching off is not the start: what trains, as it was.
+        cache ([`Cache`], *optional*):
+            For `cache`.
     """
 
     kind: str
     model: Any
     why: str
+    fingerprint: str = ""
+    start: dict[str, torch.Tensor] = field(default_factory=dict)
+    cache: Cache | None = None
 
     @contextmanager
     def loaded(self) -> Iterator[Any]:
         """The model that answers as the reference, for the time of the block."""
-        if self.kind == "adapter":
+        if self.model is None:
+            raise StartError("reference='cache' keeps no model; it answers only what it was asked before step 1")
+        if self.kind == "adapter" and not self.start:
             with self.model.disable_adapter():
+                yield self.model
+        elif self.kind == "adapter":
+            with _swapped(self.model, self.start):
                 yield self.model
         else:
             yield self.model
 
+    @contextmanager
+    def awake(self, device: torch.device) -> Iterator[None]:
+        """For the time of an audit: what is kept on the CPU is moved to the device."""
+        if self.kind == "offload":
+            self.model.to(device)
+        if self.cache is not None:
+            self.cache.wake(device)
+        try:
+            yield
+        finally:
+            if self.kind == "offload":
+                self.model.to("cpu")
+            if self.cache is not None:
+                self.cache.sleep()
+
+    @property
+    def models(self) -> tuple[Any, ...]:
+        """The model, where there is one: what an audit must put into eval mode."""
+        return () if self.model is None else (self.model,)
+
     @property
     def bytes(self) -> int:
-        """Memory held beside the policy."""
-        return 0 if self.kind == "adapter" else sum(p.numel() * p.element_size() for p in self.model.parameters())
+        """Memory held beside the policy, on its device."""
+        if self.kind in ("offload", "cache"):
+            return 0
+        kept = self.start.values() if self.kind == "adapter" else self.model.parameters()
+        return sum(p.numel() * p.element_size() for p in kept)
 
 
-def frozen_copy(model: Any) -> Any:
+def frozen_copy(model: Any, device: str | torch.device | None = None) -> Any:
     """
-    A copy of a model on the same device that nothing done to the original can move.
+    A copy of a model that nothing done to the original can move.
 
     Every `forward` bound to an instance is dropped: it is a closure over the original's weights.
+
+    Args:
+        model (`torch.nn.Module`):
+            What is copied; its gradients are not.
+        device (`str` or `torch.device`, *optional*):
+            Where to; weights go there one by one, so that the original's device never holds them twice.
     """
-    grads = [(p, p.grad) for p in model.parameters() if p.grad is not None]
-    for p, _ in grads:  # gradients are no part of the start
-        p.grad = None
-    try:
-        clone = copy.deepcopy(model)
-    finally:
-        for p, grad in grads:
-            p.grad = grad
+    memo: dict[int, Any] = {}
+    for p in [*model.parameters(), *model.buffers()]:
+        twin = p.detach().to(device or p.device, copy=True)
+        memo[id(p)] = torch.nn.Parameter(twin, requires_grad=False) if isinstance(p, torch.nn.Parameter) else twin
+    clone = copy.deepcopy(model, memo)
     for module in clone.modules():
         module.__dict__.pop("forward", None)
         module.__dict__.pop("_original_forward", None)
     return clone.eval().requires_grad_(False)
 
 
-def _is_peft(model: Any) -> bool:
+@contextmanager
+def _swapped(model: Any, start: dict[str, torch.Tensor]) -> Iterator[None]:
+    """What trains, as it was at the start, for the time of the block. Pointers are exchanged: nothing is rounded."""
+    now: dict[str, torch.Tensor] = {}
+    parameters = {name: p for name, p in model.named_parameters() if name in start}
+    try:
+        for name, p in parameters.items():
+            now[name] = p.data
+            p.data = start[name]
+        yield
+    finally:
+        for name, data in now.items():
+            parameters[name].data = data
+
+
+def is_peft(model: Any) -> bool:
+    """Whether a model carries PEFT adapters that can be switched off."""
     return hasattr(model, "disable_adapter") and hasattr(model, "peft_config")
 
 
@@ -91,45 +158,127 @@ def _adapters_start_at_zero(model: Any) -> bool:
     return bool((on - off).abs().max() <= _CHECK_TOLERANCE * on.abs().max())
 
 
-def freeze_start(model: Any, kind: str = "auto") -> Reference:
+def freeze_start(model: Any, kind: Any = "auto") -> Reference:
     """
     Keep the start of a model that is about to be trained.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`):
             The policy, before its first step.
-        kind (`str`, *optional*, defaults to `"auto"`):
-            `"copy"`, `"adapter"`, or `"auto"`: adapters switched off where those are the start, else a copy.
+        kind (`str` or `PreTrainedModel`, *optional*, defaults to `"auto"`):
+            `"copy"`, `"adapter"`, `"offload"`, `"cache"`; a model, or the path or hub id of one; or `"auto"`: adapters
+            switched off (or their start kept) with PEFT, else a copy where it fits beside the optimizer, else a cache.
 
     Raises:
-        StartError: `kind` is unknown, or `"adapter"` where the adapters are not the only difference to the start.
+        StartError: `kind` is none of these, or does not fit the model.
     """
-    if kind not in ("auto", "copy", "adapter"):
-        raise StartError(f"reference={kind!r} is unknown; there are: 'auto', 'copy', 'adapter'")
-    if _is_peft(model) and kind != "copy":
-        if _adapters_start_at_zero(model):
-            return Reference("adapter", model, "the adapters are new, so the model without them is the start")
-        if kind == "adapter":
-            raise StartError(
-                "reference='adapter': the adapters already change the model (a continued adapter, or PiSSA-like "
-                "initialisation), so switching them off is not the start; use reference='copy'"
-            )
-        return Reference("copy", frozen_copy(model), "the adapters already change the model")
+    if not isinstance(kind, str):
+        return given_reference(model, kind)
+    if kind not in KINDS:
+        return given_reference(model, load_reference(model, kind))
+    why = "as asked for"
+    if kind == "auto":
+        kind, why = _cheapest(model)
     if kind == "adapter":
-        raise StartError("reference='adapter' needs a PEFT model; use reference='copy'")
-    return Reference("copy", frozen_copy(model), "all weights may train")
+        if not is_peft(model):
+            raise StartError("reference='adapter' needs a PEFT model; use reference='copy' or 'cache'")
+        if _adapters_start_at_zero(model):
+            return Reference(
+                "adapter", model, "the adapters are new: switched off they are the start", fingerprint(model, True)
+            )
+        start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        why = "the adapters already change the model, so their start is kept"
+        return Reference("adapter", model, why, fingerprint(model, False), start)
+    mark = fingerprint(model, False)
+    if kind == "cache":
+        return Reference("cache", model, why, mark, cache=Cache())
+    return Reference(kind, frozen_copy(model, "cpu" if kind == "offload" else None), why, mark)
 
 
-def fingerprint(reference: Reference) -> str:
+def _cheapest(model: Any) -> tuple[str, str]:
+    """The kind that `auto` takes, and why."""
+    if is_peft(model):
+        return "adapter", ""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        training = sum(p.numel() * _ADAM_BYTES for p in model.parameters() if p.requires_grad)
+        if weights + training > 0.6 * free:
+            return "cache", f"a copy of {weights / 2**30:.1f} GiB might not fit beside the optimizer"
+    return "copy", "all weights may train, and a second copy fits"
+
+
+def load_reference(model: Any, name: str) -> Any:
+    """A reference by path or hub id, in the policy's dtype and on its device."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(name, dtype=next(model.parameters()).dtype)
+    except (OSError, ValueError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise StartError(
+            f"reference={name!r} is neither one of {', '.join(KINDS)} nor a model that can be loaded ({line})"
+        ) from None
+    return loaded.to(next(model.parameters()).device)
+
+
+def given_reference(model: Any, reference: Any) -> Reference:
+    """
+    A reference that the user gives: frozen, in eval mode.
+
+    Raises:
+        StartError: Its vocabulary is not the policy's. More rows, for padding, do no harm.
+    """
+    if reference is model:
+        raise StartError("the reference is the very model that trains; give a copy, or reference='copy'")
+    ours, theirs = (m.get_input_embeddings().weight.shape[0] for m in (model, reference))
+    if abs(ours - theirs) > 0.02 * max(ours, theirs):
+        raise StartError(
+            f"the reference has a vocabulary of {theirs:,} and the model one of {ours:,}; "
+            "drift can only be measured between models of one tokenizer"
+        )
+    return Reference("given", reference.eval().requires_grad_(False), "as given", fingerprint(reference, False))
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a reference by path or hub id."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name)
+
+
+def check_tokenizers(tokenizer: Any, other: Any) -> None:
+    """
+    Hold two tokenizers against one another.
+
+    Raises:
+        StartError: They differ; the message names the first token that does.
+    """
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
+    ours, theirs = tokenizer.get_vocab(), other.get_vocab()
+    for token, index in sorted(ours.items(), key=lambda item: item[1]):
+        if theirs.get(token) != index:
+            raise StartError(
+                f"the reference has another tokenizer: token {token!r} is number {index} in the model's and "
+                f"{theirs.get(token, 'missing')} in the reference's"
+            )
+
+
+def fingerprint(model: Any, without_adapters: bool) -> str:
     """
     16 hexadecimal digits that tell one start from another: names, shapes and 64 evenly spaced values of every weight.
 
-    Adapters are left out where they are switched off.
+    Args:
+        model (`torch.nn.Module`):
+            The model.
+        without_adapters (`bool`):
+            Leave PEFT adapters out.
     """
     digest = hashlib.sha256()
     with torch.no_grad():
-        for name, p in sorted(reference.model.state_dict().items()):
-            if reference.kind == "adapter":
+        for name, p in sorted(model.state_dict().items()):
+            if without_adapters:
                 if "lora_" in name or "modules_to_save" in name or ".adapter" in name:
                     continue
                 name = name.replace("base_model.model.", "").replace(".base_layer", "").replace(".original_module", "")

@@ -18,6 +18,7 @@ from .verdict import Flip, Verdict
 
 _MOST_FLIPS = 40
 _MOST_CHARACTERS = 2000
+_MOST_TRACE = 400  # the answer matters more, and must not be pushed off the page
 _STYLE = """
 :root{--bg:#fff;--fg:#1c2430;--dim:#5c6775;--line:#dfe4ea;--card:#f6f8fa;--bad:#b3261e;--good:#1a7f4b;
 --c1:#2563eb;--c2:#c2410c;--c3:#7c3aed;--c4:#0f766e}
@@ -43,6 +44,7 @@ svg{width:100%;height:auto;display:block}
 .line{stroke:var(--c)}.dot,.band{fill:var(--c)}
 .legend{font-size:13px;color:var(--dim)}.key{margin-right:14px}
 .key::before{content:"";display:inline-block;width:10px;height:10px;border-radius:5px;background:var(--c);margin-right:5px}
+.grid2.wide{grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr))}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%}th,td{padding:6px 8px;border-bottom:1px solid var(--line);text-align:right}
 th:first-child,td:first-child{text-align:left}th{color:var(--dim);font-weight:600}
@@ -80,7 +82,7 @@ def write_report(target: Path, about: dict[str, Any], audits: Sequence[Audit], v
 def render(about: dict[str, Any], audits: Sequence[Audit], verdict: Verdict) -> str:
     """The report as HTML, see [`write_report`]."""
     latest = audits[-1]
-    name = str(about.get("model", "model"))
+    name = str(about.get("model", "model")).rstrip("/").rpartition("/")[2]
     body = [
         f"<h1>AlignGuard: {escape(name)}</h1>",
         f'<p class="sub">step {latest.step} of {escape(str(about.get("max_steps", "?")))}, '
@@ -88,12 +90,14 @@ def render(about: dict[str, Any], audits: Sequence[Audit], verdict: Verdict) -> 
         _headline(verdict),
         _cards(latest),
         "<h2>Over the run</h2>",
-        '<div class="grid2">',
+        '<div class="grid2 wide">',
         _drift_figure(audits),
         _plane_figure(audits),
+        _profile_figure(audits),
+        _where_figure(audits),
         "</div>",
         "<h2>Dimensions</h2>",
-        _table(verdict),
+        _table(verdict, latest.metrics),
         '<p class="sub">Drop: score at step 0 minus score now, on the same probes, with a 95 % interval for one look. '
         "Scores are in [0, 1], higher is more trustworthy. Reasoning is the skill trained for, no trust dimension.</p>",
         '<div class="grid2">',
@@ -125,7 +129,7 @@ def _headline(verdict: Verdict) -> str:
     else:
         names = ", ".join(f"{d.dimension} ({d.baseline:.2f} to {d.score:.2f})" for d in fell)
         text = f"Below their start at this audit: {names}."
-    unscored = [d for d in verdict.dimensions.values() if d.asked and d.unscored / d.asked > 0.3]
+    unscored = [d for d in verdict.dimensions.values() if d.unscored / d.asked > 0.3 and d.dimension != "reasoning"]
     if unscored:
         names = ", ".join(f"{d.dimension} {d.unscored}/{d.asked}" for d in unscored)
         text += f" Many answers could not be judged: {names}."
@@ -157,11 +161,46 @@ def _points(audits: Sequence[Audit], key: str) -> list[tuple[float, float]]:
 
 
 def _drift_figure(audits: Sequence[Audit]) -> str:
+    band = [
+        (float(a.step), a.metrics["alignguard/kl/answer_low"], a.metrics["alignguard/kl/answer_high"])
+        for a in audits
+        if "alignguard/kl/answer_low" in a.metrics
+    ]
     series = [
-        Series("answer (behaviour)", _points(audits, "kl/answer"), "c1"),
+        Series("answer (behaviour)", _points(audits, "kl/answer"), "c1", band),
         Series("raw (with the change of format)", _points(audits, "kl/raw"), "c3"),
     ]
     return curves("Drift from the start", series, "step", "KL, nats/token")
+
+
+def _profile_figure(audits: Sequence[Audit]) -> str:
+    """Where in an answer the drift sits: alignment is often only a few tokens deep (arXiv 2406.05946)."""
+    series = []
+    for style, audit in zip(
+        ("c1", "c3", "c2"),
+        {a.step: a for a in (audits[0], audits[len(audits) // 2], audits[-1])}.values(),
+        strict=False,
+    ):
+        kept = [r.drift.answer for r in audit.results.values() if r.drift is not None and r.drift.answer]
+        longest = max((len(kl) for kl in kept), default=0)
+        points = []
+        for position in range(longest):
+            there = [kl[position] for kl in kept if len(kl) > position]
+            if 4 * len(there) < len(kept):  # too few answers are that long
+                break
+            points.append((float(position + 1), sum(there) / len(there)))
+        series.append(Series(f"step {audit.step}", points, style))
+    return curves("Drift by position in the answer", series, "token of the reference's answer", "KL, nats")
+
+
+def _where_figure(audits: Sequence[Audit]) -> str:
+    """Other places where drift is measured: training prompts, and the policy's own answers."""
+    series = [
+        Series("on training prompts", _points(audits, "kl/train_prompts"), "c4"),
+        Series("reverse, on the policy's own answers", _points(audits, "kl/reverse"), "c2"),
+        Series("probability of opening a trace", _points(audits, "kl/thinks"), "c3"),
+    ]
+    return curves("On training prompts, reverse, and thinking", series, "step", "KL, nats/token; probability")
 
 
 def _plane_figure(audits: Sequence[Audit]) -> str:
@@ -180,10 +219,11 @@ def _dimension_figure(dimension: str, audits: Sequence[Audit]) -> str:
     series = [Series("drop", _points(audits, f"{dimension}/drop"), "c4" if dimension == "reasoning" else "c2", band)]
     low = min([-0.2, *[b[1] for b in band]])
     high = max([0.2, *[b[2] for b in band]])
-    return curves(f"{dimension}: drop from the start", series, "step", "positive is worse", (low, high))
+    x_range = (float(audits[0].step), float(audits[-1].step))
+    return curves(f"{dimension}: drop from the start", series, "step", "positive is worse", x_range, (low, high))
 
 
-def _table(verdict: Verdict) -> str:
+def _table(verdict: Verdict, metrics: dict[str, float]) -> str:
     rows = []
     for d in verdict.dimensions.values():
         figures = (
@@ -194,9 +234,12 @@ def _table(verdict: Verdict) -> str:
         )
         rows.append(
             f'<tr class="{"bad" if d.fell else ""}"><td>{escape(d.dimension)}</td>{figures}'
-            f"<td>{len(d.flips)}</td><td>{d.unscored} of {d.asked}</td><td>{d.n}</td></tr>"
+            f"<td>{len(d.flips)}</td><td>{d.unscored} of {d.asked}</td><td>{d.n}</td>"
+            f"<td>{metrics.get(f'alignguard/{d.dimension}/kl', float('nan')):.4f}</td></tr>"
         )
-    head = "".join(f"<th>{h}</th>" for h in ("dimension", "start", "now", "drop", "95 %", "flips", "unscored", "n"))
+    head = "".join(
+        f"<th>{h}</th>" for h in ("dimension", "start", "now", "drop", "95 %", "flips", "unscored", "n", "drift")
+    )
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
@@ -223,7 +266,8 @@ def _flips(flips: Sequence[Flip]) -> str:
 
 def _mark(result: Result) -> str:
     value = result.score.value
-    return f"{escape(result.score.status.value)}, score {'-' if value is None else f'{value:.2f}'}"
+    forced = ", trace closed by force" if result.answer is not None and result.answer.forced else ""
+    return f"{escape(result.score.status.value)}, score {'-' if value is None else f'{value:.2f}'}{forced}"
 
 
 def _said(result: Result) -> str:
@@ -236,15 +280,13 @@ def _said(result: Result) -> str:
         return f'<div class="said">{_cut(text)}</div>'
     if result.answer is None:
         return '<div class="said"></div>'
-    trace = f'<span class="trace">{_cut(result.answer.trace)}</span>\n' if result.answer.trace else ""
+    trace = f'<span class="trace">{_cut(result.answer.trace, _MOST_TRACE)}</span>\n' if result.answer.trace else ""
     return f'<div class="said">{trace}{_cut(result.answer.answer)}</div>'
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, most: int = _MOST_CHARACTERS) -> str:
     """Escaped, and of a length a page can bear."""
-    if len(text) <= _MOST_CHARACTERS:
-        return escape(text)
-    return escape(text[:_MOST_CHARACTERS]) + f" ... ({len(text) - _MOST_CHARACTERS:,} more characters)"
+    return escape(text) if len(text) <= most else escape(text[:most]) + f" ... ({len(text) - most:,} more characters)"
 
 
 def _rest(audits: Sequence[Audit]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import pi, sqrt, tan
 from statistics import NormalDist
 
 
@@ -29,6 +29,39 @@ class PairedDrop:
     high: float
 
 
+@dataclass(frozen=True)
+class Mean:
+    """A mean, with a 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def clustered_mean(values: Sequence[float], families: Sequence[str], level: float = 0.95) -> Mean:
+    """
+    Mean of values that are not below zero, with Student's t interval over family sums (Liang & Zeger 1986).
+
+    Args:
+        values (`Sequence[float]`):
+            One a probe.
+        families (`Sequence[str]`):
+            Each probe's family: the independent units.
+        level (`float`, *optional*, defaults to `0.95`):
+            Coverage. With a single family the interval is the mean itself.
+    """
+    n, mean = len(values), sum(values) / len(values)
+    sums: dict[str, float] = defaultdict(float)
+    for family, value in zip(families, values, strict=True):
+        sums[family] += value - mean
+    units = len(sums)
+    if units < 2:
+        return Mean(mean, mean, mean)
+    error = sqrt(sum(s * s for s in sums.values()) * units / (units - 1)) / n
+    t = student_t_quantile(0.5 + level / 2, units - 1)
+    return Mean(mean, max(0.0, mean - t * error), mean + t * error)
+
+
 def student_t_quantile(p: float, degrees: int) -> float:
     """
     Quantile of Student's t, by the Cornish-Fisher expansion of Abramowitz & Stegun 26.7.5 (exact for 1 and 2 degrees).
@@ -40,9 +73,6 @@ def student_t_quantile(p: float, degrees: int) -> float:
             Degrees of freedom, at least 1.
     """
     if degrees == 1:
-        x = NormalDist().inv_cdf(p)
-        from math import pi, tan
-
         return tan(pi * (p - 0.5))
     if degrees == 2:
         return (2 * p - 1) / sqrt(2 * p * (1 - p))

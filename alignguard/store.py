@@ -1,10 +1,14 @@
 """What is on disk, and how a run resumes: OUTPUT_DIR/alignguard/.
 
-baseline.json               what was asked of whom: hashes, scorers, seed, the baseline's scores
-audits.jsonl                one line an audit, appended whole or not at all
-answers/baseline.parquet    the reference's answers
-answers/step_00080.parquet  the policy's at a step
-report.html
+| file | what it holds |
+|---|---|
+| baseline.json | what was asked of whom: hashes, scorers, seed, the baseline's scores |
+| audits.jsonl | one line an audit, appended whole or not at all |
+| answers/baseline.parquet | the reference's answers |
+| answers/step_00080.parquet | the policy's at a step |
+| train_prompts.json | the training prompts drift is measured on |
+| reference.safetensors | what the start said, token by token, where the reference is a cache |
+| report.html | the report |
 """
 
 from __future__ import annotations
@@ -137,6 +141,7 @@ class Store:
     def __init__(self, output_dir: str | Path) -> None:
         self.root = Path(output_dir) / "alignguard"
         self.report = self.root / "report.html"
+        self.cache = self.root / "reference.safetensors"
 
     def prepare(self) -> None:
         """Make the directory, and prove that it can be written to."""
@@ -165,7 +170,7 @@ class Store:
     def write_baseline(self, about: dict[str, Any], baseline: dict[str, Result]) -> None:
         """Write what was asked of whom, and the reference's answers and scores."""
         write_results(self.root / "answers" / "baseline.parquet", baseline)
-        scores = {id: result.score.value for id, result in baseline.items()}
+        scores = {id: result.score.value for id, result in baseline.items() if result.probe.judge != "none"}
         text = json.dumps({**about, "scores": scores}, indent=1, ensure_ascii=False)
         _write_whole(self.root / "baseline.json", lambda beside: beside.write_text(text, encoding="utf-8"))
 
@@ -182,6 +187,16 @@ class Store:
         """The reference's answers so far."""
         path = self.root / "answers" / "baseline.parquet"
         return read_results(path, pool) if path.exists() else {}
+
+    def write_prompts(self, prompts: dict[str, list[int]]) -> None:
+        """Write which training prompts drift is measured on, as token ids."""
+        text = json.dumps(prompts)
+        _write_whole(self.root / "train_prompts.json", lambda beside: beside.write_text(text, encoding="utf-8"))
+
+    def read_prompts(self) -> dict[str, list[int]]:
+        """The training prompts of this run."""
+        path = self.root / "train_prompts.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     # audits ------------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,6 @@
 """Tiny models and tokenizers, made in memory."""
 
-import os
-import sys
-from pathlib import Path
-
-os.environ.setdefault("WANDB_MODE", "disabled")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path.insert(0, str(Path(__file__).parent))
-
+import environment  # noqa: F401, I001  (before anything reads it)
 import pytest
 import torch
 from tiny import tiny_model, tiny_probes, tiny_tokenizer

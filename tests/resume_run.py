@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import conftest  # noqa: F401  (the environment)
+import environment  # noqa: F401, I001
 from test_callback import guard, sft
 from tiny import tiny_tokenizer
 from transformers import TrainerCallback

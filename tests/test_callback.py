@@ -155,7 +155,7 @@ def test_what_an_audit_costs_is_said_before_the_first(tokenizer, tmp_path, capsy
     sft(tokenizer, tmp_path, [guard()]).train()
     said = capsys.readouterr().out
     assert "9 probes an audit" in said and "3 audits, at steps 0, 2, 4" in said
-    assert "reference 'copy' (all weights may train), 0 MiB beside the policy" in said
+    assert "reference 'copy' (all weights may train, and a second copy fits), 0 MiB beside the policy" in said
     assert said.index("probes an audit") < said.index("AlignGuard  step 0") < said.index("2 more audits, about")
 
 

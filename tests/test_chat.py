@@ -21,6 +21,7 @@ T = ("<think>", "</think>")
         ("Sure. <think>a</think>b", False, ("a", "Sure. b", True, True)),
         ("<think></think>b", False, ("", "b", True, True)),
         ("<think>a</think>b<think>c", False, ("ac", "b", True, False)),
+        ("<think>a</think>b</think>c", False, ("ab", "c", True, True)),
         ("", False, ("", "", False, True)),
     ],
 )

@@ -15,8 +15,8 @@ def test_hidden_states_give_the_models_own_logits(model):
 def test_padding_and_batching_change_nothing(model):
     rows = [Row([5, 6, 7], [8, 9]), Row([5], [6, 7, 8, 9, 10, 11]), Row(list(range(20, 40)), [3])]
     with torch.no_grad():
-        together = target_hidden(model, rows, 0)
-        alone = torch.cat([target_hidden(model, [row], 0) for row in rows])
+        together = target_hidden(model, rows, 0, read_head(model))
+        alone = torch.cat([target_hidden(model, [row], 0, read_head(model)) for row in rows])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -24,7 +24,7 @@ def test_the_target_is_predicted_from_the_position_before_it(model):
     row = Row([5, 6, 7], [8, 9])
     with torch.no_grad():
         hidden = final_hidden(model, torch.tensor([[5, 6, 7, 8, 9]]), torch.ones(1, 5, dtype=torch.long))
-        assert torch.equal(target_hidden(model, [row], 0), hidden[0, 2:4])
+        assert torch.equal(target_hidden(model, [row], 0, read_head(model)), hidden[0, 2:4])
 
 
 def test_the_head_computes_one_position_only(model):

@@ -11,6 +11,7 @@ from alignguard.chat import Chat
 from alignguard.forward import Row
 from alignguard.generation import TokenBudget
 from alignguard.reference import Reference, freeze_start
+from alignguard.scoring import Score, Status
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_raw_drift_is_forward_kl_on_the_references_answers(model, other, probes,
     reference = freeze_start(model)
     baseline = ask_baseline(reference.model, probes, asking)
     with torch.no_grad():
-        drifts = measure.measure_drift(other, reference, probes, baseline, asking)
+        drifts = measure.measure_drift(other, reference, measure.items_of(probes, baseline, asking.chat), asking)
     for probe in probes:
         expected = by_hand(model, other, probe, baseline[probe.id].answer.tokens, asking.chat)
         torch.testing.assert_close(torch.tensor(drifts[probe.id].raw).double(), expected, rtol=1e-4, atol=1e-5)
@@ -59,7 +60,7 @@ def test_answer_drift_puts_a_closed_trace_before_a_thinking_policy(model, other,
         measure, "_trace_probability", lambda policy, contexts, asking: {k: opened[k] for k in contexts}
     )
     with torch.no_grad():
-        drifts = measure.measure_drift(other, reference, probes, baseline, asking)
+        drifts = measure.measure_drift(other, reference, measure.items_of(probes, baseline, asking.chat), asking)
     for probe in probes:
         tokens, drift = baseline[probe.id].answer.tokens, drifts[probe.id]
         raw = by_hand(model, other, probe, tokens, chat)
@@ -89,7 +90,7 @@ def test_a_reference_that_thinks_keeps_its_trace_before_the_answer(model, other,
     reference = freeze_start(model)
     baseline = {probe.id: Result(probe, None, chat.answer(tokens, False))}
     with torch.no_grad():
-        drift = measure.measure_drift(other, reference, [probe], baseline, asking)[probe.id]
+        drift = measure.measure_drift(other, reference, measure.items_of([probe], baseline, chat), asking)[probe.id]
     assert len(drift.raw) == len(tokens)
     assert drift.answer == drift.raw[-len(chat.encode("yes")) - 1 :]
 
@@ -99,21 +100,28 @@ def tokenizer_eos(chat):
 
 
 def test_the_figures_are_means_over_probes_of_means_over_tokens():
-    from alignguard.ask import ProbeDrift
-    from alignguard.gather import _gather_drift
+    from tiny import tiny_probes
 
-    drifts = [
-        ProbeDrift([1.0], [4.0, 1, 1, 1, 1, 7, 9], 0.0, 0, -1),
-        ProbeDrift([2.0, 4.0], [2.0], 1.0, 0, -1),
-    ]
-    assert _gather_drift(drifts) == {
+    from alignguard.ask import ProbeDrift
+    from alignguard.gather import gather
+
+    drifts = [ProbeDrift([1.0], [4.0, 1, 1, 1, 1, 7, 9], 0.0, 0, -1), ProbeDrift([2.0, 4.0], [2.0], 1.0, 0, -1)]
+    results = {
+        p.id: Result(p, Score(None, Status.EMPTY), None, None, d)
+        for p, d in zip(tiny_probes()[:2], drifts, strict=True)
+    }
+    found = {k: v for k, v in gather(results, results).items() if "kl" in k}
+    low, high = found.pop("alignguard/kl/answer_low"), found.pop("alignguard/kl/answer_high")
+    assert low == 0 and high > found["alignguard/kl/answer"]
+    assert found == {
         "alignguard/kl/raw": 2.0,
         "alignguard/kl/thinks": 0.5,
-        "alignguard/kl/answer": (24 / 7 + 2) / 2,
+        "alignguard/kl/answer": pytest.approx((24 / 7 + 2) / 2),
         "alignguard/kl/answer_sum": 13.0,
         "alignguard/kl/answer_first": 3.0,
         "alignguard/kl/answer_early": 1.0,
         "alignguard/kl/answer_late": 8.0,
+        "alignguard/safety/kl": pytest.approx((24 / 7 + 2) / 2),
     }
 
 

@@ -10,7 +10,7 @@ from trl import SFTConfig, SFTTrainer
 
 from alignguard.errors import StartError
 from alignguard.forward import final_hidden, read_head
-from alignguard.reference import fingerprint, freeze_start
+from alignguard.reference import check_tokenizers, fingerprint, freeze_start
 
 
 def logits(model):
@@ -53,7 +53,7 @@ def test_a_copy_taken_after_trl_patched_the_model_stays_too(model, tokenizer, tm
 
 def test_a_careless_copy_is_caught(model, tokenizer, tmp_path):
     careless = copy.deepcopy(sft_trainer(model, tokenizer, tmp_path).model)
-    with pytest.raises(RuntimeError, match="bound to another model"):
+    with pytest.raises((RuntimeError, StartError), match="bound to another model"):
         logits(careless)
 
 
@@ -74,26 +74,62 @@ def test_new_adapters_are_switched_off_and_the_start_stays(tokenizer):
     assert not torch.allclose(logits(model), plain, atol=1e-3)
 
 
-def test_a_continued_adapter_is_part_of_the_start(tokenizer):
+def test_the_start_of_a_continued_adapter_is_kept(tokenizer):
     model = lora(tiny_model(tokenizer))
     for name, p in model.named_parameters():
         if "lora" in name:
             p.data.add_(0.1)
     start = logits(model)
     reference = freeze_start(model)
-    assert reference.kind == "copy"
-    move(model)
+    assert reference.kind == "adapter" and 0 < reference.bytes < 10_000
+    for p in model.parameters():
+        if p.requires_grad:
+            p.data.add_(torch.randn_like(p) * 0.1)
+    moved = {name: p.clone() for name, p in model.named_parameters()}
     with reference.loaded() as frozen:
         assert torch.equal(logits(frozen), start)
-    with pytest.raises(StartError, match="already change the model"):
-        freeze_start(model, "adapter")
+    assert not torch.allclose(logits(model), start, atol=1e-3)
+    with pytest.raises(KeyError), reference.loaded():
+        raise KeyError
+    assert all(torch.equal(p, moved[name]) for name, p in model.named_parameters())
 
 
 def test_unknown_kinds_and_adapters_without_peft_are_errors(model):
-    with pytest.raises(StartError, match="reference='cpy' is unknown"):
+    with pytest.raises(
+        StartError, match="reference='cpy' is neither one of auto, copy, adapter, offload, cache nor a model"
+    ):
         freeze_start(model, "cpy")
     with pytest.raises(StartError, match="needs a PEFT model"):
         freeze_start(model, "adapter")
+
+
+def test_a_model_by_object_or_path_serves(tokenizer, model, other, tmp_path):
+    other.save_pretrained(tmp_path)
+    by_object, by_path = freeze_start(model, other), freeze_start(model, str(tmp_path))
+    assert by_object.kind == by_path.kind == "given"
+    assert torch.equal(logits(by_path.model), logits(other))
+    with pytest.raises(StartError, match="the very model that trains"):
+        freeze_start(model, model)
+    wider = tiny_model(tokenizer, vocab_size=len(tokenizer) + 40)
+    with pytest.raises(StartError, match="vocabulary of 410 and the model one of 370"):
+        freeze_start(model, wider)
+
+
+def test_tokenizers_that_differ_are_named(tokenizer):
+    from tiny import tiny_tokenizer
+
+    check_tokenizers(tokenizer, tiny_tokenizer())
+    with pytest.raises(StartError, match="token '!' is number 3 in the model's and 5"):
+        check_tokenizers(tokenizer, tiny_tokenizer(think_tokens=["<think>", "</think>"]))
+
+
+def test_an_offloaded_copy_comes_and_goes(model):
+    reference = freeze_start(model, "offload")
+    before = logits(reference.model)
+    move(model)
+    with reference.awake(torch.device("cpu")), reference.loaded() as frozen:
+        assert torch.equal(logits(frozen), before)
+    assert reference.bytes == 0
 
 
 def test_freezing_leaves_the_policy_as_it_was(model):
@@ -106,14 +142,12 @@ def test_freezing_leaves_the_policy_as_it_was(model):
 
 
 def test_fingerprints_tell_starts_apart(tokenizer, model, other):
-    first = fingerprint(freeze_start(model))
-    assert first == fingerprint(freeze_start(tiny_model(tokenizer)))
-    assert first != fingerprint(freeze_start(other))
+    first = freeze_start(model).fingerprint
+    assert first == freeze_start(tiny_model(tokenizer)).fingerprint == freeze_start(model, "cache").fingerprint
+    assert first != freeze_start(other).fingerprint
     adapted = lora(tiny_model(tokenizer))
-    with_adapters = fingerprint(freeze_start(adapted))
+    with_adapters = freeze_start(adapted).fingerprint
     for name, p in adapted.named_parameters():
         if "lora" in name:
             p.data.add_(1)
-    from alignguard.reference import Reference
-
-    assert fingerprint(Reference("adapter", adapted, "")) == with_adapters
+    assert fingerprint(adapted, without_adapters=True) == with_adapters

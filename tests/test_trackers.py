@@ -9,7 +9,7 @@ from pathlib import Path
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
-import conftest
+import environment
 from test_callback import Losses, guard, sft
 from tiny import tiny_tokenizer
 import json

@@ -1,0 +1,143 @@
+"""A reference without a model: what the start said at every token it will be asked about, kept once, before step 1.
+
+Where the LM head trains, the final hidden states of the reference's own answers are kept, and its head on the CPU: T x d
+numbers instead of T x V. Where the head is frozen, two terms a token do: c = softmax(z) W and the entropy H, since
+
+    KL(reference || policy) = logsumexp(z_q) - h_q . c - H        (z_q = h_q W^T; with a bias b, and E_p[b] kept too)
+
+which costs one head product instead of two. c and H are computed in float64 and kept in float32.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .drift import Terms, teacher_terms
+from .errors import RunError, StartError
+from .forward import Head
+
+
+class Cache:
+    """Filled by [`~Cache.add`], written once, read from disk after that."""
+
+    def __init__(self) -> None:
+        self.head: Head | None = None  # of the start; None where the policy's own head is frozen and serves
+        self.frozen_head = False
+        self.path: Path | None = None
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._awake: Head | None = None
+        self._device = torch.device("cpu")
+
+    def add(self, ids: Sequence[str], lengths: Sequence[int], hidden: torch.Tensor, head: Head) -> None:
+        """
+        Keep what the reference said.
+
+        Args:
+            ids (`Sequence[str]`):
+                Whose answers they are.
+            lengths (`Sequence[int]`):
+                Tokens of each.
+            hidden (`torch.Tensor`):
+                Final hidden states, shape (sum of lengths, d).
+            head (`Head`):
+                The reference's.
+        """
+        if head.weight is None:
+            raise StartError("reference='cache' cannot keep this model's logits; use reference='copy' or 'offload'")
+        if self.frozen_head:
+            terms = teacher_terms(hidden, head)
+            for name, tensor in (("centre", terms.centre), ("entropy", terms.entropy), ("bias", terms.bias)):
+                for id, part in zip(ids, tensor.cpu().split(list(lengths)), strict=True):
+                    self._tensors[f"{name}/{id}"] = part.clone()
+            return
+        if self.head is None:
+            self.head = head.to(torch.device("cpu"))
+        for id, part in zip(ids, hidden.cpu().split(list(lengths)), strict=True):
+            self._tensors[f"hidden/{id}"] = part.clone()
+
+    def write(self, path: Path, fingerprint: str) -> None:
+        """Write everything as safetensors, whole or not at all, and let go of it in memory."""
+        tensors = dict(self._tensors)
+        about = {"fingerprint": fingerprint, "frozen_head": str(self.frozen_head)}
+        if self.head is not None and self.head.weight is not None:
+            tensors["head/weight"] = self.head.weight.contiguous()
+            if self.head.bias is not None:
+                tensors["head/bias"] = self.head.bias.contiguous()
+            about |= {"scale": repr(self.head.scale), "softcap": repr(self.head.softcap)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".part")
+        save_file(tensors, beside, metadata=about)
+        os.replace(beside, path)
+        self.path, self._tensors = path, {}
+
+    def open(self, path: Path, fingerprint: str) -> None:
+        """
+        Take up what an earlier process wrote.
+
+        Raises:
+            RunError: The file is missing, broken, or of another start.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                names = set(file.keys())
+                self.frozen_head = about.get("frozen_head") == "True"
+                if "head/weight" in names:
+                    bias = file.get_tensor("head/bias") if "head/bias" in names else None
+                    self.head = Head(
+                        file.get_tensor("head/weight"), bias, float(about["scale"]), float(about["softcap"])
+                    )
+        except (OSError, KeyError, SafetensorError) as error:
+            line = " ".join(str(error).split())[:160]
+            raise RunError(
+                f"{path}: the cached reference cannot be read ({line}); give reference= the start's path"
+            ) from None
+        if about.get("fingerprint") != fingerprint:
+            raise RunError(
+                f"{path}: holds the reference of another start ({about.get('fingerprint')}, not {fingerprint}); "
+                "give reference= the path of the model this run began with"
+            )
+        self.path = path
+
+    def wake(self, device: torch.device) -> None:
+        """Move the head to the device, for the time of an audit."""
+        self._device = device
+        self._awake = None if self.head is None else self.head.to(device)
+
+    def sleep(self) -> None:
+        """Let go of the device's memory."""
+        self._awake = None
+
+    def _read(self, name: str, ids: Sequence[str]) -> torch.Tensor:
+        if self.path is None:
+            parts = [self._tensors[f"{name}/{id}"] for id in ids]
+        else:  # streamed: only what is asked for is read
+            with safe_open(self.path, framework="pt") as file:
+                parts = [file.get_tensor(f"{name}/{id}") for id in ids]
+        return torch.cat(parts).to(self._device)
+
+    def has(self, ids: Sequence[str]) -> bool:
+        """Whether these answers are kept."""
+        name = "entropy" if self.frozen_head else "hidden"
+        if self.path is None:
+            return all(f"{name}/{id}" in self._tensors for id in ids)
+        with safe_open(self.path, framework="pt") as file:
+            return {f"{name}/{id}" for id in ids} <= set(file.keys())
+
+    def teacher(self, ids: Sequence[str]) -> tuple[torch.Tensor, Head] | Terms:
+        """What drift is measured against: hidden states and head, or the terms of a frozen head."""
+        if self.frozen_head:
+            return Terms(self._read("centre", ids), self._read("entropy", ids), self._read("bias", ids))
+        assert self._awake is not None
+        return self._read("hidden", ids), self._awake
+
+    @property
+    def bytes(self) -> int:
+        """On disk."""
+        return 0 if self.path is None else self.path.stat().st_size

@@ -1,0 +1,110 @@
+"""Prompts of the training data: drift on the new task predicts forgetting (RL's Razor, arXiv 2509.04259)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .ask import Asking, Result
+from .chat import Chat
+from .generation import answer_all
+from .measure import Item
+from .observe import observing
+from .probes import Probe
+from .scoring import Score, Status
+
+_LONGEST = 1024  # tokens; longer prompts are left out of the sample
+
+
+def prompt_of(row: Any, chat: Chat) -> list[int] | None:
+    """
+    Token ids of the prompt in a row of a training set; `None` where the row does not tell it.
+
+    Known are TRL's forms: `prompt` (text or turns), `messages`, and tokenised rows with a mask or labels.
+    """
+    if not isinstance(row, dict):
+        return None
+    for key in ("prompt_ids", "prompt_input_ids"):
+        if key in row:
+            return [int(t) for t in row[key]]
+    if "input_ids" in row:
+        learnt = row.get("completion_mask", row.get("assistant_masks"))
+        if learnt is None and "labels" in row:
+            learnt = [label != -100 for label in row["labels"]]
+        start = next((i for i, flag in enumerate(learnt) if flag), 0) if learnt is not None else 0
+        return [int(t) for t in row["input_ids"][:start]] or None
+    prompt = row.get("prompt")
+    if isinstance(prompt, str) and prompt:
+        return chat.encode(prompt, special=True)
+    turns = prompt or row.get("messages")
+    if isinstance(turns, (list, tuple)) and turns and all(isinstance(t, dict) for t in turns):
+        last = max((i for i, t in enumerate(turns) if t.get("role") == "user"), default=-1)
+        return (
+            chat.prompt_ids([{"role": t["role"], "content": str(t["content"])} for t in turns[: last + 1]])
+            if last >= 0
+            else None
+        )
+    return None
+
+
+def sample_prompts(dataset: Any, chat: Chat, size: int, seed: int) -> dict[str, list[int]]:
+    """
+    A seeded sample of training prompts.
+
+    Args:
+        dataset (`Dataset`):
+            With `len` and indices; a stream is left alone.
+        chat (`Chat`):
+            How the model is spoken to.
+        size (`int`):
+            Prompts.
+        seed (`int`):
+            Of the sample.
+
+    Returns:
+        `dict[str, list[int]]`: token ids by a name of ours; empty where prompts cannot be told.
+    """
+    if size < 1 or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or len(dataset) == 0:
+        return {}
+    found: dict[str, list[int]] = {}
+    for index in np.random.default_rng(seed).permutation(len(dataset))[: 4 * size]:
+        ids = prompt_of(dataset[int(index)], chat)
+        if ids and len(ids) <= _LONGEST and len(found) < size:
+            found[f"train-{int(index)}"] = ids
+    return found
+
+
+def training_probes(prompts: dict[str, list[int]], chat: Chat) -> list[Probe]:
+    """For the record: what was sampled, as probes that nobody judges."""
+    return [
+        Probe(id, "train", ({"role": "user", "content": chat.decode(ids) or "?"},), "none", id)
+        for id, ids in prompts.items()
+    ]
+
+
+def ask_training(model: Any, prompts: dict[str, list[int]], asking: Asking) -> dict[str, Result]:
+    """The reference's own answers to training prompts: what drift on them is measured on."""
+    chat, ids = asking.chat, list(prompts)
+    with observing(model, autocast=asking.autocast):
+        inside = [opens(prompts[id], chat) for id in ids]
+        answers = answer_all(model, [prompts[id] for id in ids], inside, chat, asking.budget)
+    probes = training_probes(prompts, chat)
+    return {p.id: Result(p, Score(None, Status.ANSWERED), a) for p, a in zip(probes, answers, strict=True)}
+
+
+def training_items(prompts: dict[str, list[int]], baseline: dict[str, Result], chat: Chat) -> list[Item]:
+    """Training prompts with the reference's answers to them."""
+    items = []
+    for id, ids in prompts.items():
+        answer = baseline[id].answer
+        assert answer is not None
+        items.append(Item(id, ids, answer, opens(ids, chat)))
+    return items
+
+
+def opens(prompt: Sequence[int], chat: Chat) -> bool:
+    """Whether a prompt, as token ids, ends inside a trace."""
+    text = chat.tokenizer.decode(list(prompt), skip_special_tokens=False)
+    return text.rfind(chat.tags[0]) > text.rfind(chat.tags[1])
