@@ -15,7 +15,7 @@ CONSTRAINTS ?= -c constraints.txt
 	touch $@
 
 demo: .venv/ready
-	$(PY) recipes/sft.py --output_dir runs/demo --report_to wandb --max_steps 24 --per_device_train_batch_size 8 \
+	$(PY) recipes/sft.py --output_dir runs/demo --report_to wandb --max_steps 24 --per_device_train_batch_size 8 --learning_rate 5e-5 \
 	  --audit_at 3 8 14 --draw 6 --no_rotate --answer_tokens 48 --trace_tokens 64
 
 test: .venv/ready
@@ -25,6 +25,14 @@ lint: .venv/ready
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+bench: .venv/ready
+	$(PY) benchmarks/drift.py --quick
+	$(PY) benchmarks/reference.py --quick
+
+bench-full: .venv/ready
+	$(PY) benchmarks/drift.py
+	$(PY) benchmarks/reference.py
 
 format: .venv/ready
 	$(PY) -m ruff format .

@@ -10,7 +10,7 @@ import torch
 
 from .chat import Answer, Chat, render_choice
 from .drift import logprob_tokens
-from .forward import Row, batches, read_head, target_hidden
+from .forward import Row, batch_limit, batches, read_head, target_hidden
 from .generation import TokenBudget, answer_all
 from .observe import observing
 from .probes import Probe
@@ -148,7 +148,7 @@ def ask_choices(
             owners.append((probe.id, len(option.encode())))
     head, device = read_head(model), next(model.parameters()).device
     found: list[float] = [0.0] * len(rows)
-    for batch in batches([row.length for row in rows], asking.budget.batch_tokens):
+    for batch in batches([row.length for row in rows], batch_limit(asking.budget.batch_tokens, head)):
         part = [rows[i] for i in batch]
         targets = torch.tensor([t for row in part for t in row.target], device=device)
         logprobs = logprob_tokens(target_hidden(model, part, chat.pad_token_id, head), head, targets).tolist()

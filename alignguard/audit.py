@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .ask import Asking, ProbeDrift, Result, ask_baseline, ask_choices, turns
 from .chat import Chat
 from .errors import StartError
-from .gather import gather, mean_drift
+from .gather import gather, mean_drift, position_profile
 from .generation import answer_all
 from .measure import Item, items_of, measure_drift, measure_reverse
 from .observe import observing
@@ -41,12 +41,15 @@ class Audit:
             Under the names that are logged, `alignguard/...`.
         time (`float`):
             Seconds since the epoch at its end.
+        profile (`list[float]`, *optional*):
+            Mean *answer* drift at each token of an answer, in nats, as far as a quarter of the answers reach.
     """
 
     step: int
     results: dict[str, Result]
     metrics: dict[str, float]
     time: float
+    profile: list[float] = field(default_factory=list)
 
 
 def audit(
@@ -144,7 +147,7 @@ def audit(
         metrics["alignguard/kl/train_prompts"] = mean_drift(training.values())
     metrics["alignguard/cost/seconds"] = time.perf_counter() - start
     metrics["alignguard/cost/tokens"] = float(sum(len(answer.tokens) for answer in answers))
-    return Audit(step, results, metrics, time.time())
+    return Audit(step, results, metrics, time.time(), position_profile(results.values()))
 
 
 def _spread(items: Sequence[Item], size: int) -> list[Item]:

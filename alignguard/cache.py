@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -57,7 +58,9 @@ class Cache:
                     self._tensors[f"{name}/{id}"] = part.clone()
             return
         if self.head is None:
-            self.head = head.to(torch.device("cpu"))
+            # a true copy: on a CPU `.to` would keep the very weights that train
+            bias = None if head.bias is None else head.bias.cpu().clone()
+            self.head = replace(head, weight=head.weight.cpu().clone(), bias=bias)
         for id, part in zip(ids, hidden.cpu().split(list(lengths)), strict=True):
             self._tensors[f"hidden/{id}"] = part.clone()
 

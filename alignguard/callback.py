@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from . import __about__
 from .ask import Asking, Result, ask_baseline, turns, work
@@ -18,6 +19,7 @@ from .audit import Audit, audit
 from .chat import Chat
 from .draw import draw
 from .errors import AlignGuardError, RunError, StartError
+from .forward import read_head
 from .generation import TokenBudget
 from .measure import items_of, remember
 from .observe import observing, trainer_autocast
@@ -116,7 +118,7 @@ class AlignGuardCallback(TrainerCallback):
         self.audits: list[Audit] = []
         self._tracker: Tracker = NullTracker()
         self._reported: set[str] = set()
-        self._seconds = self._spent = 0.0
+        self._begun = self._seconds = self._spent = 0.0
         if trainer is not None:
             self.reference = freeze_start(trainer.model, self.kind)
 
@@ -143,6 +145,9 @@ class AlignGuardCallback(TrainerCallback):
             self.reference = freeze_start(model, self.kind)
         if self.reference.kind == "given" and isinstance(self.kind, str):
             check_tokenizers(tokenizer, load_tokenizer(self.kind))
+        if is_deepspeed_zero3_enabled():
+            raise AlignGuardError("DeepSpeed ZeRO-3 shards the weights AlignGuard reads; use ZeRO-2 or FSDP2")
+        again = self._begun > 0
         self._writes, self._begun = state.is_world_process_zero, time.perf_counter()
         self._bar_off = args.disable_tqdm or not self._writes
         self.asking = Asking(
@@ -155,6 +160,10 @@ class AlignGuardCallback(TrainerCallback):
         self.about = self._about(model, state)
         if state.global_step > 0:
             self._resume(state.global_step)
+        elif again:  # a retry with a smaller batch, or a second train(): the start is still the first one's
+            self.audits, self._spent = [], 0.0
+            if self._writes:
+                self.store.rewind(-1)
         elif self._writes:
             aside = self.store.set_aside()
             if aside is not None:
@@ -164,10 +173,11 @@ class AlignGuardCallback(TrainerCallback):
         self._announce(state)
         self._tracker = find_tracker(args) if self._writes else NullTracker()
         self._guarded("the tracker", lambda: self._tracker.begin(self.about))
-        if state.global_step == 0:
+        if state.global_step == 0 and not again:
             dataset = getattr(kwargs.get("train_dataloader"), "dataset", None)
             self.prompts = sample_prompts(dataset, self.asking.chat, self.train_prompts, self.seed)
             self._ask_start(model, state.max_steps)
+        if state.global_step == 0:
             self._audit(model, 0)
             planned = len(self.schedule.planned(state.max_steps)) - 1
             self._say(
@@ -201,9 +211,6 @@ class AlignGuardCallback(TrainerCallback):
         asked = self._draw(step)
         missing = [probe for probe in asked if probe.id not in self.baseline]
         with self._bar(work(missing, baseline=True) + work(asked, baseline=False), f"AlignGuard audit, step {step}"):
-            if missing:
-                with self.reference.awake(next(model.parameters()).device), self.reference.loaded() as frozen:
-                    self.baseline |= ask_baseline(frozen, missing, self.asking)
             found = audit(
                 model,
                 None,
@@ -219,6 +226,8 @@ class AlignGuardCallback(TrainerCallback):
         found.metrics["alignguard/cost/seconds"] = self._seconds
         self._spent += self._seconds
         found.metrics["alignguard/cost/share"] = self._spent / (time.perf_counter() - self._begun)
+        for earlier in self.audits:  # their answers are on disk, and their figures kept
+            earlier.results = {}
         self.audits.append(found)
         verdict = compare(self.baseline, self.audits)
         if not self._writes:
@@ -231,7 +240,13 @@ class AlignGuardCallback(TrainerCallback):
         self._say(format_table(found, verdict))
 
     def _draw(self, step: int) -> list[Probe]:
-        return draw(self.pool, self.schedule.draw, self.seed, step if self.schedule.rotate else 0)
+        asked = draw(self.pool, self.schedule.draw, self.seed, step if self.schedule.rotate else 0)
+        assert self.reference is not None
+        if self.reference.model is None and any(probe.id not in self.baseline for probe in asked):
+            # a cache knows what was planned; an audit that was not (a run stopped early) asks among that
+            known = [probe for probe in self.pool if probe.id in self.baseline]
+            asked = draw(known, self.schedule.draw, self.seed, step)
+        return asked
 
     @contextmanager
     def _bar(self, total: int, what: str) -> Iterator[None]:
@@ -250,8 +265,10 @@ class AlignGuardCallback(TrainerCallback):
         cache = self.reference.cache
         if cache is None:
             return
-        head = model.get_output_embeddings()
-        cache.frozen_head = head is not None and not any(p.requires_grad for p in head.parameters())
+        with observing(model, autocast=self.asking.autocast):
+            head, module = read_head(model), model.get_output_embeddings()
+        plain = head.weight is not None and head.scale == 1.0 and not head.softcap
+        cache.frozen_head = plain and not any(p.requires_grad for p in module.parameters())
         drawn = {probe.id for step in self.schedule.planned(last) for probe in self._draw(step)}
         asked = [probe for probe in self.pool if probe.id in drawn]
         with self._bar(work(asked, baseline=True), "AlignGuard asks the start"):

@@ -172,8 +172,7 @@ class Chat:
 
     def opens_trace(self, messages: Sequence[dict[str, str]]) -> bool:
         """Whether the prompt itself ends inside a trace, as the templates of some reasoning models do."""
-        text = self.text(messages)
-        return text.rfind(self.tags[0]) > text.rfind(self.tags[1])
+        return self.text(messages).rstrip().endswith(self.tags[0])
 
     def open_ids(self) -> list[int]:
         """
@@ -204,6 +203,17 @@ class Chat:
                 tokens = tokens[:index]
                 break
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False)
+
+    def closing(self, tokens: Sequence[int]) -> int:
+        """How many tokens it takes to close the first trace, found to the token; all of them where none is closed."""
+        low, high = 0, len(tokens)
+        while low < high:
+            middle = (low + high) // 2
+            if self.tags[1] in self.decode(tokens[:middle]):
+                high = middle
+            else:
+                low = middle + 1
+        return low
 
     def answer(self, tokens: Sequence[int], inside: bool, forced: bool = False) -> Answer:
         """

@@ -106,6 +106,12 @@ class Head:
             z = z.div_(self.softcap).tanh_().mul_(self.softcap)
         return z
 
+    def slope(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """How much final logits move with plain ones, (n, v) like the logits or one number; `None` where it is one."""
+        if not self.softcap:
+            return None if self.scale == 1.0 else torch.tensor(self.scale, device=logits.device)
+        return self.scale * (1 - (logits / self.softcap).square())
+
 
 # heads that were held against their model's own logits, and whether the fused path may be taken
 _checked: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
@@ -165,8 +171,11 @@ def _fused_is_exact(model: Any, head: Head) -> bool:
     if ours.shape[1] < own.shape[1]:
         return False
     ours = ours[:, : own.shape[1]]
+    # what the model's own head was computed in: its hidden states may be float32 and its product half precision
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else hidden[0].dtype
     scale = (own - own.mean(1, keepdim=True)).abs().max()
-    return bool((ours - own).abs().max() <= max(1e-4, 2 * torch.finfo(hidden[0].dtype).eps) * scale)
+    return bool((ours - own).abs().max() <= max(1e-4, 2 * torch.finfo(dtype).eps) * scale)
 
 
 def _caught(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[torch.Tensor]:
@@ -222,6 +231,11 @@ def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
+
+
+def batch_limit(most: int, *heads: Head) -> int:
+    """Padded tokens of a batch: few on the plain path, where every target holds a row of the vocabulary."""
+    return min(most, 512) if any(head.weight is None for head in heads) else most
 
 
 def pad_right(rows: Sequence[Row], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

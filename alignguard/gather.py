@@ -90,6 +90,15 @@ def _gather_drift(results: Sequence[Result]) -> dict[str, float]:
     return metrics
 
 
+def position_profile(results: Iterable[Result]) -> list[float]:
+    """Mean *answer* drift at the first, second, ... token, in nats, as far as a quarter of the answers reach."""
+    kept = [r.drift.answer for r in results if r.drift is not None and r.drift.answer]
+    profile: list[float] = []
+    while 4 * len(there := [kl[len(profile)] for kl in kept if len(kl) > len(profile)]) >= max(len(kept), 1):
+        profile.append(_mean(there))
+    return profile
+
+
 def mean_drift(drifts: Iterable[ProbeDrift]) -> float:
     """*Answer* drift in nats per token: mean over answers of the mean over tokens."""
     return _mean([_mean(d.answer) for d in drifts if d.answer])

@@ -7,7 +7,8 @@ floating-point arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,17 +66,19 @@ class _Budgets(StoppingCriteria):
         self.rows, self.start, self.chat, self.budget = rows, start, chat, budget
         self.seen = seen  # tokens of each row that stand before `start`
         self.caps = [0] * len(rows)
+        self.done = [False] * len(rows)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         new = input_ids.shape[1] - self.start
-        due = [i for i, n in enumerate(self.seen) if (n + new) % _LOOK_EVERY == 0 or n + new >= self.caps[i]]
+        said = [n + new for n in self.seen]
+        due = [i for i, n in enumerate(said) if not self.done[i] and (n % _LOOK_EVERY == 0 or n >= self.caps[i])]
         if due:
-            fresh = input_ids[:, self.start :].tolist()
-            for i in due:
+            fresh = input_ids[due, self.start :].tolist()
+            for i, tokens in zip(due, fresh, strict=True):
                 row = self.rows[i]
-                self.caps[i] = _limit(row, row.said + fresh[i], self.chat, self.budget)
-        done = [n + new >= cap for n, cap in zip(self.seen, self.caps, strict=True)]
-        return torch.tensor(done, device=input_ids.device)
+                self.caps[i] = _limit(row, row.said + tokens, self.chat, self.budget)
+                self.done[i] = said[i] >= self.caps[i] or any(t in self.chat.eos_token_ids for t in tokens)
+        return torch.tensor(self.done, device=input_ids.device)
 
 
 def _limit(row: _Asked, said: list[int], chat: Chat, budget: TokenBudget) -> int:
@@ -87,15 +90,19 @@ def _limit(row: _Asked, said: list[int], chat: Chat, budget: TokenBudget) -> int
         return budget.answer
     if not closed:
         return budget.trace
-    # tags are found to the token: the shortest prefix that is closed
-    low, high = 0, len(said)
-    while low < high:
-        middle = (low + high) // 2
-        if chat.tags[1] in chat.decode(said[:middle]):
-            high = middle
-        else:
-            low = middle + 1
-    return low + budget.answer
+    return chat.closing(said) + budget.answer
+
+
+@contextmanager
+def _plain_defaults(model: Any) -> Iterator[None]:
+    """What a checkpoint's own generation config asks for (penalties, stop strings, ...) is no part of a greedy answer."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = base.generation_config
+    base.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
+    try:
+        yield
+    finally:
+        base.generation_config = own
 
 
 def _generate(
@@ -124,13 +131,14 @@ def _generate(
             use_cache=True,
         )
         criterion = _Budgets(part, width, chat, budget, [len(row.said) for row in part])
-        out = model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            generation_config=config,
-            stopping_criteria=StoppingCriteriaList([criterion]),
-            synced_gpus=synced,
-        )
+        with _plain_defaults(model):
+            out = model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                generation_config=config,
+                stopping_criteria=StoppingCriteriaList([criterion]),
+                synced_gpus=synced,
+            )
         for row, tokens in zip(part, out[:, width:].tolist(), strict=True):
             said = row.said + tokens
             end = next((i + 1 for i, t in enumerate(said) if t in chat.eos_token_ids and i >= len(row.said)), len(said))

@@ -20,7 +20,7 @@ import torch
 from .ask import Asking, ProbeDrift, Result, turns
 from .chat import Answer, Chat
 from .drift import Terms, kl_from_terms, kl_tokens, logprob_tokens
-from .forward import Row, batches, read_head, target_hidden
+from .forward import Row, batch_limit, batches, read_head, target_hidden
 from .probes import Probe
 from .reference import Reference
 
@@ -95,7 +95,7 @@ def measure_drift(policy: Any, reference: Reference, items: Sequence[Item], aski
     for id, (kl, first, same, departs) in found.items():
         item = by_id[id]
         if item.answer.thinks:  # the reference's own trace stands before its answer for both
-            cut = _answer_start(item.answer.tokens, chat)
+            cut = chat.closing(item.answer.tokens)
             results[id] = ProbeDrift(kl, kl[cut:], 1.0 if item.inside else first, same, departs)
             continue
         results[id] = ProbeDrift(kl, kl, first, same, departs)
@@ -112,14 +112,6 @@ def measure_drift(policy: Any, reference: Reference, items: Sequence[Item], aski
     return results
 
 
-def _answer_start(tokens: Sequence[int], chat: Chat) -> int:
-    """Index of the first token after the trace; the length where the trace never closed."""
-    for i in range(len(tokens)):
-        if chat.tags[1] in chat.decode(tokens[: i + 1]):
-            return i + 1
-    return len(tokens)
-
-
 def _sweep(
     policy: Any, reference: Reference, items: Sequence[Item], policy_rows: dict[str, Row], asking: Asking
 ) -> dict[str, tuple[list[float], float, int, int]]:
@@ -133,12 +125,13 @@ def _sweep(
     chat, device = asking.chat, next(policy.parameters()).device
     open_id = chat.open_ids()[0]
     results = {}
-    for batch in batches([policy_rows[item.id].length for item in items], asking.budget.batch_tokens):
+    head = read_head(policy)
+    limit = batch_limit(asking.budget.batch_tokens, head)
+    for batch in batches([policy_rows[item.id].length for item in items], limit):
         part = [items[i] for i in batch]
         rows = [policy_rows[item.id] for item in part]
         targets = torch.tensor([t for row in rows for t in row.target], device=device)
         teacher = _teacher(reference, part, asking)
-        head = read_head(policy)
         hidden = target_hidden(policy, rows, chat.pad_token_id, head)  # (n, d)
         if isinstance(teacher, Terms):
             found = kl_from_terms(teacher, hidden, head, targets)
@@ -172,7 +165,7 @@ def _trace_probability(policy: Any, contexts: dict[str, Sequence[int]], asking: 
     tag = chat.open_ids()
     head, device = read_head(policy), next(policy.parameters()).device
     result: dict[str, float] = {}
-    for batch in batches([len(contexts[id]) + len(tag) for id in ids], asking.budget.batch_tokens):
+    for batch in batches([len(contexts[id]) + len(tag) for id in ids], batch_limit(asking.budget.batch_tokens, head)):
         rows = [Row(contexts[ids[i]], tag) for i in batch]
         hidden = target_hidden(policy, rows, chat.pad_token_id, head)
         targets = torch.tensor(tag * len(rows), device=device)
@@ -202,20 +195,20 @@ def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], as
     theirs: dict[str, Row] = {}
     for item in items:
         tokens = item.answer.tokens
-        cut = _answer_start(tokens, chat) if item.answer.thinks else 0
+        cut = chat.closing(tokens) if item.answer.thinks else 0
         if cut == len(tokens):
             continue
         ours[item.id] = Row([*item.context, *tokens[:cut]], tokens[cut:])
         theirs[item.id] = ours[item.id] if item.inside else Row(item.context, tokens[cut:])
     ids = list(ours)
     results: dict[str, float] = {}
-    for batch in batches([ours[id].length for id in ids], asking.budget.batch_tokens):
+    head = read_head(policy)
+    for batch in batches([ours[id].length for id in ids], batch_limit(asking.budget.batch_tokens, head)):
         part = [ids[i] for i in batch]
         targets = torch.tensor([t for id in part for t in ours[id].target], device=device)
         with reference.loaded() as frozen:
             head_r = read_head(frozen)
             hidden_r = target_hidden(frozen, [theirs[id] for id in part], chat.pad_token_id, head_r)
-        head = read_head(policy)
         hidden = target_hidden(policy, [ours[id] for id in part], chat.pad_token_id, head)
         kl = kl_tokens(hidden, head, hidden_r, head_r, targets)["kl"]
         means = [chunk.mean().item() for chunk in kl.split([len(ours[id].target) for id in part])]

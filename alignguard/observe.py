@@ -66,6 +66,7 @@ def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> 
 
 def trainer_autocast(args: Any) -> torch.dtype | None:
     """The dtype of the trainer's mixed precision, from its arguments; `None` where it has none."""
-    if getattr(args, "bf16", False):
+    asked = getattr(args, "mixed_precision", None)  # what accelerate was launched with
+    if getattr(args, "bf16", False) or asked == "bf16":
         return torch.bfloat16
-    return torch.float16 if getattr(args, "fp16", False) else None
+    return torch.float16 if getattr(args, "fp16", False) or asked == "fp16" else None

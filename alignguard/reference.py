@@ -67,7 +67,7 @@ class Reference:
         if self.model is None:
             raise StartError("reference='cache' keeps no model; it answers only what it was asked before step 1")
         if self.kind == "adapter" and not self.start:
-            with self.model.disable_adapter():
+            with without_adapters(self.model):
                 yield self.model
         elif self.kind == "adapter":
             with _swapped(self.model, self.start):
@@ -78,11 +78,11 @@ class Reference:
     @contextmanager
     def awake(self, device: torch.device) -> Iterator[None]:
         """For the time of an audit: what is kept on the CPU is moved to the device."""
-        if self.kind == "offload":
-            self.model.to(device)
-        if self.cache is not None:
-            self.cache.wake(device)
-        try:
+        try:  # a move that runs out of memory half way is undone too
+            if self.kind == "offload":
+                self.model.to(device)
+            if self.cache is not None:
+                self.cache.wake(device)
             yield
         finally:
             if self.kind == "offload":
@@ -136,10 +136,24 @@ def _swapped(model: Any, start: dict[str, torch.Tensor]) -> Iterator[None]:
         for name, p in parameters.items():
             now[name] = p.data
             p.data = start[name]
+        torch.clear_autocast_cache()  # it keeps casts by parameter, whatever data the parameter points to
         yield
     finally:
         for name, data in now.items():
             parameters[name].data = data
+        torch.clear_autocast_cache()
+
+
+@contextmanager
+def without_adapters(model: Any) -> Iterator[None]:
+    """PEFT adapters off, for the time of the block. PEFT itself makes all of them trainable when it ends; here none is."""
+    asked = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for p, trains in asked:
+            p.requires_grad_(trains)
 
 
 def is_peft(model: Any) -> bool:
@@ -153,7 +167,7 @@ def _adapters_start_at_zero(model: Any) -> bool:
     ids = torch.arange(5, 21, device=device)[None] % model.config.get_text_config().vocab_size
     with observing(model):
         on = final_hidden(model, ids, torch.ones_like(ids))
-        with model.disable_adapter():
+        with without_adapters(model):
             off = final_hidden(model, ids, torch.ones_like(ids))
     return bool((on - off).abs().max() <= _CHECK_TOLERANCE * on.abs().max())
 
@@ -202,9 +216,10 @@ def _cheapest(model: Any) -> tuple[str, str]:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     device = next(model.parameters()).device
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
+        # of all memory, not of what happens to be free: the choice is the same on every rank, and on resume
+        total = torch.cuda.get_device_properties(device).total_memory
         training = sum(p.numel() * _ADAM_BYTES for p in model.parameters() if p.requires_grad)
-        if weights + training > 0.6 * free:
+        if 2 * weights + training > 0.6 * total:
             return "cache", f"a copy of {weights / 2**30:.1f} GiB might not fit beside the optimizer"
     return "copy", "all weights may train, and a second copy fits"
 
@@ -276,10 +291,11 @@ def fingerprint(model: Any, without_adapters: bool) -> str:
             Leave PEFT adapters out.
     """
     digest = hashlib.sha256()
+    trains = {name for name, p in model.named_parameters() if p.requires_grad}
     with torch.no_grad():
         for name, p in sorted(model.state_dict().items()):
             if without_adapters:
-                if "lora_" in name or "modules_to_save" in name or ".adapter" in name:
+                if name in trains or "lora_" in name or "modules_to_save" in name:
                     continue
                 name = name.replace("base_model.model.", "").replace(".base_layer", "").replace(".original_module", "")
             digest.update(f"{name} {tuple(p.shape)} ".encode())

@@ -175,21 +175,11 @@ def _drift_figure(audits: Sequence[Audit]) -> str:
 
 def _profile_figure(audits: Sequence[Audit]) -> str:
     """Where in an answer the drift sits: alignment is often only a few tokens deep (arXiv 2406.05946)."""
-    series = []
-    for style, audit in zip(
-        ("c1", "c3", "c2"),
-        {a.step: a for a in (audits[0], audits[len(audits) // 2], audits[-1])}.values(),
-        strict=False,
-    ):
-        kept = [r.drift.answer for r in audit.results.values() if r.drift is not None and r.drift.answer]
-        longest = max((len(kl) for kl in kept), default=0)
-        points = []
-        for position in range(longest):
-            there = [kl[position] for kl in kept if len(kl) > position]
-            if 4 * len(there) < len(kept):  # too few answers are that long
-                break
-            points.append((float(position + 1), sum(there) / len(there)))
-        series.append(Series(f"step {audit.step}", points, style))
+    shown = {a.step: a for a in (audits[0], audits[len(audits) // 2], audits[-1])}.values()
+    series = [
+        Series(f"step {a.step}", [(float(i + 1), kl) for i, kl in enumerate(a.profile)], style)
+        for style, a in zip(("c1", "c3", "c2"), shown, strict=False)
+    ]
     return curves("Drift by position in the answer", series, "token of the reference's answer", "KL, nats")
 
 

@@ -204,7 +204,13 @@ class Store:
         """Add an audit: its answers first, then its line, so that a line always has its answers."""
         write_results(self.answers(audit.step), audit.results)
         line = json.dumps(
-            {"step": audit.step, "time": audit.time, "probes": list(audit.results), "metrics": audit.metrics}
+            {
+                "step": audit.step,
+                "time": audit.time,
+                "probes": list(audit.results),
+                "metrics": audit.metrics,
+                "profile": audit.profile,
+            }
         )
         descriptor = os.open(self.root / "audits.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -228,11 +234,11 @@ class Store:
         return found
 
     def read_audits(self, pool: Sequence[Probe]) -> list[Audit]:
-        """All audits on record, with their results."""
-        return [
-            Audit(line["step"], read_results(self.answers(line["step"]), pool), line["metrics"], line["time"])
-            for line in self.lines()
-        ]
+        """All audits on record; only the last with its results, which would fill the memory of a long run."""
+        audits = [Audit(line["step"], {}, line["metrics"], line["time"], line["profile"]) for line in self.lines()]
+        if audits:
+            audits[-1].results = read_results(self.answers(audits[-1].step), pool)
+        return audits
 
     def rewind(self, step: int) -> int:
         """

@@ -106,5 +106,4 @@ def training_items(prompts: dict[str, list[int]], baseline: dict[str, Result], c
 
 def opens(prompt: Sequence[int], chat: Chat) -> bool:
     """Whether a prompt, as token ids, ends inside a trace."""
-    text = chat.tokenizer.decode(list(prompt), skip_special_tokens=False)
-    return text.rfind(chat.tags[0]) > text.rfind(chat.tags[1])
+    return chat.tokenizer.decode(list(prompt), skip_special_tokens=False).rstrip().endswith(chat.tags[0])

@@ -1,6 +1,6 @@
 """Tiny models and tokenizers, made in memory."""
 
-import environment  # noqa: F401, I001  (before anything reads it)
+import environment  # noqa: F401  (before anything reads it)
 import pytest
 import torch
 from tiny import tiny_model, tiny_probes, tiny_tokenizer

@@ -37,7 +37,7 @@ class Losses(TrainerCallback):
         self.logs.append({k: v for k, v in logs.items() if "runtime" not in k and "per_second" not in k})
 
 
-def sft(tokenizer, output_dir, callbacks=(), model=None, **kwargs):
+def sft(tokenizer, output_dir, callbacks=(), model=None, peft_config=None, **kwargs):
     settings = {
         "max_steps": 4,
         "per_device_train_batch_size": 2,
@@ -52,7 +52,14 @@ def sft(tokenizer, output_dir, callbacks=(), model=None, **kwargs):
     }
     args = SFTConfig(str(output_dir), **{**settings, **kwargs})
     model = model or tiny_model(tokenizer, dropout=0.3, scale=4.0)
-    return SFTTrainer(model, args, train_dataset=tiny_rows(), processing_class=tokenizer, callbacks=list(callbacks))
+    return SFTTrainer(
+        model,
+        args,
+        train_dataset=tiny_rows(),
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+        peft_config=peft_config,
+    )
 
 
 def lines(output_dir):
@@ -102,26 +109,102 @@ def test_what_is_left_on_disk(tokenizer, tmp_path):
     assert "step 4 of 4" in report and "<svg" in report
 
 
-def test_a_run_stopped_and_resumed_in_a_new_process_keeps_its_start(tokenizer, tmp_path):
+@pytest.mark.parametrize("kind", ["copy", "cache", "adapter"])
+def test_a_run_stopped_and_resumed_in_a_new_process_keeps_its_start(tmp_path, kind):
     script = Path(__file__).parent / "resume_run.py"
 
-    def run(*arguments):
-        done = subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
+    def start(*arguments):
+        return subprocess.Popen([sys.executable, script, *map(str, arguments), kind], stderr=subprocess.PIPE, text=True)
 
-    run(tmp_path / "whole", 6, "none")
-    run(tmp_path / "parts", 6, "stop")  # saves at step 3, audits at 4, stops there
+    def finish(*runs):
+        for run in runs:
+            _, errors = run.communicate(timeout=240)
+            assert run.returncode == 0, errors[-2000:]
+
+    # the second saves at step 3, audits at step 4, and stops there
+    finish(start(tmp_path / "whole", 6, "none"), start(tmp_path / "parts", 6, "stop"))
     assert [line["step"] for line in lines(tmp_path / "parts")] == [0, 2, 4]
-    baseline = (tmp_path / "parts" / "alignguard" / "baseline.json").read_text()
-    run(tmp_path / "parts", 6, "resume")
-    assert (tmp_path / "parts" / "alignguard" / "baseline.json").read_text() == baseline
+    about = json.loads((tmp_path / "parts" / "alignguard" / "baseline.json").read_text())
+    assert about["reference"] == kind
+    finish(start(tmp_path / "parts", 6, "resume"))
+    again = json.loads((tmp_path / "parts" / "alignguard" / "baseline.json").read_text())
+    assert all(again["scores"][id] == score for id, score in about.pop("scores").items())
+    assert {k: again[k] for k in about} == about
     whole, parts = lines(tmp_path / "whole"), lines(tmp_path / "parts")
     assert [line["step"] for line in whole] == [line["step"] for line in parts] == [0, 2, 4, 6]
     for a, b in zip(whole, parts, strict=True):
+        assert a["metrics"].keys() == b["metrics"].keys()
         for key, value in a["metrics"].items():
             if "/cost/" not in key:
                 assert b["metrics"][key] == pytest.approx(value, rel=1e-4, abs=1e-6), (a["step"], key)
-    assert whole[-1]["metrics"]["alignguard/kl/raw"] > 1e-3
+    assert abs(whole[0]["metrics"]["alignguard/kl/raw"]) < 1e-5 < 1e-3 < whole[-1]["metrics"]["alignguard/kl/raw"]
+    assert ("alignguard/kl/reverse" in whole[-1]["metrics"]) == (kind != "cache")
+    assert whole[-1]["metrics"]["alignguard/kl/train_prompts"] > 1e-3
+
+
+def test_a_cache_that_cannot_be_read_or_is_of_another_start_is_an_error(tokenizer, tmp_path):
+    sft(tokenizer, tmp_path, [guard(reference="cache")], save_strategy="steps", save_steps=2).train()
+    path = tmp_path / "alignguard" / "reference.safetensors"
+    whole = path.read_bytes()
+
+    def resume():
+        sft(tokenizer, tmp_path, [guard(reference="cache")], max_steps=6).train(resume_from_checkpoint=True)
+
+    path.write_bytes(whole[:100])
+    with pytest.raises(RunError, match="the cached reference cannot be read"):
+        resume()
+    path.write_bytes(whole)
+    baseline = tmp_path / "alignguard" / "baseline.json"
+    about = json.loads(baseline.read_text())
+    baseline.write_text(json.dumps(about | {"model_fingerprint": "0" * 16}))
+    with pytest.raises(RunError, match="holds the reference of another start"):
+        resume()
+
+
+def test_a_cache_answers_audits_that_were_not_planned(tokenizer, tmp_path, caplog):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 3
+
+    guarded = guard(reference="cache", schedule=Schedule(at=(), every=0, draw=1))
+    sft(tokenizer, tmp_path, [Stop(), guarded]).train()
+    assert [line["step"] for line in lines(tmp_path)] == [0, 3]
+    assert "failed" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["copy", "cache"])
+def test_a_second_train_keeps_the_first_start(tokenizer, tmp_path, kind):
+    trainer = sft(tokenizer, tmp_path, [guard(reference=kind)], lr_scheduler_type="constant")
+    trainer.train()
+    first = lines(tmp_path)
+    trainer.train()
+    second = lines(tmp_path)
+    assert [line["step"] for line in second] == [0, 2, 4]
+    name = "alignguard/kl/raw"
+    assert second[0]["metrics"][name] == pytest.approx(first[-1]["metrics"][name], rel=1e-3)
+    assert second[-1]["metrics"][name] != first[-1]["metrics"][name]
+
+
+def test_bf16_with_float32_weights_takes_the_fused_path_and_starts_at_zero(tokenizer, tmp_path, caplog):
+    sft(tokenizer, tmp_path, [guard(reference="cache")], bf16=True).train()
+    found = lines(tmp_path)
+    assert "its own logits are used" not in caplog.text
+    assert abs(found[0]["metrics"]["alignguard/kl/raw"]) < 1e-3 < found[-1]["metrics"]["alignguard/kl/raw"]
+
+
+def test_every_kind_of_reference_measures_the_same_drift(tokenizer, tmp_path):
+    start = tmp_path / "start"
+    tiny_model(tokenizer, dropout=0.3, scale=4.0).save_pretrained(start)
+    tokenizer.save_pretrained(start)
+    found = {}
+    for kind in ("copy", "offload", "cache", str(start)):
+        sft(tokenizer, tmp_path / Path(kind).name, [guard(reference=kind)]).train()
+        found[Path(kind).name] = lines(tmp_path / Path(kind).name)[-1]["metrics"]
+    for kind, metrics in found.items():
+        for key in ("raw", "answer", "answer_first", "train_prompts"):
+            name = f"alignguard/kl/{key}"
+            assert metrics[name] == pytest.approx(found["copy"][name], rel=1e-4, abs=1e-6), (kind, key)
+    assert found["copy"]["alignguard/kl/raw"] > 1e-3
 
 
 def test_a_resumed_run_with_another_start_is_an_error(tokenizer, tmp_path):

@@ -65,6 +65,8 @@ def test_prompts_that_open_a_trace_are_noticed():
     closes = Chat(tiny_tokenizer("{{ messages[0]['content'] }}<think>\n\n</think>\n\n"))
     message = [{"role": "user", "content": "x"}]
     assert opens.opens_trace(message) and not closes.opens_trace(message)
+    asks = [{"role": "user", "content": "What does <think> mean?"}]
+    assert not Chat(tiny_tokenizer()).opens_trace(asks)
 
 
 def test_tags_that_are_special_tokens_are_still_seen():

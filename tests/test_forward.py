@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from alignguard.forward import Row, batches, final_hidden, read_head, target_hidden
+from alignguard.observe import observing
 
 
 def test_hidden_states_give_the_models_own_logits(model):
@@ -40,6 +41,12 @@ def test_a_forward_bound_to_another_model_is_an_error(model, other):
     model.forward = other.forward
     with pytest.raises(RuntimeError, match="called its own LM head 0 times"):
         final_hidden(model, torch.ones(1, 3, dtype=torch.long), torch.ones(1, 3, dtype=torch.long))
+
+
+def test_the_fused_path_is_taken_under_autocast_with_float32_weights(model):
+    """TRL's default: the model's own logits are then of half precision, its hidden states are not."""
+    with observing(model, autocast=torch.bfloat16):
+        assert read_head(model).weight is not None
 
 
 def test_batches_hold_every_row_once_within_the_limit():

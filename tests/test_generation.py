@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from alignguard.chat import Chat
 from alignguard.generation import TokenBudget, answer_all
@@ -53,12 +54,24 @@ def test_drafts_change_nothing_but_the_work(model, chat, probes):
     assert calls == []  # a whole draft leaves nothing to generate
 
 
+def test_what_a_checkpoint_asks_of_generation_is_left_aside(model, chat, probes):
+    prompts = prompts_of(chat, probes)
+    budget = TokenBudget(answer=12, trace=40)
+    plainly = answer_all(model, prompts, [False] * len(prompts), chat, budget)
+    model.generation_config = own = GenerationConfig(
+        no_repeat_ngram_size=1, do_sample=True, temperature=5.0, min_new_tokens=9
+    )
+    assert answer_all(model, prompts, [False] * len(prompts), chat, budget) == plainly
+    assert model.generation_config is own
+
+
 class Parrot(torch.nn.Module):
     """Says a fixed text, token by token, whatever it is asked: a model whose answer is known."""
 
     def __init__(self, tokenizer, texts):
         super().__init__()
         self.p = torch.nn.Parameter(torch.zeros(1))
+        self.generation_config = GenerationConfig()
         self.said = [tokenizer(text)["input_ids"] for text in texts]
 
     def generate(self, input_ids, attention_mask, generation_config, stopping_criteria, synced_gpus):

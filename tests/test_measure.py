@@ -178,3 +178,29 @@ def test_a_reference_given_as_a_model_serves(model, other, tokenizer, probes, as
     assert {k: v for k, v in found.metrics.items() if k not in drop} == {
         k: v for k, v in same.metrics.items() if k not in drop
     }
+
+
+def test_embeddings_that_the_trainer_resized_are_handled(model, tokenizer, probes, asking):
+    reference = freeze_start(model)
+    model.resize_token_embeddings(len(tokenizer) + 24)
+    found = audit(model, tokenizer, probes, reference, asking=asking)
+    assert found.metrics["alignguard/kl/raw"] < 1e-5
+
+
+def test_reverse_drift_is_the_other_direction_on_the_policys_own_answers(model, other, probes, asking):
+    chat, probe = asking.chat, probes[0]
+    context = chat.prompt_ids(turns(probe))
+    plain = [*chat.encode("yes it is"), chat.eos_token_ids[0]]
+    thought = [*chat.encode("<think>a b</think>"), *plain]
+    items = [
+        measure.Item("plain", context, chat.answer(plain, False), False),
+        measure.Item("thought", context, chat.answer(thought, False), False),
+        measure.Item("open", context, chat.answer(chat.encode("<think>a"), False), False),
+    ]
+    with torch.no_grad():
+        found = measure.measure_reverse(other, freeze_start(model), items, asking)
+    trace = thought[: -len(plain)]
+    for id, prefix in (("plain", []), ("thought", trace)):
+        expected = oracle(own_logits(other, Row([*context, *prefix], plain)), own_logits(model, Row(context, plain)))
+        assert found[id] == pytest.approx(float(expected.mean()), rel=1e-4)
+    assert "open" not in found

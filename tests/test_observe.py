@@ -1,11 +1,12 @@
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from alignguard.observe import observing
+from alignguard.observe import observing, trainer_autocast
 
 
 def draw_all():
@@ -38,6 +39,20 @@ def test_tensors_made_inside_can_train_afterwards():
     with observing(model):
         x = torch.ones(2)
     model(x).sum().backward()  # would fail for a tensor made in inference mode
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"bf16": True}, torch.bfloat16),
+        ({"fp16": True}, torch.float16),
+        ({"bf16": False, "mixed_precision": "bf16"}, torch.bfloat16),
+        ({"bf16": False, "mixed_precision": "no"}, None),
+        ({}, None),
+    ],
+)
+def test_mixed_precision_is_read_from_the_trainer_or_from_accelerate(settings, expected):
+    assert trainer_autocast(SimpleNamespace(**settings)) is expected
 
 
 def test_autocast_is_the_trainers():

@@ -10,6 +10,7 @@ from trl import SFTConfig, SFTTrainer
 
 from alignguard.errors import StartError
 from alignguard.forward import final_hidden, read_head
+from alignguard.observe import observing
 from alignguard.reference import check_tokenizers, fingerprint, freeze_start
 
 
@@ -92,6 +93,43 @@ def test_the_start_of_a_continued_adapter_is_kept(tokenizer):
     with pytest.raises(KeyError), reference.loaded():
         raise KeyError
     assert all(torch.equal(p, moved[name]) for name, p in model.named_parameters())
+
+
+def test_looking_makes_no_frozen_adapter_weight_trainable(tokenizer):
+    model = lora(tiny_model(tokenizer))
+    for name, p in model.named_parameters():
+        if "lora_A" in name:
+            p.requires_grad_(False)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    reference = freeze_start(model)
+    with reference.loaded():
+        pass
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+
+
+def test_the_kept_start_of_an_adapter_does_not_follow_under_autocast(tokenizer):
+    """Autocast keeps casts of trainable weights by parameter: exchanging their data alone gives a KL of exactly 0."""
+    model = lora(tiny_model(tokenizer))
+    for name, p in model.named_parameters():
+        if "lora" in name:
+            p.data.add_(0.1)
+    reference = freeze_start(model)
+    for p in model.parameters():
+        if p.requires_grad:
+            p.data.add_(torch.randn_like(p) * 0.1)
+    with observing(model, autocast=torch.bfloat16):
+        with reference.loaded() as frozen:
+            start = logits(frozen)
+        assert (logits(model) - start).abs().max() > 0.1
+
+
+def test_a_cached_head_is_no_view_of_the_policys(model):
+    reference = freeze_start(model, "cache")
+    with torch.no_grad():
+        reference.cache.add(["a"], [2], torch.randn(2, 32), read_head(model))
+        before = reference.cache.head.weight.clone()
+        model.lm_head.weight.add_(1)
+    assert torch.equal(reference.cache.head.weight, before)
 
 
 def test_unknown_kinds_and_adapters_without_peft_are_errors(model):

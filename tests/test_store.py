@@ -20,7 +20,7 @@ def results():
 
 
 def audit(step):
-    return Audit(step, results(), {"alignguard/kl/raw": 0.1 * step}, 5.0)
+    return Audit(step, results(), {"alignguard/kl/raw": 0.1 * step}, 5.0, [0.5])
 
 
 def test_results_come_back_as_they_were(tmp_path):
@@ -41,7 +41,12 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     with (store.root / "audits.jsonl").open("a") as file:
         file.write('{"step": 4, "met')
     assert [line["step"] for line in store.lines()] == [0, 2]
-    assert [a.step for a in store.read_audits(tiny_probes())] == [0, 2]
+    zero, two = store.read_audits(tiny_probes())
+    assert (
+        (zero.step, two.step, two.profile) == (0, 2, [0.5])
+        and not zero.results
+        and two.results.keys() == results().keys()
+    )
 
 
 @pytest.mark.parametrize(("step", "left"), [(0, [0]), (3, [0, 2]), (4, [0, 2, 4])])

@@ -1,0 +1,92 @@
+"""The differentiable form of the drift: KL(reference || policy) per token, whose gradient never needs the full logits.
+
+For a policy with logits z_q and a reference with softmax p, the gradient of KL(p || q) by z_q is q - p. Both passes go
+through the vocabulary in the tiles of `drift.py`; the backward pass computes them anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .drift import Terms, kl_from_terms, kl_tokens, sweep_tokens, tiles
+from .forward import Head
+
+
+class _ForwardKL(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, head: Head, teacher: Any
+    ) -> torch.Tensor:
+        targets = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+        ctx.save_for_backward(hidden, weight)
+        ctx.head, ctx.teacher, ctx.has_bias = head, teacher, bias is not None
+        if isinstance(teacher, Terms):
+            return kl_from_terms(teacher, hidden, head, targets)["kl"]
+        return kl_tokens(teacher[0], teacher[1], hidden, head, targets)["kl"]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        hidden, weight = ctx.saved_tensors
+        grad = grads[0].float()[:, None]  # (n, 1)
+        head, teacher = ctx.head, ctx.teacher
+        want_hidden, want_weight, want_bias = ctx.needs_input_grad[:3]
+        with torch.autocast(hidden.device.type, enabled=False):
+            zeros = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+            lse_q = sweep_tokens(hidden, head, zeros)["lse"].float()[:, None]
+            prepared = head.prepare(hidden)
+            exact = isinstance(teacher, Terms)
+            if not exact:
+                hidden_p, head_p = teacher
+                lse_p = sweep_tokens(hidden_p, head_p, zeros)["lse"].float()[:, None]
+                prepared_p = head_p.prepare(hidden_p)
+            grad_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if want_hidden else None
+            grad_weight = torch.zeros_like(weight) if want_weight else None
+            grad_bias = torch.zeros(len(weight), device=weight.device) if want_bias else None
+            size = len(head) if exact else min(len(head), len(head_p))
+            for start, stop in tiles(size, 2 * len(hidden), hidden.shape[1]):
+                z = head.logits(prepared, start, stop)  # (n, v)
+                slope = head.slope(z)
+                change = (z - lse_q).exp_()
+                if not exact:
+                    change -= (head_p.logits(prepared_p, start, stop) - lse_p).exp_()
+                change *= grad
+                if slope is not None:
+                    change *= slope
+                if grad_hidden is not None:
+                    grad_hidden += change @ weight[start:stop].float()
+                if grad_weight is not None:
+                    grad_weight[start:stop] = (change.T @ hidden.float()).to(weight.dtype)
+                if grad_bias is not None:
+                    grad_bias[start:stop] = change.sum(0)
+            if grad_hidden is not None and exact:
+                grad_hidden -= teacher.centre * grad
+        back = None if grad_hidden is None else grad_hidden.to(hidden.dtype)
+        return back, grad_weight, grad_bias, None, None
+
+
+def kl_loss(hidden: torch.Tensor, head: Head, teacher: tuple[torch.Tensor, Head] | Terms) -> torch.Tensor:
+    """
+    KL(reference || policy) at every position, differentiable by the policy's hidden states and head.
+
+    Args:
+        hidden (`torch.Tensor`):
+            The policy's final hidden states, shape (n, d), with their graph.
+        head (`Head`):
+            The policy's; gradients flow to its weight and bias where these ask for them.
+        teacher (`tuple[torch.Tensor, Head]` or `Terms`):
+            The reference's hidden states (n, d) and head; or the terms of a frozen head, which both models share.
+
+    Returns:
+        `torch.Tensor` of shape (n,), nats.
+
+    Raises:
+        ValueError: The teacher is the terms of a frozen head, and the policy's head trains.
+    """
+    if head.weight is None:
+        raise ValueError("kl_loss needs the LM head; this model's logits come by the plain path")
+    if isinstance(teacher, Terms) and head.weight.requires_grad:
+        raise ValueError("the terms of a frozen head cannot teach a head that trains; keep hidden states instead")
+    frozen = Head(head.weight.detach(), None if head.bias is None else head.bias.detach(), head.scale, head.softcap)
+    return _ForwardKL.apply(hidden, head.weight, head.bias, frozen, teacher)
