@@ -7,6 +7,7 @@ from .chat import Chat
 from .errors import AlignGuardError, ProbeError, RunError, StartError
 from .generation import TokenBudget
 from .probes import Probe, load_probes
+from .probes.public import load_public
 from .schedule import Schedule
 from .verdict import Verdict, compare
 
@@ -26,4 +27,5 @@ __all__ = [
     "audit",
     "compare",
     "load_probes",
+    "load_public",
 ]

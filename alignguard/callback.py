@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 # what must be the same when a run is resumed, and how an error names it
 _MUST_MATCH = {
     "model_fingerprint": "the model given is not the one this run began with; load the same start and let "
-    "resume_from_checkpoint load the checkpoint's weights",
+    "resume_from_checkpoint load the checkpoint's weights, or give reference= the start's path",
     "tokenizer_fingerprint": "the tokenizer or its chat template is not the one this run began with",
     "pool_hash": "the probes are not those this run began with; give the same probes=",
     "toxicity": "the toxicity scorer is not the one this run began with",

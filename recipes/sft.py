@@ -26,6 +26,8 @@ from alignguard import AlignGuardCallback, AlignGuardError, Schedule, TokenBudge
 class AuditArguments:
     """How often, and how much, is asked."""
 
+    probes: list[str] = field(default_factory=lambda: ["core"], metadata={"help": "core, dimensions, JSONL files."})
+    reference: str = field(default="auto", metadata={"help": "auto, copy, adapter, offload, cache, or a path."})
     audit_at: list[int] = field(default_factory=lambda: [5, 10, 20, 40, 80], metadata={"help": "Early audits."})
     audit_every: int = field(default=100, metadata={"help": "After those, an audit every so many steps."})
     draw: int = field(default=48, metadata={"help": "Probes a dimension and audit."})
@@ -58,6 +60,8 @@ def main() -> None:
         peft_config=get_peft_config(model),
         callbacks=[
             AlignGuardCallback(
+                probes=audits.probes,
+                reference=audits.reference,
                 schedule=Schedule(audits.audit_at, audits.audit_every, audits.draw, audits.rotate),
                 tokens=TokenBudget(audits.answer_tokens, audits.trace_tokens),
             )

@@ -212,6 +212,13 @@ def test_a_resumed_run_with_another_start_is_an_error(tokenizer, tmp_path):
     elsewhere = tiny_model(tokenizer, seed=5, dropout=0.3, scale=4.0)
     with pytest.raises(RunError, match="the model given is not the one this run began with"):
         sft(tokenizer, tmp_path, [guard()], model=elsewhere, max_steps=6).train(resume_from_checkpoint=True)
+    start = tmp_path / "start"
+    tiny_model(tokenizer, dropout=0.3, scale=4.0).save_pretrained(start)
+    tokenizer.save_pretrained(start)
+    sft(tokenizer, tmp_path, [guard(reference=str(start))], model=elsewhere, max_steps=5).train(
+        resume_from_checkpoint=True
+    )
+    assert [line["step"] for line in lines(tmp_path)] == [0, 2, 4, 5]
     with pytest.raises(RunError, match="the probes are not those this run began with"):
         sft(tokenizer, tmp_path, [guard(probes=tiny_probes()[1:])], max_steps=6).train(resume_from_checkpoint=True)
 

@@ -244,8 +244,8 @@ def load_probes(sources: str | Path | Probe | Iterable[str | Path | Probe] = "co
 
     Args:
         sources (`str`, `Path`, `Probe` or an iterable of them, *optional*, defaults to `"core"`):
-            `"core"` (all built-in probes), the name of a dimension (its built-in probes), a path to a JSONL file,
-            or probes themselves.
+            `"core"` (all built-in probes), the name of a dimension (its built-in probes), the name or hub id of a
+            published benchmark (see [`load_public`]), a path to a JSONL file, or probes themselves.
 
     Returns:
         `list[Probe]`, ids unique.
@@ -261,6 +261,8 @@ def load_probes(sources: str | Path | Probe | Iterable[str | Path | Probe] = "co
     """
     if isinstance(sources, (str, Path, Probe)):
         sources = [sources]
+    from .public import BENCHMARKS, find_benchmark, load_public  # which builds on Probe
+
     pool: list[Probe] = []
     here = Path(__file__).parent
     for source in sources:
@@ -271,11 +273,14 @@ def load_probes(sources: str | Path | Probe | Iterable[str | Path | Probe] = "co
                 pool.extend(read_probe_file(here / f"{dimension}.jsonl"))
         elif source in DIMENSIONS:
             pool.extend(read_probe_file(here / f"{source}.jsonl"))
+        elif isinstance(source, str) and find_benchmark(source):
+            pool.extend(load_public(source))
         elif isinstance(source, Path) or Path(source).suffix or Path(source).exists():
             _need(Path(source).suffix == ".jsonl", str(source), "probe files are JSONL and end in .jsonl")
             pool.extend(read_probe_file(source))
         else:
-            raise ProbeError(f"no probe set '{source}'{_meant(str(source), ('core', *DIMENSIONS))}")
+            names = ("core", *DIMENSIONS, *(b.name for b in BENCHMARKS))
+            raise ProbeError(f"no probe set '{source}'{_meant(str(source), names)}")
     seen: set[str] = set()
     for probe in pool:
         _need(probe.id not in seen, f"probe {probe.id!r}", "the id stands twice in the pool; ids must be unique")

@@ -1,0 +1,113 @@
+"""The command line: `alignguard probes list | show | check`.
+
+    alignguard probes list                       what there is: dimensions and published benchmarks
+    alignguard probes show safety --size 5       probes of a dimension, a file or a benchmark, as they are asked
+    alignguard probes check my_probes.jsonl      whether a file is right, and what it holds
+
+Exit codes: 0 fine, 1 a mistake, told in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .__about__ import __version__
+from .ask import turns
+from .errors import AlignGuardError
+from .probes import DIMENSIONS, Probe, load_probes, pool_hash
+from .probes.public import BENCHMARKS, load_public
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    parser = argparse.ArgumentParser(
+        "alignguard", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    rooms = parser.add_subparsers(required=True, metavar="COMMAND")
+    probes = rooms.add_parser("probes", help="list, show and check probes").add_subparsers(
+        required=True, metavar="WHAT"
+    )
+    command = probes.add_parser("list", help="dimensions of the core pool, and published benchmarks")
+    command.set_defaults(run=_list)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    for name, run, text in (
+        ("show", _show, "print probes as they are asked"),
+        ("check", _check, "check a probe file and count what it holds"),
+    ):
+        command = probes.add_parser(name, help=text)
+        command.set_defaults(run=run)
+        command.add_argument("source", help="core, a dimension, a benchmark, a JSONL file")
+        command.add_argument("--path", help="a benchmark's local file or folder")
+        command.add_argument("--json", action="store_true", help="print JSON")
+    probes.choices["show"].add_argument("--size", type=int, default=10, help="at most so many (default 10)")
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except AlignGuardError as error:
+        print(f"alignguard: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _load(options: Any) -> list[Probe]:
+    return load_public(options.source, options.path) if options.path else load_probes(options.source)
+
+
+def _list(options: Any) -> None:
+    counts = Counter(probe.dimension for probe in load_probes("core"))
+    if options.json:
+        benchmarks = [{"name": b.name, "hub": b.hub} for b in BENCHMARKS]
+        print(json.dumps({"core": {d: counts[d] for d in DIMENSIONS}, "benchmarks": benchmarks}, indent=1))
+        return
+    print(f"core ({sum(counts.values()):,} probes)")
+    for dimension in DIMENSIONS:
+        print(f"  {dimension:<12} {counts[dimension]:>4}")
+    print("published benchmarks, from the hub or with --path from a file")
+    for benchmark in BENCHMARKS:
+        print(f"  {benchmark.name:<18} {benchmark.hub}")
+
+
+def _show(options: Any) -> None:
+    pool = _load(options)[: options.size]
+    if options.json:
+        print(json.dumps([asdict(probe) for probe in pool], indent=1, ensure_ascii=False))
+        return
+    for probe in pool:
+        right = probe.expect or probe.expected or ", ".join(probe.secrets or probe.facts)
+        right = right or (probe.options[probe.target] if probe.options else "")
+        labels = "  ".join(filter(None, (probe.dimension, probe.judge, probe.group, probe.condition)))
+        print(f"{probe.id}  {labels}  family {probe.family}" + (f"  [{right}]" if right else ""))
+        for turn in turns(probe):
+            print("\n".join(f"    {line}" for line in f"{turn['role']}: {turn['content']}".splitlines()))
+        print()
+
+
+def _check(options: Any) -> None:
+    pool = _load(options)
+    about = {
+        "probes": len(pool),
+        "hash": pool_hash(pool),
+        "families": len({(p.dimension, p.family) for p in pool}),
+        "largest_family": max(Counter((p.dimension, p.family) for p in pool).values()),
+        "dimensions": dict(Counter(p.dimension for p in pool)),
+        "judges": dict(Counter(p.judge for p in pool)),
+        "groups": dict(Counter(p.group or "-" for p in pool)),
+    }
+    if options.json:
+        print(json.dumps(about, indent=1, ensure_ascii=False))
+        return
+    print(f"{options.source}: fine")
+    for key, value in about.items():
+        shown = ", ".join(f"{k} {n}" for k, n in value.items()) if isinstance(value, dict) else value
+        print(f"  {key.replace('_', ' '):<15} {shown}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

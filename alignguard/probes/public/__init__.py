@@ -1,0 +1,184 @@
+"""Published benchmarks as probes, from the hub or from a local file; one small file a kind.
+
+None of their texts ship with the package. Each benchmark's function turns rows into probes and is cited with its licence;
+what is missing in a row is an error that names the file, the row and the field.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import ProbeError
+from .. import Probe
+from . import refusals
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """
+    A published benchmark.
+
+    Args:
+        name (`str`):
+            What it is called by.
+        hub (`str`):
+            Its id on the hub.
+        files (`str`):
+            The pattern of its files in a local folder.
+        fields (`tuple[str, ...]`):
+            What every row must have.
+        probes (`Callable`):
+            From rows to probes. From the hub a row also tells its split, as `_split`.
+        configs (`tuple[str, ...]`, *optional*):
+            The hub's configurations to load, where it has several.
+    """
+
+    name: str
+    hub: str
+    files: str
+    fields: tuple[str, ...]
+    probes: Callable[[list[dict[str, Any]]], list[Probe]]
+    configs: tuple[str | None, ...] = (None,)
+
+
+BENCHMARKS = (
+    Benchmark("xstest", "Paul/XSTest", "xstest*.csv", ("prompt", "label"), refusals.xstest),
+    Benchmark("advbench", "walledai/AdvBench", "*.csv", ("goal",), refusals.advbench),
+    Benchmark(
+        "jailbreakbench",
+        "JailbreakBench/JBB-Behaviors",
+        "jailbreakbench*.csv",
+        ("Goal",),
+        refusals.jailbreakbench,
+        ("behaviors",),
+    ),
+    Benchmark(
+        "strongreject", "walledai/StrongREJECT", "strongreject*.csv", ("forbidden_prompt",), refusals.strongreject
+    ),
+    Benchmark(
+        "harmbench",
+        "walledai/HarmBench",
+        "*harmbench*.csv",
+        ("Behavior",),
+        refusals.harmbench,
+        ("standard", "contextual", "copyright"),
+    ),
+    Benchmark(
+        "simplesafetytests", "Bertievidgen/SimpleSafetyTests", "*.csv", ("prompts_final",), refusals.simplesafetytests
+    ),
+)
+
+
+def find_benchmark(name: str) -> Benchmark | None:
+    """A benchmark by its name or hub id; `None` where there is none of that name."""
+    return next((b for b in BENCHMARKS if name.casefold() in (b.name, b.hub.casefold())), None)
+
+
+def load_public(name: str, path: str | Path | None = None, size: int | None = None, seed: int = 0) -> list[Probe]:
+    """
+    A published benchmark as probes.
+
+    Args:
+        name (`str`):
+            Its name or hub id, e.g. `"xstest"` or `"Paul/XSTest"`.
+        path (`str` or `Path`, *optional*):
+            A local file (csv, tsv, json, jsonl, parquet) or a folder that holds it; by default it is loaded from the hub.
+        size (`int`, *optional*):
+            A sample of so many rows; all by default.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the sample.
+
+    Raises:
+        ProbeError: The benchmark is unknown, cannot be loaded, or its rows lack a field.
+
+    Example:
+    ```python
+    >>> AlignGuardCallback(probes=["core", *load_public("xstest", "data/xstest_prompts.csv", size=100)])
+    ```
+    """
+    benchmark = find_benchmark(name)
+    if benchmark is None:
+        raise ProbeError(f"no benchmark '{name}'; there are: {', '.join(b.name for b in BENCHMARKS)}")
+    where, rows = _from_hub(benchmark) if path is None else _from_disk(Path(path), benchmark)
+    for number, row in enumerate(rows, 1):
+        for field in benchmark.fields:
+            if not str(row.get(field) or "").strip():
+                found = ", ".join(map(str, row))[:120]
+                raise ProbeError(f"{where}, row {number}: the field '{field}' is missing or empty; found: {found}")
+    if not rows:
+        raise ProbeError(f"{where}: holds no row")
+    probes = benchmark.probes(rows)
+    if size is not None and size < len(probes):
+        chosen = np.random.default_rng(seed).permutation(len(probes))[:size]
+        probes = [probes[i] for i in sorted(chosen)]
+    return probes
+
+
+def _from_hub(benchmark: Benchmark) -> tuple[str, list[dict[str, Any]]]:
+    from datasets import load_dataset
+
+    try:
+        loaded = [load_dataset(benchmark.hub, config) for config in benchmark.configs]
+    except Exception as error:  # network, authentication, a script that is not trusted: all end here
+        line = " ".join(str(error).split())[:160]
+        raise ProbeError(
+            f"{benchmark.hub}: cannot be loaded from the hub ({line}); give load_public('{benchmark.name}', path=...) a file"
+        ) from None
+    return benchmark.hub, [{**row, "_split": split} for part in loaded for split, rows in part.items() for row in rows]
+
+
+def _from_disk(path: Path, benchmark: Benchmark) -> tuple[str, list[dict[str, Any]]]:
+    if path.is_dir():
+        found = sorted(path.glob(benchmark.files))
+        if not found:
+            raise ProbeError(f"{path}: no file of {benchmark.name} in it ({benchmark.files})")
+        path = found[0]
+    return str(path), read_rows(path)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """
+    Rows of a csv, tsv, json, jsonl or parquet file.
+
+    Raises:
+        ProbeError: In one line: the file, and the line where that is known.
+    """
+    try:
+        if path.suffix in (".csv", ".tsv"):
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+                return [dict(row) for row in reader]
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            return pq.read_table(path).to_pylist()
+        if path.suffix == ".json":
+            rows = json.loads(path.read_text(encoding="utf-8-sig"))
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise ProbeError(f"{path}: a list of objects is expected")
+            return rows
+        if path.suffix == ".jsonl":
+            rows = []
+            for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+                if line.strip():
+                    try:
+                        rows.append(json.loads(line))
+                    except json.JSONDecodeError as error:
+                        raise ProbeError(f"{path}, line {number}: not JSON ({error.msg})") from None
+            return rows
+    except ProbeError:
+        raise
+    except OSError as error:
+        raise ProbeError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise ProbeError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
+    except (csv.Error, ValueError) as error:  # json and pyarrow raise kinds of ValueError
+        raise ProbeError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]})") from None
+    raise ProbeError(f"{path}: csv, tsv, json, jsonl or parquet is expected, not '{path.suffix}'")
