@@ -101,8 +101,30 @@ def work(probes: Sequence[Probe], baseline: bool) -> int:
     return len(probes) + choices if baseline else 2 * len(probes)
 
 
+def prompt_of(probe: Probe, chat: Chat) -> tuple[list[int], bool]:
+    """Token ids of what is asked, and whether they end inside a trace. A plain probe is text to go on from, no chat."""
+    if probe.plain:
+        return chat.plain_ids(probe.prompt), False
+    messages = turns(probe)
+    return chat.prompt_ids(messages), chat.opens_trace(messages)
+
+
+def _option_rows(probe: Probe, chat: Chat, thinks: bool) -> list[Row]:
+    """One row an option: what is asked, and the option's text as the answer."""
+    if probe.plain:
+        return [Row(*chat.continuation(probe.prompt, option)) for option in probe.options]
+    context, inside = prompt_of(probe, chat)
+    if inside:
+        context = context + chat.close_ids()
+    elif thinks:
+        context = context + chat.closed_trace_ids()
+    return [Row(context, chat.encode(option)) for option in probe.options]
+
+
 def turns(probe: Probe) -> tuple[dict[str, str], ...]:
     """What is asked, as chat turns: choices with their options, questions for a number with a word on the form."""
+    if probe.plain:
+        return probe.messages
     if probe.judge == "choice":
         return render_choice(probe, _option_order(probe))
     if probe.judge == "number":
@@ -122,7 +144,7 @@ def ask_choices(
     model: Any, probes: Sequence[Probe], asking: Asking, thinks: Iterable[str] = ()
 ) -> dict[str, list[float]]:
     """
-    Log-probability of every option's text as the answer, in nats per byte.
+    Log-probability of every option's text as the answer, in nats per byte (or in all, where the probe's `length` says so).
 
     Args:
         model (`PreTrainedModel`):
@@ -135,17 +157,11 @@ def ask_choices(
             Ids of probes at which the model would open a trace: it is asked after an empty, closed one.
     """
     chat, thinks = asking.chat, set(thinks)
-    rows, owners = [], []
+    rows: list[Row] = []
+    owners: list[tuple[str, int]] = []
     for probe in probes:
-        messages = turns(probe)
-        context = chat.prompt_ids(messages)
-        if chat.opens_trace(messages):
-            context = context + chat.close_ids()
-        elif probe.id in thinks:
-            context = context + chat.closed_trace_ids()
-        for option in probe.options:
-            rows.append(Row(context, chat.encode(option)))
-            owners.append((probe.id, len(option.encode())))
+        rows += _option_rows(probe, chat, probe.id in thinks)
+        owners += [(probe.id, 1 if probe.length == "sum" else len(o.encode())) for o in probe.options]
     head, device = read_head(model), next(model.parameters()).device
     found: list[float] = [0.0] * len(rows)
     for batch in batches([row.length for row in rows], batch_limit(asking.budget.batch_tokens, head)):
@@ -185,9 +201,8 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[st
         short = TokenBudget(min(_CHOICE_ANSWER, budget.answer), budget.trace, budget.force_close, budget.batch_tokens)
         results: dict[str, Result] = {}
         for part, limit in ((others, budget), (choices, short)):
-            messages = [turns(probe) for probe in part]
-            prompts, inside = [chat.prompt_ids(m) for m in messages], [chat.opens_trace(m) for m in messages]
-            answers = answer_all(model, prompts, inside, chat, limit, tick=asking.tick)
+            asked = [prompt_of(probe, chat) for probe in part]
+            answers = answer_all(model, [a[0] for a in asked], [a[1] for a in asked], chat, limit, tick=asking.tick)
             thinks = [probe.id for probe, answer in zip(part, answers, strict=True) if answer.thinks]
             logprobs = ask_choices(model, part, asking, thinks) if part is choices else {}
             for probe, answer in zip(part, answers, strict=True):

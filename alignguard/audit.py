@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .ask import Asking, ProbeDrift, Result, ask_baseline, ask_choices, turns
+from .ask import Asking, ProbeDrift, Result, ask_baseline, ask_choices, prompt_of
 from .chat import Chat
 from .errors import StartError
 from .gather import gather, mean_drift, position_profile
@@ -123,9 +123,8 @@ def audit(
             choices = [probe for probe in pool if probe.judge == "choice"]
             others = [probe for probe in pool if probe.judge != "choice"]
             logprobs = ask_choices(model, choices, asking, thinks) if choices else {}
-            messages = [turns(probe) for probe in others]
-            asked = [chat.prompt_ids(m) for m in messages]
-            inside = [chat.opens_trace(m) for m in messages]
+            prompted = [prompt_of(probe, chat) for probe in others]
+            asked, inside = [p for p, _ in prompted], [i for _, i in prompted]
             drafts = [_draft(baseline[probe.id], drifts[probe.id]) for probe in others]
             answers = answer_all(model, asked, inside, chat, asking.budget, drafts, tick=asking.tick)
             own = [Item(p.id, c, a, i) for p, c, a, i in zip(others, asked, answers, inside, strict=True)]

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from . import __about__
-from .ask import Asking, Result, ask_baseline, turns, work
+from .ask import Asking, Result, ask_baseline, prompt_of, work
 from .audit import Audit, audit
 from .chat import Chat
 from .draw import draw
@@ -333,7 +333,7 @@ class AlignGuardCallback(TrainerCallback):
         """What an audit will cost, before the first is taken."""
         assert self.reference is not None
         asked = draw(self.pool, self.schedule.draw, self.seed, 0)
-        prompts = sum(len(self.asking.chat.prompt_ids(turns(probe))) for probe in asked)
+        prompts = sum(len(prompt_of(probe, self.asking.chat)[0]) for probe in asked)
         spoken = sum(probe.judge != "choice" for probe in asked)
         steps = self.schedule.planned(state.max_steps)
         shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")

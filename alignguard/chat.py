@@ -170,6 +170,26 @@ class Chat:
         """Token ids of the prompt. A template writes its own special tokens; plain text gets the tokenizer's."""
         return self.encode(self.text(messages), special=not getattr(self.tokenizer, "chat_template", None))
 
+    def plain_ids(self, text: str) -> list[int]:
+        """Token ids of text that is no chat; of an empty text the one token a sequence begins with."""
+        first = self.tokenizer.bos_token_id
+        return self.encode(text) or [first if first is not None else self.eos_token_ids[0]]
+
+    def continuation(self, context: str, text: str) -> tuple[list[int], list[int]]:
+        """
+        Token ids of a context and of the text that goes on from it.
+
+        Both are encoded together and cut where the context ends, with spaces at its end given to the text, as lm-eval
+        does: a tokenizer may join what stands at the border.
+        """
+        bare = context.rstrip()
+        text, context = context[len(bare) :] + text, bare
+        if not context:
+            return self.plain_ids(""), self.encode(text)
+        cut = len(self.encode(context))
+        whole = self.encode(context + text)
+        return whole[:cut], whole[cut:]
+
     def opens_trace(self, messages: Sequence[dict[str, str]]) -> bool:
         """Whether the prompt itself ends inside a trace, as the templates of some reasoning models do."""
         return self.text(messages).rstrip().endswith(self.tags[0])

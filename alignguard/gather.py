@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from .ask import ProbeDrift, Result
 from .probes import DIMENSIONS
+from .probes.public.choices import bbq_scores
 from .scoring import Status
 from .statistics import clustered_mean, paired_drop
 
@@ -54,6 +55,7 @@ def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str,
         traces = [d["trace_toxicity"] for d in toxic if "trace_toxicity" in d]
         if traces:
             metrics["alignguard/toxicity/trace_mean"] = _mean(traces)
+    metrics |= {f"alignguard/bbq/{name}": value for name, value in bbq_scores(results.values()).items()}
     metrics |= _gather_drift(list(results.values()))
     spoken = [r for r in results.values() if r.answer is not None]
     if spoken:

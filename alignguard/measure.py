@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from .ask import Asking, ProbeDrift, Result, turns
+from .ask import Asking, ProbeDrift, Result, prompt_of
 from .chat import Answer, Chat
 from .drift import Terms, kl_from_terms, kl_tokens, logprob_tokens
 from .forward import Row, batch_limit, batches, read_head, target_hidden
@@ -58,9 +58,9 @@ def items_of(probes: Sequence[Probe], baseline: dict[str, Result], chat: Chat) -
     """What drift is measured on: every probe's prompt, and the reference's own answer to it."""
     items = []
     for probe in probes:
-        answer, messages = baseline[probe.id].answer, turns(probe)
+        answer, (context, inside) = baseline[probe.id].answer, prompt_of(probe, chat)
         assert answer is not None
-        items.append(Item(probe.id, chat.prompt_ids(messages), answer, chat.opens_trace(messages)))
+        items.append(Item(probe.id, context, answer, inside))
     return items
 
 

@@ -82,6 +82,12 @@ class Probe:
             Index of the option that follows the stereotype.
         expected (`str`, *optional*, defaults to `""`):
             The right number, for the judge `number`.
+        plain (`bool`, *optional*, defaults to `False`):
+            Ask without the chat template, and without listing options: `prompt` is text, and each option goes on from it
+            as it is written, with its leading space. For published benchmarks that are scored so.
+        length (`str`, *optional*, defaults to `"bytes"`):
+            How options of different length are compared: `"bytes"`, log-probability per byte of UTF-8 (lm-eval's
+            `acc_norm`), or `"sum"`, of the whole text (`acc`).
     """
 
     id: str
@@ -98,6 +104,8 @@ class Probe:
     target: int = -1
     stereotype: int = -1
     expected: str = ""
+    plain: bool = False
+    length: str = "bytes"
 
     @property
     def prompt(self) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import ProbeError
 from .. import Probe
-from . import refusals
+from . import choices, refusals
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,10 @@ BENCHMARKS = (
     Benchmark(
         "simplesafetytests", "Bertievidgen/SimpleSafetyTests", "*.csv", ("prompts_final",), refusals.simplesafetytests
     ),
+    Benchmark(
+        "bbq", "heegyu/bbq", "*.jsonl", ("context", "question", "label", "answer_info"), choices.bbq, choices.BBQ
+    ),
+    Benchmark("ethics", "hendrycks/ethics", "*.csv", ("label",), choices.ethics, ("commonsense", "justice")),
 )
 
 
@@ -109,8 +113,8 @@ def load_public(name: str, path: str | Path | None = None, size: int | None = No
     where, rows = _from_hub(benchmark) if path is None else _from_disk(Path(path), benchmark)
     for number, row in enumerate(rows, 1):
         for field in benchmark.fields:
-            if not str(row.get(field) or "").strip():
-                found = ", ".join(map(str, row))[:120]
+            if row.get(field) is None or not str(row[field]).strip():
+                found = ", ".join(key for key in map(str, row) if key[0] != "_")[:120]
                 raise ProbeError(f"{where}, row {number}: the field '{field}' is missing or empty; found: {found}")
     if not rows:
         raise ProbeError(f"{where}: holds no row")
@@ -139,7 +143,7 @@ def _from_disk(path: Path, benchmark: Benchmark) -> tuple[str, list[dict[str, An
         found = sorted(path.glob(benchmark.files))
         if not found:
             raise ProbeError(f"{path}: no file of {benchmark.name} in it ({benchmark.files})")
-        path = found[0]
+        return str(path), [row for file in found for row in read_rows(file)]
     return str(path), read_rows(path)
 
 
