@@ -177,5 +177,6 @@ def path(title: str, points: Sequence[tuple[float, float, str]], x_label: str, y
     for x, y, name in points:
         cx, cy = frame.x(x), frame.y(y)
         parts.append(f'<circle class="dot c2" cx="{cx:.1f}" cy="{cy:.1f}" r="4"><title>{escape(name)}</title></circle>')
-        parts.append(f'<text class="tick" x="{cx + 6:.1f}" y="{cy - 6:.1f}">{escape(name)}</text>')
+        side = 'text-anchor="end" x="' + f'{cx - 6:.1f}"' if cx > _WIDTH - 60 else f'x="{cx + 6:.1f}"'
+        parts.append(f'<text class="tick" {side} y="{cy - 6:.1f}">{escape(name)}</text>')
     return f"<figure><figcaption>{escape(title)}</figcaption>{_svg(title, parts)}</figure>"

@@ -42,7 +42,7 @@ svg{width:100%;height:auto;display:block}
 .line{fill:none;stroke-width:2}.band{opacity:.16;stroke:none}
 .c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}
 .line{stroke:var(--c)}.dot,.band{fill:var(--c)}
-.legend{font-size:13px;color:var(--dim)}.key{margin-right:14px}
+.legend{font-size:13px;color:var(--dim)}.key{margin-right:14px;display:inline-block}
 .key::before{content:"";display:inline-block;width:10px;height:10px;border-radius:5px;background:var(--c);margin-right:5px}
 .grid2.wide{grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr))}
 .scroll{overflow-x:auto}
