@@ -26,6 +26,7 @@ from .observe import observing, trainer_autocast
 from .probes import Probe, load_probes, pool_hash
 from .reference import Reference, check_tokenizers, freeze_start, load_tokenizer
 from .report import write_report
+from .same_run import check_same_run
 from .schedule import Schedule
 from .scoring import ToxicityScorer
 from .scoring.toxicity import INSTALL, default_toxicity, scorer_name
@@ -35,18 +36,6 @@ from .training import ask_training, sample_prompts, training_items, training_pro
 from .verdict import compare, format_table
 
 logger = logging.getLogger(__name__)
-
-# what must be the same when a run is resumed, and how an error names it
-_MUST_MATCH = {
-    "model_fingerprint": "the model given is not the one this run began with; load the same start and let "
-    "resume_from_checkpoint load the checkpoint's weights, or give reference= the start's path",
-    "tokenizer_fingerprint": "the tokenizer or its chat template is not the one this run began with",
-    "pool_hash": "the probes are not those this run began with; give the same probes=",
-    "toxicity": "the toxicity scorer is not the one this run began with",
-    "seed": "the seed is not the one this run began with",
-    "answer_tokens": "the token budget of answers is not the one this run began with",
-    "trace_tokens": "the token budget of traces is not the one this run began with",
-}
 
 
 class AlignGuardCallback(TrainerCallback):
@@ -318,11 +307,7 @@ class AlignGuardCallback(TrainerCallback):
             self.reference.cache.open(self.store.cache, str(about["model_fingerprint"]))
             self.reference.model, self.reference.fingerprint = None, str(about["model_fingerprint"])
             self.about["model_fingerprint"] = self.reference.fingerprint
-        for key, message in _MUST_MATCH.items():
-            if about.get(key) != self.about[key]:
-                raise RunError(
-                    f"{self.store.root / 'baseline.json'}: {message} ({key}: {about.get(key)} then, {self.about[key]} now)"
-                )
+        check_same_run(self.store.root / "baseline.json", about, self.about)
         if self._writes:
             self.store.rewind(step)
         self.prompts = self.store.read_prompts()
