@@ -138,12 +138,11 @@ def _kl_chunk(
         top_q, tile_arg = z_q.max(1)
         argmax = torch.where(top_q > q.top, tile_arg + start, argmax)
         target = torch.where(*_pick(z_q, targets, start), target)
+        gap = z_p - z_q
         if everything:
-            gap = z_p - z_q
             p.add(z_p, z_p.amax(1), gap, z_p)
             q.add(z_q, top_q, gap, z_q)
         else:
-            gap = z_p - z_q
             p.add(z_p, z_p.amax(1), gap, out=z_p)
             q.add(z_q, top_q, out=z_q)
     found = {"kl": p.mean(0) - (p.lse - q.lse), "logprob": target - q.lse, "argmax": argmax}

@@ -62,14 +62,26 @@ def lora(model, **kwargs):
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], **kwargs))
 
 
+def shift_adapters(model):
+    """Adapters that no longer start at zero."""
+    for name, p in model.named_parameters():
+        if "lora" in name:
+            p.data.add_(0.1)
+
+
+def train_adapters(model):
+    """What trains moves, as an optimizer would move it."""
+    for p in model.parameters():
+        if p.requires_grad:
+            p.data.add_(torch.randn_like(p) * 0.1)
+
+
 def test_new_adapters_are_switched_off_and_the_start_stays(tokenizer):
     model = lora(tiny_model(tokenizer))
     plain = logits(tiny_model(tokenizer))
     reference = freeze_start(model)
     assert reference.kind == "adapter" and reference.bytes == 0
-    for name, p in model.named_parameters():
-        if "lora" in name:
-            p.data.add_(0.1)
+    shift_adapters(model)
     with reference.loaded() as frozen:
         assert torch.equal(logits(frozen), plain)
     assert not torch.allclose(logits(model), plain, atol=1e-3)
@@ -77,15 +89,11 @@ def test_new_adapters_are_switched_off_and_the_start_stays(tokenizer):
 
 def test_the_start_of_a_continued_adapter_is_kept(tokenizer):
     model = lora(tiny_model(tokenizer))
-    for name, p in model.named_parameters():
-        if "lora" in name:
-            p.data.add_(0.1)
+    shift_adapters(model)
     start = logits(model)
     reference = freeze_start(model)
     assert reference.kind == "adapter" and 0 < reference.bytes < 10_000
-    for p in model.parameters():
-        if p.requires_grad:
-            p.data.add_(torch.randn_like(p) * 0.1)
+    train_adapters(model)
     moved = {name: p.clone() for name, p in model.named_parameters()}
     with reference.loaded() as frozen:
         assert torch.equal(logits(frozen), start)
@@ -110,13 +118,9 @@ def test_looking_makes_no_frozen_adapter_weight_trainable(tokenizer):
 def test_the_kept_start_of_an_adapter_does_not_follow_under_autocast(tokenizer):
     """Autocast keeps casts of trainable weights by parameter: exchanging their data alone gives a KL of exactly 0."""
     model = lora(tiny_model(tokenizer))
-    for name, p in model.named_parameters():
-        if "lora" in name:
-            p.data.add_(0.1)
+    shift_adapters(model)
     reference = freeze_start(model)
-    for p in model.parameters():
-        if p.requires_grad:
-            p.data.add_(torch.randn_like(p) * 0.1)
+    train_adapters(model)
     with observing(model, autocast=torch.bfloat16):
         with reference.loaded() as frozen:
             start = logits(frozen)
