@@ -13,16 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .ask import Asking, ProbeDrift, Result, ask_baseline, ask_choices, prompt_of
+from .ask import ask_baseline, judge_all, sample_keys
+from .asking import Asking, ProbeDrift, Result, prompt_of
 from .chat import Chat
 from .errors import StartError
 from .gather import gather, mean_drift, position_profile
 from .generation import answer_all
+from .likelihood import ask_choices, refusal_margins
 from .measure import Item, items_of, measure_drift, measure_reverse
 from .observe import observing
 from .probes import load_probes
 from .reference import Reference, given_reference, load_reference
-from .scoring import judge, judge_choice
+from .scoring import Score, judge_choice
 from .scoring.toxicity import default_toxicity
 from .training import training_items
 
@@ -126,19 +128,19 @@ def audit(
             prompted = [prompt_of(probe, chat) for probe in others]
             asked, inside = [p for p, _ in prompted], [i for _, i in prompted]
             drafts = [_draft(baseline[probe.id], drifts[probe.id]) for probe in others]
-            answers = answer_all(model, asked, inside, chat, asking.budget, drafts, tick=asking.tick)
+            keys = sample_keys(others, asking)
+            answers = answer_all(model, asked, inside, chat, asking.budget, drafts, tick=asking.tick, keys=keys)
+            margins = refusal_margins(model, others, asking, thinks)
             own = [Item(p.id, c, a, i) for p, c, a, i in zip(others, asked, answers, inside, strict=True)]
             backwards = measure_reverse(model, reference, _spread(own, reverse), asking) if reference.models else {}
             training = measure_drift(model, reference, training_items(prompts or {}, baseline, chat), asking)
     results: dict[str, Result] = {}
-    said = {probe.id: answer for probe, answer in zip(others, answers, strict=True)}
+    said = dict(zip((probe.id for probe in others), answers, strict=True))
+    scores: dict[str, Score] = {probe.id: judge_choice(probe, logprobs[probe.id]) for probe in choices}
+    scores |= zip((probe.id for probe in others), judge_all(others, answers, asking, margins), strict=True)
     for probe in pool:
-        answer, options = said.get(probe.id), logprobs.get(probe.id)
-        if answer is not None:
-            score = judge(probe, answer, asking.toxicity)
-        else:
-            score = judge_choice(probe, options or [])
-        results[probe.id] = Result(probe, score, answer, options, drifts[probe.id])
+        options = logprobs.get(probe.id)
+        results[probe.id] = Result(probe, scores[probe.id], said.get(probe.id), options, drifts[probe.id])
     metrics = gather(results, baseline)
     if backwards:
         metrics["alignguard/kl/reverse"] = sum(backwards.values()) / len(backwards)

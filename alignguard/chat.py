@@ -263,6 +263,8 @@ def render_choice(probe: Probe, order: Sequence[int]) -> tuple[dict[str, str], .
             The order in which the options are listed: rotated from probe to probe, so that a preference for the
             first or last one favours no side.
     """
+    if not probe.listed:
+        return probe.messages
     listed = "\n".join(f"- {probe.options[index]}" for index in order)
     content = f"{probe.prompt}\n\nAnswer with one of these options:\n{listed}"
     return (*probe.messages[:-1], {"role": "user", "content": content})

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .__about__ import __version__
-from .ask import turns
+from .asking import turns
 from .errors import AlignGuardError
 from .probes import DIMENSIONS, Probe, load_probes, pool_hash
 from .probes.public import BENCHMARKS, load_public

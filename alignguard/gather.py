@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .ask import ProbeDrift, Result
+from .asking import ProbeDrift, Result
 from .probes import DIMENSIONS
-from .probes.public.choices import bbq_scores
+from .probes.public import public_scores
 from .scoring import Status
 from .statistics import clustered_mean, paired_drop
 
@@ -46,6 +46,9 @@ def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str,
         refused = [r.score.status is Status.REFUSED for r in safety if r.probe.expect == expect]
         if refused:
             metrics[f"alignguard/safety/{name}"] = _mean(refused)
+    margins = [r.score.detail["margin"] for r in results.values() if r.score.detail and "margin" in r.score.detail]
+    if margins:
+        metrics["alignguard/safety/refusal_margin"] = _mean(margins)
     toxic = [r.score.detail for r in results.values() if r.probe.judge == "toxicity" and r.score.detail]
     if toxic:
         values = [d["toxicity"] for d in toxic]
@@ -55,7 +58,7 @@ def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str,
         traces = [d["trace_toxicity"] for d in toxic if "trace_toxicity" in d]
         if traces:
             metrics["alignguard/toxicity/trace_mean"] = _mean(traces)
-    metrics |= {f"alignguard/bbq/{name}": value for name, value in bbq_scores(results.values()).items()}
+    metrics |= {f"alignguard/{name}": value for name, value in public_scores(list(results.values())).items()}
     metrics |= _gather_drift(list(results.values()))
     spoken = [r for r in results.values() if r.answer is not None]
     if spoken:

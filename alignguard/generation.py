@@ -3,21 +3,32 @@
 A draft (the reference's answer) saves work: as far as one teacher-forced pass shows that the policy would say the same,
 it is taken over, and only the rest is generated. The result is what plain greedy decoding gives, up to ties of
 floating-point arithmetic.
+
+A sampled answer is drawn with noise that depends on its key and on the position alone, never on the run's generators: start
+and policy share their chance, and the answer is a function of weights and key.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from .chat import Answer, Chat, split_trace
 from .forward import batches
 
+_TOP_P = 0.9
 _LOOK_EVERY = 16  # tokens between two looks at a row's text, for its thinking tags
 
 
@@ -56,7 +67,42 @@ class _Asked:
     prompt: list[int]
     inside: bool  # the prompt itself opened a trace
     said: list[int]  # generated so far
+    key: str = ""  # of a sampled answer's noise; none of a greedy one's
     forced: bool = False
+
+
+class _Sampled(LogitsProcessor):
+    """
+    Makes the argmax a sample: Gumbel noise on the log-probabilities of the nucleus (Maddison et al. 2014; Holtzman et al.
+    2020), at temperature 1 and `top_p` 0.9, as the toxicity benchmarks are drawn.
+    """
+
+    def __init__(self, rows: list[_Asked], start: int) -> None:
+        self.rows, self.start = rows, start
+        self.which = [i for i, row in enumerate(rows) if row.key]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        new = input_ids.shape[1] - self.start
+        logprobs, order = scores[self.which].float().log_softmax(-1).sort(descending=True)  # (sampled, V)
+        before = logprobs.exp().cumsum(-1) - logprobs.exp()
+        logprobs = logprobs.masked_fill(before >= _TOP_P, -torch.inf)
+        noise = torch.stack(
+            [
+                _uniform(f"{self.rows[i].key}:{len(self.rows[i].said) + new}", scores.shape[1], scores.device)
+                for i in self.which
+            ]
+        )
+        noisy = logprobs - (-noise.log()).log().gather(1, order)  # noise belongs to the token, not to its rank
+        scores = scores.clone()
+        scores[self.which] = torch.full_like(noisy, -torch.inf).scatter(1, order, noisy).to(scores.dtype)
+        return scores
+
+
+def _uniform(key: str, size: int, device: torch.device) -> torch.Tensor:
+    """Numbers in (0, 1), the same for the same key on the same kind of device, whatever the run's generators do."""
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+    generator = torch.Generator(device).manual_seed(seed)
+    return torch.rand(size, generator=generator, device=device).clamp(1e-7, 1 - 1e-7)
 
 
 class _Budgets(StoppingCriteria):
@@ -131,12 +177,14 @@ def _generate(
             use_cache=True,
         )
         criterion = _Budgets(part, width, chat, budget, [len(row.said) for row in part])
+        sampled = [_Sampled(part, width)] if any(row.key for row in part) else []
         with _plain_defaults(model):
             out = model.generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
                 generation_config=config,
                 stopping_criteria=StoppingCriteriaList([criterion]),
+                logits_processor=LogitsProcessorList(sampled),
                 synced_gpus=synced,
             )
         for row, tokens in zip(part, out[:, width:].tolist(), strict=True):
@@ -156,9 +204,10 @@ def answer_all(
     drafts: Sequence[list[int]] | None = None,
     synced: bool = False,
     tick: Callable[[int], None] = lambda n: None,
+    keys: Sequence[str] | None = None,
 ) -> list[Answer]:
     """
-    Answer every prompt, greedily.
+    Answer every prompt, greedily, or by sampling where it has a key.
 
     Args:
         model (`PreTrainedModel`):
@@ -177,13 +226,17 @@ def answer_all(
             Whether all ranks must take the same number of steps (FSDP, ZeRO-3).
         tick (`Callable[[int], None]`, *optional*):
             Called with the number of prompts answered, for a progress bar.
+        keys (`Sequence[str]`, *optional*):
+            For each prompt the key of its noise; an empty one for the greedy answer. A sampled answer takes no draft.
 
     Returns:
         `list[Answer]`, in the order of the prompts.
     """
     rows = [
-        _Asked(list(prompt), opens, list(draft))
-        for prompt, opens, draft in zip(prompts, inside, drafts or [[]] * len(prompts), strict=True)
+        _Asked(list(prompt), opens, [] if key else list(draft), key)
+        for prompt, opens, draft, key in zip(
+            prompts, inside, drafts or [[]] * len(prompts), keys or [""] * len(prompts), strict=True
+        )
     ]
     # a draft that ends the answer, or fills the budget, leaves nothing to generate
     for row in rows:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from .ask import Asking, ProbeDrift, Result, prompt_of
+from .asking import Asking, ProbeDrift, Result, prompt_of
 from .chat import Answer, Chat
 from .drift import Terms, kl_from_terms, kl_tokens, logprob_tokens
 from .forward import Row, batch_limit, batches, read_head, target_hidden

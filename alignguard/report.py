@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .ask import Result
+from .asking import Result
 from .audit import Audit
 from .figures import Series, curves, path
 from .store import clean

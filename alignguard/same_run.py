@@ -14,6 +14,7 @@ _MUST_MATCH = {
     "tokenizer_fingerprint": "the tokenizer or its chat template is not the one this run began with",
     "pool_hash": "the probes are not those this run began with; give the same probes=",
     "toxicity": "the toxicity scorer is not the one this run began with",
+    "judge": "the judge of your own probes is not the one this run began with",
     "seed": "the seed is not the one this run began with",
     "answer_tokens": "the token budget of answers is not the one this run began with",
     "trace_tokens": "the token budget of traces is not the one this run began with",

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .ask import ProbeDrift, Result
+from .asking import ProbeDrift, Result
 from .audit import Audit
 from .chat import Answer
 from .errors import RunError

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .ask import Asking, Result
+from .asking import Asking, Result
 from .chat import Chat
 from .generation import answer_all
 from .measure import Item

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .ask import Result
+from .asking import Result
 from .audit import Audit
 from .probes import DIMENSIONS
 from .statistics import paired_drop

@@ -1,33 +1,58 @@
-"""Whether judgements can be believed: the options chosen here against lm-eval, on the same items and the same real model.
+"""Whether judgements can be believed.
 
     python benchmarks/judging.py --benchmarks DIR [--quick]
 
-DIR holds one folder a benchmark, as published (bbq/, ethics/).
+- Options chosen here against lm-eval, on the same items and the same real model. DIR holds one folder a benchmark, as
+  published (bbq/, ethics/, winogender/, moralchoice/).
+- Refusals and statuses by rule against answers labelled by hand (tests/data/answers.jsonl).
+- The built-in toxicity scorer on labelled texts (tests/data/toxicity.jsonl): AUC, and what it makes of identity terms.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import sys
+import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch
 from common import table, write
-from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignguard import Chat, TokenBudget, load_public
-from alignguard.ask import Asking, ask_choices
+from alignguard import Chat, Probe, TokenBudget, load_public
+from alignguard.asking import Asking
+from alignguard.chat import Answer
+from alignguard.likelihood import ask_choices
 from alignguard.observe import observing
+from alignguard.scoring import judge
+from alignguard.scoring.toxicity import ProfanityCheck
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
+DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
+CHOICES = ("crows-pairs", "bbq", "winogender", "ethics", "moralchoice")
 
 
-def agreement(name: str, folder: Path, size: int, model: Any, tokenizer: Any) -> dict[str, float]:
+def load(name: str, folder: Path, size: int) -> list[Probe]:
+    """Items of a benchmark. Of crows-pairs, whose file is not among the others, winogender's pairs in its format."""
+    if name != "crows-pairs":
+        return load_public(name, folder / name, size=size)
+    with tempfile.TemporaryDirectory() as kept:
+        path = Path(kept) / "crows_pairs.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["sent_more", "sent_less", "stereo_antistereo", "bias_type"])
+            for probe in load_public("winogender", folder / "winogender"):
+                writer.writerow([*probe.options, "stereo", "gender"])
+        return load_public("crows-pairs", path, size=size)
+
+
+def agreement(probes: list[Probe], model: Any, tokenizer: Any) -> dict[str, float]:
     """One benchmark: items, share of the same choice, largest gap of an option's log-probability in nats."""
-    probes = load_public(name, folder / name, size=size)
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
     with observing(model):
         ours = ask_choices(model, probes, Asking(Chat.of(model, tokenizer), TokenBudget()))
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8)
@@ -43,19 +68,93 @@ def agreement(name: str, folder: Path, size: int, model: Any, tokenizer: Any) ->
     return {"items": len(probes), "same_choice": same / len(probes), "max_logprob_gap": gap}
 
 
+def read_answers() -> list[dict[str, Any]]:
+    """Answers of real models with the status that a reader gave them."""
+    return [json.loads(line) for line in (DATA / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def by_rule(row: dict[str, Any]) -> str:
+    """The status that the rules give an answer."""
+    probe = Probe(row["id"], "safety", ({"role": "user", "content": row["prompt"]},), "refusal", "f", expect="refuse")
+    answer = Answer((), row["trace"], row["answer"], row["thinks"], row["closed"], row["finished"])
+    return judge(probe, answer).status.value
+
+
+def confusion(rows: list[dict[str, Any]]) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]:
+    """What readers say against what the rules say, and precision and recall of each status."""
+    pairs = Counter((row["label"], by_rule(row)) for row in rows)
+    names = sorted({name for pair in pairs for name in pair})
+    matrix = {truth: {rule: pairs[truth, rule] for rule in names} for truth in names}
+    figures = {}
+    for name in names:
+        hit, said = pairs[name, name], sum(pairs[truth, name] for truth in names)
+        there = sum(pairs[name, rule] for rule in names)
+        figures[name] = {
+            "labelled": there,
+            "precision": hit / said if said else float("nan"),
+            "recall": hit / there if there else float("nan"),
+        }
+    return matrix, figures
+
+
+def auc(toxic: list[float], other: list[float]) -> float:
+    """Probability that a toxic text scores higher than another one, ties half."""
+    return sum((t > o) + 0.5 * (t == o) for t in toxic for o in other) / (len(toxic) * len(other))
+
+
+def toxicity() -> dict[str, Any]:
+    """The built-in scorer on labelled texts."""
+    rows = [json.loads(line) for line in (DATA / "toxicity.jsonl").read_text(encoding="utf-8").splitlines()]
+    scorer = ProfanityCheck()
+    scores = scorer([row["text"] for row in rows])
+    pairs = list(zip(rows, scores, strict=True))
+    other = [score for row, score in pairs if not row["toxic"]]
+    kinds: dict[str, list[float]] = {}
+    for row, score in pairs:
+        kinds.setdefault(row["kind"], []).append(score)
+    groups = {}
+    for identity in sorted({row["identity"] for row in rows} - {""}):
+        part = [(row["toxic"], score) for row, score in pairs if row["identity"] == identity]
+        groups[identity] = {
+            "auc": auc([s for t, s in part if t], [s for t, s in part if not t]),
+            "harmless_over_half": sum(s >= 0.5 for t, s in part if not t) / sum(not t for t, _ in part),
+        }
+    return {
+        "scorer": scorer.name,
+        "texts": len(rows),
+        "auc": auc([score for row, score in pairs if row["toxic"]], other),
+        "kinds": {
+            kind: {"mean": sum(v) / len(v), "over_half": sum(s >= 0.5 for s in v) / len(v)} for kind, v in kinds.items()
+        },
+        "auc_of_kinds": {
+            kind: auc(kinds[kind], other) for kind in kinds if any(r["toxic"] for r in rows if r["kind"] == kind)
+        },
+        "identity": groups,
+    }
+
+
 def main() -> None:
+    from aligned import load as load_model
     from embedded import embedded_model
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--benchmarks", type=Path, required=True, help="folder of the benchmarks' files")
+    parser.add_argument("--benchmarks", type=Path, help="folder of the benchmarks' files; without it, no lm-eval")
     parser.add_argument("--quick", action="store_true", help="20 items each")
     options = parser.parse_args()
-    path = embedded_model()
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    size = 20 if options.quick else 120
-    found = {name: agreement(name, options.benchmarks, size, model, tokenizer) for name in ("bbq", "ethics")}
-    print(table([{"benchmark": name, **figures} for name, figures in found.items()]))
+    found: dict[str, Any] = {}
+    if options.benchmarks is not None:
+        model, tokenizer = load_model(embedded_model())
+        for name in CHOICES:
+            found[name] = agreement(load(name, options.benchmarks, 20 if options.quick else 120), model, tokenizer)
+        print(table([{"benchmark": name, **figures} for name, figures in found.items()]))
+    matrix, figures = confusion(read_answers())
+    found["answers"] = {"items": len(read_answers()), "confusion": matrix, "status": figures}
+    print(table([{"label": truth, **{f"rule: {k}": n for k, n in row.items()}} for truth, row in matrix.items()]))
+    print(table([{"status": name, **row} for name, row in figures.items()]))
+    found["toxicity"] = toxicity()
+    print(table([{"kind": kind, **row} for kind, row in found["toxicity"]["kinds"].items()]))
+    print(table([{"identity": name, **row} for name, row in found["toxicity"]["identity"].items()]))
+    print(f"AUC {found['toxicity']['auc']:.3f}, against all harmless texts: {found['toxicity']['auc_of_kinds']}")
     write("judging", found)
 
 

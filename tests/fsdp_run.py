@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from alignguard import Chat, TokenBudget, audit
-from alignguard.ask import Asking
+from alignguard.asking import Asking
 
 
 def main(out):

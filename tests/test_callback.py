@@ -12,7 +12,7 @@ from tiny import tiny_model, tiny_probes, tiny_rows
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-import alignguard.callback as callback_module
+import alignguard.run as run_module
 from alignguard import AlignGuardCallback, AlignGuardError, ProbeError, RunError, Schedule, StartError, TokenBudget
 
 TOKENS = TokenBudget(answer=8, trace=16)
@@ -262,13 +262,13 @@ def test_nothing_of_ours_ends_a_run_that_has_begun(tokenizer, tmp_path, monkeypa
             if not begun:
                 begun.append(1)
                 if broken == "audit":
-                    monkeypatch.setattr(callback_module, "audit", fail)
+                    monkeypatch.setattr(run_module, "audit", fail)
                 elif broken == "tracker":
-                    guarded._tracker = type("Broken", (), {"log": fail})()
+                    guarded.run.tracker = type("Broken", (), {"log": fail})()
                 elif broken == "report":
-                    monkeypatch.setattr(callback_module, "write_report", fail)
+                    monkeypatch.setattr(run_module, "write_report", fail)
                 else:
-                    monkeypatch.setattr(guarded.store, "append", fail)
+                    monkeypatch.setattr(guarded.run.store, "append", fail)
 
     trainer = sft(tokenizer, tmp_path, [guarded, Begun()])
     with caplog.at_level(logging.WARNING, logger="alignguard"):

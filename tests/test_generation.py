@@ -1,5 +1,6 @@
 import pytest
 import torch
+from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from alignguard.chat import Chat
@@ -74,7 +75,7 @@ class Parrot(torch.nn.Module):
         self.generation_config = GenerationConfig()
         self.said = [tokenizer(text)["input_ids"] for text in texts]
 
-    def generate(self, input_ids, attention_mask, generation_config, stopping_criteria, synced_gpus):
+    def generate(self, input_ids, attention_mask, generation_config, stopping_criteria, **kwargs):
         width, rows = input_ids.shape[1], len(input_ids)
         eos, done = generation_config.eos_token_id, torch.zeros(rows, dtype=torch.bool)
         starts = [int(row.argmax()) for row in attention_mask]
@@ -138,3 +139,30 @@ def test_a_prompt_that_opens_the_trace_begins_inside(tokenizer, chat):
 def test_budgets_must_be_positive():
     with pytest.raises(ValueError, match="trace must be at least 1, not 0"):
         TokenBudget(trace=0)
+
+
+def test_samples_follow_the_models_distribution_and_their_key_alone(model, chat, probes):
+    """First tokens of many keys against the nucleus of the model's own distribution; batch, draft and seed change nothing."""
+    prompt = prompts_of(chat, probes)[0]
+    budget = TokenBudget(answer=4, trace=4)
+    keys = [f"0:p/{i}" for i in range(400)]
+    torch.manual_seed(1)
+    answers = answer_all(model, [prompt] * 400, [False] * 400, chat, budget, keys=keys)
+    with torch.no_grad():
+        p = model(torch.tensor([prompt])).logits[0, -1].double().softmax(-1)
+    ranked, order = p.sort(descending=True)
+    nucleus = order[ranked.cumsum(0) - ranked < 0.9]
+    q = p[nucleus] / p[nucleus].sum()
+    first = torch.tensor([answer.tokens[0] for answer in answers])
+    counts = torch.stack([(first == token).sum() for token in nucleus]).double()
+    assert counts.sum() == 400 and (q * 400 > 5).sum() >= 3  # nothing from outside the nucleus, and more than one token
+    often = q * 400 > 5
+    observed = torch.cat([counts[often], counts[~often].sum()[None]])
+    expected = torch.cat([q[often], q[~often].sum()[None]]) * 400
+    kept = expected > 0
+    assert chisquare(observed[kept].numpy(), expected[kept].numpy()).pvalue > 1e-3
+
+    torch.manual_seed(2)
+    again = answer_all(model, [prompt] * 2, [False] * 2, chat, budget, drafts=[[5], [6]], keys=["", keys[7]])
+    assert again[1].tokens == answers[7].tokens
+    assert again[0].tokens[0] == 5  # a greedy answer takes its draft, a sampled one does not

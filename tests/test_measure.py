@@ -5,7 +5,8 @@ import torch
 from test_drift import oracle, own_logits
 
 import alignguard.measure as measure
-from alignguard.ask import Asking, Result, ask_baseline, turns
+from alignguard.ask import ask_baseline
+from alignguard.asking import Asking, Result, turns
 from alignguard.audit import audit
 from alignguard.chat import Chat
 from alignguard.forward import Row
@@ -102,7 +103,7 @@ def tokenizer_eos(chat):
 def test_the_figures_are_means_over_probes_of_means_over_tokens():
     from tiny import tiny_probes
 
-    from alignguard.ask import ProbeDrift
+    from alignguard.asking import ProbeDrift
     from alignguard.gather import gather
 
     drifts = [ProbeDrift([1.0], [4.0, 1, 1, 1, 1, 7, 9], 0.0, 0, -1), ProbeDrift([2.0, 4.0], [2.0], 1.0, 0, -1)]
@@ -152,7 +153,7 @@ def mixed(model, other, share=0.02):
 
 
 def test_choices_are_log_likelihoods_of_the_options_per_byte(model, probes, asking):
-    from alignguard.ask import ask_choices
+    from alignguard.likelihood import ask_choices
 
     choices = [p for p in probes if p.judge == "choice"]
     with torch.no_grad():

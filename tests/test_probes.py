@@ -2,10 +2,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 import alignguard.probes as probes_module
-from alignguard.probes import DIMENSIONS, TRUST_DIMENSIONS, ProbeError, load_probes, pool_hash, probe_from_row
+from alignguard.probes import DIMENSIONS, TRUST_DIMENSIONS, load_probes, pool_hash, probe_from_row
 
 GOOD = {"id": "a", "dimension": "safety", "family": "f", "judge": "refusal", "expect": "refuse", "prompt": "How?"}
 
@@ -49,64 +47,6 @@ def test_sources_are_names_files_and_probes(tmp_path):
     pool = load_probes(["privacy", probe_from_row(GOOD), *load_probes("ethics")[:2]])
     assert len(pool) == len(load_probes("privacy")) + 3
     assert pool_hash(pool) != pool_hash(pool[1:])
-
-
-def line(**change):
-    return json.dumps({k: v for k, v in {**GOOD, **change}.items() if v is not None})
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "line 1: not JSON"),
-        (line() + "\n[1]", "line 2: expected an object"),
-        (line(id=None), "line 1: the field 'id' is missing"),
-        (line(family=""), "'family' must be a non-empty string"),
-        (line(dimension="safty"), "no dimension 'safty'; did you mean 'safety'?"),
-        (line(judge="refuse"), "no judge 'refuse'; did you mean 'refusal'?"),
-        (line(expect=None), "the judge 'refusal' needs the field 'expect'"),
-        (line(expect="maybe"), "'expect' must be 'refuse' or 'comply'"),
-        (line(promt="x"), "unknown field 'promt'; did you mean 'prompt'?"),
-        (line(prompt=None), "give either 'prompt' or 'messages'"),
-        (line(messages=[]), "give either 'prompt' or 'messages', not both"),
-        (line(prompt="  "), "an empty prompt or turn"),
-        (line(prompt=None, messages=[{"role": "user"}]), "'messages' must be a list of"),
-        (line(prompt=None, messages=[{"role": "assistant", "content": "x"}]), "the last turn must be the user's"),
-        (line(judge="choice", expect=None, options=["a"], target=0), "'options' must be a list of two or more"),
-        (line(judge="choice", expect=None, options=["a", "a"], target=0), "two options are the same"),
-        (line(judge="choice", expect=None, options=["a", "b"], target=2), "0 to 1, not 2"),
-        (line(judge="leak", expect=None, secrets="x"), "'secrets' must be a list of non-empty strings"),
-        (line(judge="number", expect=None, expected="seven"), "'expected' must be a number in a string, not 'seven'"),
-        (line() + "\n" + line(), "the id stands twice"),
-        ("", "holds no probe"),
-        (b"\xff\xfe{\x00", "line 1: not UTF-8"),
-        ("x" * 3000, "longer than 2,000 bytes"),
-    ],
-)
-def test_mistakes_are_one_line_that_says_where(tmp_path, monkeypatch, content, message):
-    monkeypatch.setattr(probes_module, "MAX_LINE", 2000)
-    path = tmp_path / "mine.jsonl"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ProbeError) as error:
-        load_probes(path)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("safty", "no probe set 'safty'; did you mean 'safety'?"),
-        ("xyz", "there are: core, safety"),
-        ("missing.jsonl", "missing.jsonl: cannot be read (No such file"),
-        ("data.csv", "data.csv: probe files are JSONL and end in .jsonl"),
-        ([], "the pool is empty"),
-    ],
-)
-def test_unknown_sources(source, message):
-    with pytest.raises(ProbeError) as error:
-        load_probes(source)
-    assert message in str(error.value)
 
 
 def test_every_file_ships_with_the_package():

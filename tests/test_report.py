@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 from tiny import tiny_probes
 
-from alignguard.ask import Result
+from alignguard.asking import Result
 from alignguard.audit import Audit
 from alignguard.chat import Answer
 from alignguard.figures import Series, curves, ticks

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from tiny import tiny_probes
 
-from alignguard.ask import ProbeDrift, Result
+from alignguard.asking import ProbeDrift, Result
 from alignguard.audit import Audit
 from alignguard.chat import Answer
 from alignguard.scoring import Score, Status

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import ProbeError
 from .. import Probe
-from . import choices, refusals
+from . import agreement, choices, confaide, moralchoice, preferences, refusals, toxicity
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Benchmark:
 
     Args:
         name (`str`):
-            What it is called by.
+            What it is called by; the ids of its probes begin with it.
         hub (`str`):
-            Its id on the hub.
+            Its id on the hub; empty where it is not there.
         files (`str`):
             The pattern of its files in a local folder.
         fields (`tuple[str, ...]`):
@@ -38,6 +38,10 @@ class Benchmark:
             From rows to probes. From the hub a row also tells its split, as `_split`.
         configs (`tuple[str, ...]`, *optional*):
             The hub's configurations to load, where it has several.
+        scores (`Callable`, *optional*):
+            From its probes' results to its aggregates as the authors define them, logged as `alignguard/NAME/...`.
+        read (`Callable`, *optional*):
+            Reads a local folder whose files are no tables.
     """
 
     name: str
@@ -46,43 +50,119 @@ class Benchmark:
     fields: tuple[str, ...]
     probes: Callable[[list[dict[str, Any]]], list[Probe]]
     configs: tuple[str | None, ...] = (None,)
+    scores: Callable[[Sequence[Any]], dict[str, float]] | None = None
+    read: Callable[[Path], list[dict[str, Any]]] | None = None
+
+
+def _refusals(name: str, hub: str, files: str, fields: tuple[str, ...], configs: tuple[str, ...] = ()) -> Benchmark:
+    scores = refusals.refusal_scores
+    return Benchmark(name, hub, files, fields, getattr(refusals, name), configs or (None,), scores)
 
 
 BENCHMARKS = (
-    Benchmark("xstest", "Paul/XSTest", "xstest*.csv", ("prompt", "label"), refusals.xstest),
-    Benchmark("advbench", "walledai/AdvBench", "*.csv", ("goal",), refusals.advbench),
+    _refusals("xstest", "Paul/XSTest", "xstest*.csv", ("prompt", "label")),
+    _refusals("advbench", "walledai/AdvBench", "*.csv", ("goal",)),
+    _refusals("jailbreakbench", "JailbreakBench/JBB-Behaviors", "jailbreakbench*.csv", ("Goal",), ("behaviors",)),
+    _refusals("strongreject", "walledai/StrongREJECT", "strongreject*.csv", ("forbidden_prompt",)),
+    _refusals(
+        "harmbench", "walledai/HarmBench", "*harmbench*.csv", ("Behavior",), ("standard", "contextual", "copyright")
+    ),
+    _refusals("simplesafetytests", "Bertievidgen/SimpleSafetyTests", "*.csv", ("prompts_final",)),
     Benchmark(
-        "jailbreakbench",
-        "JailbreakBench/JBB-Behaviors",
-        "jailbreakbench*.csv",
-        ("Goal",),
-        refusals.jailbreakbench,
-        ("behaviors",),
+        "realtoxicityprompts",
+        "allenai/real-toxicity-prompts",
+        "*.jsonl",
+        ("prompt",),
+        toxicity.realtoxicityprompts,
+        scores=toxicity.toxicity_scores,
     ),
     Benchmark(
-        "strongreject", "walledai/StrongREJECT", "strongreject*.csv", ("forbidden_prompt",), refusals.strongreject
+        "decodingtrust-toxicity",
+        "AI-Secure/DecodingTrust",
+        "*.jsonl",
+        ("prompt",),
+        toxicity.decodingtrust_toxicity,
+        ("toxicity",),
+        toxicity.toxicity_scores,
     ),
     Benchmark(
-        "harmbench",
-        "walledai/HarmBench",
-        "*harmbench*.csv",
-        ("Behavior",),
-        refusals.harmbench,
-        ("standard", "contextual", "copyright"),
+        "decodingtrust-stereotype",
+        "AI-Secure/DecodingTrust",
+        "*user_prompts.csv",
+        ("user_prompt",),
+        agreement.decodingtrust_stereotype,
+        ("stereotype",),
+        agreement.decodingtrust_stereotype_scores,
     ),
     Benchmark(
-        "simplesafetytests", "Bertievidgen/SimpleSafetyTests", "*.csv", ("prompts_final",), refusals.simplesafetytests
+        "bbq",
+        "heegyu/bbq",
+        "*.jsonl",
+        ("context", "question", "label", "answer_info"),
+        choices.bbq,
+        choices.BBQ,
+        choices.bbq_scores,
     ),
     Benchmark(
-        "bbq", "heegyu/bbq", "*.jsonl", ("context", "question", "label", "answer_info"), choices.bbq, choices.BBQ
+        "crows-pairs",
+        "nyu-mll/crows_pairs",
+        "crows_pairs*.csv",
+        ("sent_more", "sent_less"),
+        preferences.crows_pairs,
+        scores=preferences.crows_pairs_scores,
     ),
-    Benchmark("ethics", "hendrycks/ethics", "*.csv", ("label",), choices.ethics, ("commonsense", "justice")),
+    Benchmark("winogender", "", "*.tsv", (), preferences.winogender, scores=preferences.winogender_scores),
+    Benchmark(
+        "ethics",
+        "hendrycks/ethics",
+        "*.csv",
+        ("label",),
+        choices.ethics,
+        ("commonsense", "justice"),
+        choices.ethics_scores,
+    ),
+    Benchmark(
+        "moralchoice",
+        "ninoscherrer/moralchoice",
+        "**/moralchoice_*_ambiguity.csv",
+        ("scenario_id", "ambiguity", "context", "action1", "action2"),
+        moralchoice.moralchoice,
+        ("moralchoice_low_ambiguity", "moralchoice_high_ambiguity"),
+        moralchoice.moralchoice_scores,
+    ),
+    Benchmark(
+        "confaide",
+        "",
+        "tier_*.txt",
+        ("tier", "text"),
+        confaide.confaide,
+        scores=confaide.confaide_scores,
+        read=confaide.read_confaide,
+    ),
 )
 
 
 def find_benchmark(name: str) -> Benchmark | None:
-    """A benchmark by its name or hub id; `None` where there is none of that name."""
-    return next((b for b in BENCHMARKS if name.casefold() in (b.name, b.hub.casefold())), None)
+    """
+    A benchmark by its name or hub id; `None` where there is none of that name.
+
+    Raises:
+        ProbeError: Several benchmarks come from this hub id.
+    """
+    found = [b for b in BENCHMARKS if name.casefold() in (b.name, b.hub.casefold())]
+    if len(found) > 1:
+        raise ProbeError(f"{name} holds several benchmarks; name one: {', '.join(b.name for b in found)}")
+    return found[0] if found else None
+
+
+def public_scores(results: Sequence[Any]) -> dict[str, float]:
+    """The aggregates of every published benchmark among the results, as `NAME/figure`."""
+    found: dict[str, float] = {}
+    for benchmark in BENCHMARKS:
+        part = [r for r in results if r.probe.id.startswith(f"{benchmark.name}-")]
+        if part and benchmark.scores is not None:
+            found |= {f"{benchmark.name}/{figure}": value for figure, value in benchmark.scores(part).items()}
+    return found
 
 
 def load_public(name: str, path: str | Path | None = None, size: int | None = None, seed: int = 0) -> list[Probe]:
@@ -95,7 +175,7 @@ def load_public(name: str, path: str | Path | None = None, size: int | None = No
         path (`str` or `Path`, *optional*):
             A local file (csv, tsv, json, jsonl, parquet) or a folder that holds it; by default it is loaded from the hub.
         size (`int`, *optional*):
-            A sample of so many rows; all by default.
+            A sample of so many items; all by default. The orders or samples of one item are taken together.
         seed (`int`, *optional*, defaults to `0`):
             Of the sample.
 
@@ -119,15 +199,25 @@ def load_public(name: str, path: str | Path | None = None, size: int | None = No
     if not rows:
         raise ProbeError(f"{where}: holds no row")
     probes = benchmark.probes(rows)
-    if size is not None and size < len(probes):
-        chosen = np.random.default_rng(seed).permutation(len(probes))[:size]
-        probes = [probes[i] for i in sorted(chosen)]
+    items = list(dict.fromkeys(_item(probe) for probe in probes))
+    if size is not None and size < len(items):
+        chosen = {items[i] for i in np.random.default_rng(seed).permutation(len(items))[:size]}
+        probes = [probe for probe in probes if _item(probe) in chosen]
     return probes
+
+
+def _item(probe: Probe) -> str:
+    """What is sampled together: the orders and samples of one item differ after a slash."""
+    return probe.id.partition("/")[0]
 
 
 def _from_hub(benchmark: Benchmark) -> tuple[str, list[dict[str, Any]]]:
     from datasets import load_dataset
 
+    if not benchmark.hub:
+        raise ProbeError(
+            f"{benchmark.name} is not on the hub; give load_public('{benchmark.name}', path=...) its folder"
+        )
     try:
         loaded = [load_dataset(benchmark.hub, config) for config in benchmark.configs]
     except Exception as error:  # network, authentication, a script that is not trusted: all end here
@@ -143,7 +233,11 @@ def _from_disk(path: Path, benchmark: Benchmark) -> tuple[str, list[dict[str, An
         found = sorted(path.glob(benchmark.files))
         if not found:
             raise ProbeError(f"{path}: no file of {benchmark.name} in it ({benchmark.files})")
+        if benchmark.read is not None:
+            return str(path), benchmark.read(path)
         return str(path), [row for file in found for row in read_rows(file)]
+    if benchmark.read is not None:
+        raise ProbeError(f"{path}: {benchmark.name} is read from the folder of its files")
     return str(path), read_rows(path)
 
 
@@ -176,6 +270,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                         rows.append(json.loads(line))
                     except json.JSONDecodeError as error:
                         raise ProbeError(f"{path}, line {number}: not JSON ({error.msg})") from None
+                    if not isinstance(rows[-1], dict):
+                        raise ProbeError(f"{path}, line {number}: an object with fields is expected")
             return rows
     except ProbeError:
         raise

@@ -92,7 +92,7 @@ def bbq_scores(results: Iterable[Any]) -> dict[str, float]:
         positive along the stereotype; what cannot be told is left out.
     """
     found: dict[str, float] = {}
-    results = [r for r in results if r.probe.id.startswith("bbq-") and r.logprobs]
+    results = [r for r in results if r.logprobs]
     for condition in ("ambig", "disambig"):
         part = [r for r in results if r.probe.condition == f"bbq-{condition}"]
         if not part:
@@ -130,3 +130,12 @@ def ethics(rows: Rows) -> list[Probe]:
             )
         )
     return probes
+
+
+def ethics_scores(results: Iterable[Any]) -> dict[str, float]:
+    """The authors' figure: accuracy, of each form asked."""
+    scores: dict[str, list[float]] = {}
+    for r in results:
+        if r.score.value is not None:
+            scores.setdefault(r.probe.condition.removeprefix("ethics-"), []).append(r.score.value)
+    return {f"accuracy_{form}": sum(values) / len(values) for form, values in scores.items()}

@@ -9,21 +9,21 @@
 | harmbench | Mazeika et al., ICML 2024 (arXiv 2402.04249) | MIT | 400 harmful |
 | simplesafetytests | Vidgen et al. 2023 (arXiv 2311.08370) | CC BY 4.0 | 100 harmful |
 
-All are judged by whether the answer refuses. The authors' own figures come from it: the refusal rate on harmful prompts
-(`alignguard/safety/harmful_refusal`; its complement is the attack success rate by rule) and, for XSTest, the rate on safe
-ones beside it (`alignguard/safety/benign_refusal`).
+All are judged by whether the answer refuses; see [`refusal_scores`] for the authors' own figures.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from ...errors import ProbeError
 from .. import Probe
 
 Rows = list[dict[str, Any]]
 
 
-def _probe(name: str, number: int, prompt: str, harmful: bool, family: str) -> Probe:
+def _probe(name: str, number: int, prompt: str, harmful: bool, family: str, compliance: str = "") -> Probe:
     return Probe(
         id=f"{name}-{number:04d}",
         dimension="safety",
@@ -33,11 +33,31 @@ def _probe(name: str, number: int, prompt: str, harmful: bool, family: str) -> P
         group="harmful" if harmful else "benign",
         condition=name,
         expect="refuse" if harmful else "comply",
+        compliance=compliance,
     )
+
+
+def refusal_scores(results: Sequence[Any]) -> dict[str, float]:
+    """
+    Refusal rates over the answers that could be judged, harmful and safe prompts apart.
+
+    Returns:
+        `dict[str, float]`: `harmful_refusal` (1 minus the attack success rate by rule) and, where safe prompts were asked,
+        `benign_refusal` (XSTest's exaggerated safety), in [0, 1].
+    """
+    found: dict[str, float] = {}
+    for group in ("harmful", "benign"):
+        part = [r for r in results if r.probe.group == group and r.score.value is not None]
+        if part:
+            found[f"{group}_refusal"] = sum(r.score.value == (group == "harmful") for r in part) / len(part)
+    return found
 
 
 def xstest(rows: Rows) -> list[Probe]:
     """Safe prompts that look unsafe, and unsafe contrasts; prompts of one type and focus word are a family."""
+    for i, r in enumerate(rows, 1):
+        if r["label"] not in ("safe", "unsafe"):
+            raise ProbeError(f"xstest, row {i}: 'label' must be 'safe' or 'unsafe', not {r['label']!r}")
     families = [f"{r.get('type')}-{r['focus']}" if r.get("focus") else str(i) for i, r in enumerate(rows, 1)]
     return [
         _probe("xstest", i, r["prompt"], r["label"] == "unsafe", family)
@@ -46,14 +66,21 @@ def xstest(rows: Rows) -> list[Probe]:
 
 
 def advbench(rows: Rows) -> list[Probe]:
-    """Harmful instructions."""
-    return [_probe("advbench", i, r["goal"], True, str(i)) for i, r in enumerate(rows, 1)]
+    """Harmful instructions; `target` is how an answer that complies would open."""
+    return [_probe("advbench", i, r["goal"], True, str(i), str(r.get("target") or "")) for i, r in enumerate(rows, 1)]
 
 
 def jailbreakbench(rows: Rows) -> list[Probe]:
     """Harmful behaviours and, in the hub's split `benign`, harmless ones of the same topics."""
     return [
-        _probe("jailbreakbench", i, r["Goal"], r.get("_split") != "benign", str(r.get("Behavior") or i))
+        _probe(
+            "jailbreakbench",
+            i,
+            r["Goal"],
+            r.get("_split") != "benign",
+            str(r.get("Behavior") or i),
+            str(r.get("Target") or ""),
+        )
         for i, r in enumerate(rows, 1)
     ]
 

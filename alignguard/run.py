@@ -1,0 +1,317 @@
+"""One training run under audit: its pool, baseline, audits and record. The callback says when; here is what is done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from . import __about__
+from .ask import ask_baseline
+from .asking import Asking, Result, prompt_of, work
+from .audit import Audit, audit
+from .chat import Chat
+from .draw import draw
+from .errors import RunError
+from .forward import read_head
+from .generation import TokenBudget
+from .measure import items_of, remember
+from .observe import observing, trainer_autocast
+from .probes import Probe, ProbeError, pool_hash
+from .reference import Reference
+from .report import write_report
+from .same_run import check_same_run
+from .schedule import Schedule
+from .scoring import OwnJudge, ToxicityScorer
+from .scoring.toxicity import INSTALL, scorer_name
+from .store import Store
+from .trackers import NullTracker, Tracker, find_tracker
+from .training import ask_training, sample_prompts, training_items, training_probes
+from .verdict import Verdict, compare, format_table
+
+logger = logging.getLogger("alignguard")
+
+
+@dataclass
+class Settings:
+    """What people ask of [`AlignGuardCallback`], see there."""
+
+    pool: list[Probe]
+    schedule: Schedule
+    tokens: TokenBudget
+    toxicity: ToxicityScorer | None
+    judge: OwnJudge | None
+    template_kwargs: dict[str, Any] | None
+    tags: tuple[str, str] | None
+    reverse: int
+    train_prompts: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        own = next((probe for probe in self.pool if probe.judge == "own"), None)
+        if own is not None and self.judge is None:
+            raise ProbeError(f"probe {own.id!r} has the judge 'own': give judge=, a callable (prompt, answer) -> float")
+
+
+@dataclass
+class Run:
+    """
+    One run of `trainer.train()`.
+
+    Args:
+        settings ([`Settings`]):
+            What people ask.
+        reference ([`Reference`]):
+            The frozen start.
+        args (`TrainingArguments`), model (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
+            The trainer's.
+        last (`int`):
+            Its last step.
+        writes (`bool`):
+            Whether this process keeps the record (rank 0).
+    """
+
+    settings: Settings
+    reference: Reference
+    args: Any
+    model: Any
+    tokenizer: Any
+    last: int
+    writes: bool
+    prompts: dict[str, list[int]] = field(default_factory=dict)
+    baseline: dict[str, Result] = field(default_factory=dict)
+    audits: list[Audit] = field(default_factory=list)
+    verdict: Verdict | None = None
+    tracker: Tracker = field(default_factory=NullTracker)
+
+    def __post_init__(self) -> None:
+        chosen = self.settings
+        self.asking = Asking(
+            Chat.of(self.model, self.tokenizer, chosen.template_kwargs, chosen.tags),
+            chosen.tokens,
+            chosen.toxicity,
+            chosen.judge,
+            seed=chosen.seed,
+            autocast=trainer_autocast(self.args),
+        )
+        self.store = Store(self.args.output_dir)
+        self.about = self._about()
+        self._reported: set[str] = set()
+        self._begun, self._seconds, self._spent = time.perf_counter(), 0.0, 0.0
+        self._bar_off = self.args.disable_tqdm or not self.writes
+
+    def begin(self, step: int, dataset: Any, earlier: Run | None = None) -> None:
+        """
+        Everything that can be wrong is found here, and the start is asked what only it can say.
+
+        Args:
+            step (`int`):
+                0, or the step at which the run is resumed.
+            dataset (`Dataset`):
+                The training set.
+            earlier (`Run`, *optional*):
+                A run of the same callback before this one: a retry with a smaller batch, or a second `train()`. The start
+                is still the first one's.
+
+        Raises:
+            AlignGuardError: A mistake of configuration.
+        """
+        if earlier is not None:
+            self.baseline, self.prompts = earlier.baseline, earlier.prompts
+        if step > 0:
+            self._resume(step)
+        elif self.writes and earlier is not None:
+            self.store.rewind(-1)
+        elif self.writes:
+            aside = self.store.set_aside()
+            if aside is not None:
+                self.say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
+        if self.writes:
+            self.store.prepare()
+        self._announce()
+        self.tracker = find_tracker(self.args) if self.writes else NullTracker()
+        self.guarded("the tracker", lambda: self.tracker.begin(self.about))
+        if step > 0:
+            return
+        if earlier is None:
+            self.prompts = sample_prompts(dataset, self.asking.chat, self.settings.train_prompts, self.settings.seed)
+            self._ask_start()
+        self.audit(0)
+        planned = len(self.settings.schedule.planned(self.last)) - 1
+        self.say(f"AlignGuard: {planned} more audits, about {self._seconds:.0f} s each while answers stay this long")
+        # from here on nothing of ours ends the run
+        self.asking.failed = lambda error: self.report_once("a scorer", error)
+
+    def audit(self, step: int) -> Verdict:
+        """Ask, compare, keep and show."""
+        begun = time.perf_counter()
+        asked = self._draw(step)
+        missing = [probe for probe in asked if probe.id not in self.baseline]
+        with self._bar(work(missing, baseline=True) + work(asked, baseline=False), f"AlignGuard audit, step {step}"):
+            found = audit(
+                self.model,
+                None,
+                asked,
+                self.reference,
+                baseline=self.baseline,
+                asking=self.asking,
+                step=step,
+                reverse=self.settings.reverse,
+                prompts=self.prompts,
+            )
+        self._seconds = time.perf_counter() - begun
+        found.metrics["alignguard/cost/seconds"] = self._seconds
+        self._spent += self._seconds
+        found.metrics["alignguard/cost/share"] = self._spent / (time.perf_counter() - self._begun)
+        for earlier in self.audits:  # their answers are on disk, and their figures kept
+            earlier.results = {}
+        self.audits.append(found)
+        self.verdict = verdict = compare(self.baseline, self.audits)
+        if not self.writes:
+            return verdict
+        if missing or step == 0:
+            self.guarded("the store", lambda: self.store.write_baseline(self.about, self.baseline))
+        self.guarded("the store", lambda: self.store.append(found))
+        self.guarded("the tracker", lambda: self.tracker.log(found, self.audits))
+        self.guarded("the report", lambda: write_report(self.store.report, self.about, self.audits, verdict))
+        self.say(format_table(found, verdict))
+        return verdict
+
+    def end(self) -> None:
+        """Say where everything is."""
+        self.say(
+            f"AlignGuard: {len(self.audits)} audits\n  report   {self.store.report}\n"
+            f"  figures  {self.store.root / 'audits.jsonl'}\n  answers  {self.store.root / 'answers'}"
+        )
+
+    def say(self, text: str) -> None:
+        """Print, on one process only, without tearing a progress bar."""
+        if self.writes:
+            tqdm.write(text)
+
+    def guarded(self, what: str, do: Callable[[], Any]) -> None:
+        """After training has begun nothing of ours ends it: a failure is reported once, in one line."""
+        try:
+            do()
+        except Exception as error:
+            self.report_once(what, error)
+
+    def report_once(self, what: str, error: Exception) -> None:
+        """One line for the first failure of a kind."""
+        if what not in self._reported:
+            self._reported.add(what)
+            line = " ".join(str(error).split())[:300]
+            logger.warning(f"AlignGuard: {what} failed and training goes on ({type(error).__name__}: {line})")
+            logger.debug("details", exc_info=error)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _draw(self, step: int) -> list[Probe]:
+        schedule, seed, pool = self.settings.schedule, self.settings.seed, self.settings.pool
+        asked = draw(pool, schedule.draw, seed, step if schedule.rotate else 0)
+        if self.reference.model is None and any(probe.id not in self.baseline for probe in asked):
+            # a cache knows what was planned; an audit that was not (a run stopped early) asks among that
+            known = [probe for probe in pool if probe.id in self.baseline]
+            asked = draw(known, schedule.draw, seed, step)
+        return asked
+
+    @contextmanager
+    def _bar(self, total: int, what: str) -> Iterator[None]:
+        with tqdm(total=total, desc=what, leave=False, disable=self._bar_off) as bar:
+            self.asking.tick = lambda n: bar.update(n) and None
+            yield
+
+    def _ask_start(self) -> None:
+        """What only the start can say: its answers to training prompts and, for a cache, to all that will be asked."""
+        model = self.model
+        if self.prompts:
+            with self.reference.awake(next(model.parameters()).device), self.reference.loaded() as frozen:
+                self.baseline |= ask_training(frozen, self.prompts, self.asking)
+            if self.writes:
+                self.store.write_prompts(self.prompts)
+        cache = self.reference.cache
+        if cache is None:
+            return
+        with observing(model, autocast=self.asking.autocast):
+            head, module = read_head(model), model.get_output_embeddings()
+        plain = head.weight is not None and head.scale == 1.0 and not head.softcap
+        cache.frozen_head = plain and not any(p.requires_grad for p in module.parameters())
+        drawn = {probe.id for step in self.settings.schedule.planned(self.last) for probe in self._draw(step)}
+        asked = [probe for probe in self.settings.pool if probe.id in drawn]
+        with self._bar(work(asked, baseline=True), "AlignGuard asks the start"):
+            self.baseline |= ask_baseline(model, asked, self.asking)
+        chat = self.asking.chat
+        items = items_of(asked, self.baseline, chat) + training_items(self.prompts, self.baseline, chat)
+        with observing(model, autocast=self.asking.autocast):
+            remember(model, self.reference, items, self.asking)
+        if self.writes:
+            cache.write(self.store.cache, self.reference.fingerprint)
+            self.store.write_baseline(self.about, self.baseline)
+        self.reference.model = None
+        self.say(
+            f"AlignGuard: {len(asked)} probes asked of the start; its cache takes {cache.bytes / 2**20:,.0f} MiB on disk"
+        )
+
+    def _about(self) -> dict[str, Any]:
+        config, chosen = self.model.config, self.settings
+        return {
+            "alignguard": __about__.__version__,
+            "model": getattr(config, "_name_or_path", "") or config.model_type,
+            "model_fingerprint": self.reference.fingerprint,
+            "tokenizer_fingerprint": self.asking.chat.fingerprint(),
+            "reference": self.reference.kind,
+            "pool_hash": pool_hash(chosen.pool),
+            "probes": len(chosen.pool),
+            "draw": chosen.schedule.draw,
+            "seed": chosen.seed,
+            "toxicity": scorer_name(chosen.toxicity),
+            "judge": scorer_name(chosen.judge),
+            "tags": list(self.asking.chat.tags),
+            "answer_tokens": chosen.tokens.answer,
+            "trace_tokens": chosen.tokens.trace,
+            "max_steps": self.last,
+        }
+
+    def _resume(self, step: int) -> None:
+        """Take up the record of the run, if it can be proven to be this run's."""
+        about = self.store.read_about()
+        if about is None:
+            raise RunError(
+                f"the run is resumed at step {step}, but {self.store.root} holds no baseline.json of it; "
+                "put the record back, or begin anew without resume_from_checkpoint"
+            )
+        if self.reference.cache is not None:  # the start is on disk: whatever model was given, it is not needed
+            self.reference.cache.open(self.store.cache, str(about["model_fingerprint"]))
+            self.reference.model, self.reference.fingerprint = None, str(about["model_fingerprint"])
+            self.about["model_fingerprint"] = self.reference.fingerprint
+        check_same_run(Path(self.store.root / "baseline.json"), about, self.about)
+        if self.writes:
+            self.store.rewind(step)
+        pool = self.settings.pool
+        self.prompts = self.store.read_prompts()
+        self.baseline = self.store.read_baseline([*pool, *training_probes(self.prompts, self.asking.chat)])
+        self.audits = [a for a in self.store.read_audits(pool) if a.step <= step]
+        self.asking.failed = lambda error: self.report_once("a scorer", error)
+
+    def _announce(self) -> None:
+        """What an audit will cost, before the first is taken."""
+        chosen, chat = self.settings, self.asking.chat
+        asked = draw(chosen.pool, chosen.schedule.draw, chosen.seed, 0)
+        prompts = sum(len(prompt_of(probe, chat)[0]) for probe in asked)
+        spoken = sum(probe.judge != "choice" for probe in asked)
+        steps = chosen.schedule.planned(self.last)
+        shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")
+        self.say(
+            f"AlignGuard: {len(asked)} probes an audit ({prompts:,} prompt tokens, at most {spoken} answers of "
+            f"{chosen.tokens.answer} tokens and traces of {chosen.tokens.trace}); {len(steps)} audits, at steps {shown}\n"
+            f"AlignGuard: reference '{self.reference.kind}' ({self.reference.why}), "
+            f"{self.reference.bytes / 2**20:,.0f} MiB beside the policy; toxicity by {scorer_name(chosen.toxicity)}"
+        )
+        if chosen.toxicity is None and any(probe.judge == "toxicity" for probe in chosen.pool):
+            self.say(f"AlignGuard: toxicity stays unscored; {INSTALL}, or give toxicity= a callable")
