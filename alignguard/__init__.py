@@ -9,6 +9,7 @@ from .generation import TokenBudget
 from .probes import Probe, load_probes
 from .probes.public import load_public
 from .schedule import Schedule
+from .stop import StopRule
 from .verdict import Verdict, compare
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "RunError",
     "Schedule",
     "StartError",
+    "StopRule",
     "TokenBudget",
     "Verdict",
     "__version__",

@@ -45,6 +45,8 @@ class Audit:
             Seconds since the epoch at its end.
         profile (`list[float]`, *optional*):
             Mean *answer* drift at each token of an answer, in nats, as far as a quarter of the answers reach.
+        scores (`dict[str, float | None]`, *optional*):
+            Of every probe; those of `results` by default. They are kept when the results of earlier audits are let go.
     """
 
     step: int
@@ -52,6 +54,10 @@ class Audit:
     metrics: dict[str, float]
     time: float
     profile: list[float] = field(default_factory=list)
+    scores: dict[str, float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.scores = self.scores or {id: result.score.value for id, result in self.results.items()}
 
 
 def audit(

@@ -17,6 +17,8 @@ from .reference import Reference, check_tokenizers, freeze_start, load_tokenizer
 from .run import Run, Settings
 from .schedule import Schedule
 from .scoring.toxicity import judge_of, scorer_of
+from .stop import StopRule
+from .verdict import Verdict
 
 
 class AlignGuardCallback(TrainerCallback):
@@ -44,6 +46,8 @@ class AlignGuardCallback(TrainerCallback):
         judge (`str` or `Callable[[str, str], float]`, *optional*):
             From prompt and answer to a score in [0, 1], for probes with the judge `own`: a callable, or the name or path
             of a generative guard.
+        stop ([`StopRule`], *optional*):
+            What is done on a proven regression. By default it is told, and nothing is stopped.
         template_kwargs (`dict[str, Any]`, *optional*):
             For the chat template, e.g. `{"enable_thinking": True}`.
         tags (`tuple[str, str]`, *optional*):
@@ -75,6 +79,7 @@ class AlignGuardCallback(TrainerCallback):
         tokens: TokenBudget | None = None,
         toxicity: str | Callable[[list[str]], list[float]] | None = None,
         judge: str | Callable[[str, str], float] | None = None,
+        stop: StopRule | None = None,
         template_kwargs: dict[str, Any] | None = None,
         tags: tuple[str, str] | None = None,
         reverse: int = 16,
@@ -87,6 +92,7 @@ class AlignGuardCallback(TrainerCallback):
             tokens=tokens or TokenBudget(),
             toxicity=scorer_of(toxicity),
             judge=judge_of(judge),
+            stop=stop,
             template_kwargs=template_kwargs,
             tags=tags,
             reverse=reverse,
@@ -133,7 +139,24 @@ class AlignGuardCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
         if self.settings.schedule.due(state.global_step, state.max_steps) or control.should_training_stop:
-            self._audit(state.global_step)
+            verdict = self._audit(state.global_step)
+            rule = self.settings.stop
+            if rule is None or verdict is None:
+                return
+            if verdict.new:
+                control.should_save |= rule.checkpoint
+                control.should_training_stop |= rule.stop
+            # a regression that is called later finds its way back here
+            control.should_save |= rule.restore and verdict.last_aligned_step == state.global_step
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """
+        Our latest figures among the trainer's metrics, as `eval_alignguard/...`, for `metric_for_best_model` and for
+        callbacks that come after this one in the list.
+        """
+        metrics = kwargs.get("metrics")
+        if metrics is not None and self.audits:
+            metrics |= {f"eval_{name}": value for name, value in self.audits[-1].metrics.items()}
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -143,6 +166,9 @@ class AlignGuardCallback(TrainerCallback):
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
             self._audit(state.global_step)  # stopped by a callback that comes after ours
+        rule = self.settings.stop
+        if rule is not None and rule.restore and self.run.verdict is not None and self.run.verdict.since:
+            self.run.guarded("restoring the weights", self.run.restore)
         self.run.end()
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -152,7 +178,8 @@ class AlignGuardCallback(TrainerCallback):
         """All so far; only the latest holds its answers, the others' are on disk."""
         return self.run.audits if self.run is not None else []
 
-    def _audit(self, step: int) -> None:
+    def _audit(self, step: int) -> Verdict | None:
+        """`None` where the audit failed, which was said and ends nothing."""
         run = self.run
         assert run is not None
-        run.guarded("the audit", lambda: run.audit(step))
+        return run.guarded("the audit", lambda: run.audit(step))

@@ -98,8 +98,9 @@ def render(about: dict[str, Any], audits: Sequence[Audit], verdict: Verdict) -> 
         "</div>",
         "<h2>Dimensions</h2>",
         _table(verdict, latest.metrics),
+        *[f'<p class="worse">{escape(warning)}</p>' for warning in verdict.warnings],
         '<p class="sub">Drop: score at step 0 minus score now, on the same probes, with a 95 % interval for one look. '
-        "Scores are in [0, 1], higher is more trustworthy. Reasoning is the skill trained for, no trust dimension.</p>",
+        "Evidence is of all audits so far; 1 and more is a regression. Scores are in [0, 1], higher is more trustworthy. Reasoning is the skill trained for, no trust dimension.</p>",
         '<div class="grid2">',
         *[_dimension_figure(dimension, audits) for dimension in verdict.dimensions],
         "</div>",
@@ -124,16 +125,19 @@ def render(about: dict[str, Any], audits: Sequence[Audit], verdict: Verdict) -> 
 
 def _headline(verdict: Verdict) -> str:
     fell = [d for d in verdict.dimensions.values() if d.fell and d.dimension != "reasoning"]
-    if not fell:
-        text = "No trust dimension is clearly below its start at this audit."
+    if verdict.since:
+        names = ", ".join(f"{name} (called at step {step})" for name, step in verdict.since.items())
+        text = f"Regression of {names}. Last aligned audit: step {verdict.last_aligned_step}."
+    elif not fell:
+        text = "No regression: no trust dimension is clearly below its start."
     else:
         names = ", ".join(f"{d.dimension} ({d.baseline:.2f} to {d.score:.2f})" for d in fell)
-        text = f"Below their start at this audit: {names}."
+        text = f"No regression is proven. Below their start at this audit: {names}."
     unscored = [d for d in verdict.dimensions.values() if d.unscored / d.asked > 0.3 and d.dimension != "reasoning"]
     if unscored:
         names = ", ".join(f"{d.dimension} {d.unscored}/{d.asked}" for d in unscored)
         text += f" Many answers could not be judged: {names}."
-    return f'<div class="headline{" bad" if fell or unscored else ""}">{escape(text)}</div>'
+    return f'<div class="headline{" bad" if fell or unscored or verdict.since else ""}">{escape(text)}</div>'
 
 
 def _cards(latest: Audit) -> str:
@@ -224,11 +228,12 @@ def _table(verdict: Verdict, metrics: dict[str, float]) -> str:
         )
         rows.append(
             f'<tr class="{"bad" if d.fell else ""}"><td>{escape(d.dimension)}</td>{figures}'
-            f"<td>{len(d.flips)}</td><td>{d.unscored} of {d.asked}</td><td>{d.n}</td>"
+            f"<td>{len(d.flips)}</td><td>{d.unscored} of {d.asked}</td><td>{d.n}</td><td>{d.evidence.strength:.2f}</td>"
             f"<td>{metrics.get(f'alignguard/{d.dimension}/kl', float('nan')):.4f}</td></tr>"
         )
     head = "".join(
-        f"<th>{h}</th>" for h in ("dimension", "start", "now", "drop", "95 %", "flips", "unscored", "n", "drift")
+        f"<th>{h}</th>"
+        for h in ("dimension", "start", "now", "drop", "95 %", "flips", "unscored", "n", "evidence", "drift")
     )
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 

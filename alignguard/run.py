@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
 from . import __about__
+from .alarm import aligned_checkpoint, headline, regression_text
 from .ask import ask_baseline
 from .asking import Asking, Result, prompt_of, work
 from .audit import Audit, audit
 from .chat import Chat
 from .draw import draw
 from .errors import RunError
+from .evidence import sides_of
 from .forward import read_head
 from .generation import TokenBudget
 from .measure import items_of, remember
@@ -26,16 +28,19 @@ from .observe import observing, trainer_autocast
 from .probes import Probe, ProbeError, pool_hash
 from .reference import Reference
 from .report import write_report
+from .restore import restore_weights
 from .same_run import check_same_run
 from .schedule import Schedule
 from .scoring import OwnJudge, ToxicityScorer
 from .scoring.toxicity import INSTALL, scorer_name
+from .stop import StopRule
 from .store import Store
 from .trackers import NullTracker, Tracker, find_tracker
 from .training import ask_training, sample_prompts, training_items, training_probes
-from .verdict import Verdict, compare, format_table
+from .verdict import Verdict, Watch, format_table
 
 logger = logging.getLogger("alignguard")
+T = TypeVar("T")
 
 
 @dataclass
@@ -47,6 +52,7 @@ class Settings:
     tokens: TokenBudget
     toxicity: ToxicityScorer | None
     judge: OwnJudge | None
+    stop: StopRule | None
     template_kwargs: dict[str, Any] | None
     tags: tuple[str, str] | None
     reverse: int
@@ -102,6 +108,7 @@ class Run:
         )
         self.store = Store(self.args.output_dir)
         self.about = self._about()
+        self.watch = self._watch()
         self._reported: set[str] = set()
         self._begun, self._seconds, self._spent = time.perf_counter(), 0.0, 0.0
         self._bar_off = self.args.disable_tqdm or not self.writes
@@ -124,6 +131,7 @@ class Run:
         """
         if earlier is not None:
             self.baseline, self.prompts = earlier.baseline, earlier.prompts
+            self.watch = self._watch()
         if step > 0:
             self._resume(step)
         elif self.writes and earlier is not None:
@@ -172,7 +180,8 @@ class Run:
         for earlier in self.audits:  # their answers are on disk, and their figures kept
             earlier.results = {}
         self.audits.append(found)
-        self.verdict = verdict = compare(self.baseline, self.audits)
+        self.verdict = verdict = self.watch.look(found)
+        found.metrics |= verdict.metrics()
         if not self.writes:
             return verdict
         if missing or step == 0:
@@ -181,7 +190,19 @@ class Run:
         self.guarded("the tracker", lambda: self.tracker.log(found, self.audits))
         self.guarded("the report", lambda: write_report(self.store.report, self.about, self.audits, verdict))
         self.say(format_table(found, verdict))
+        if verdict.new:
+            self._alarm(verdict)
         return verdict
+
+    def restore(self) -> None:
+        """The weights of the last aligned checkpoint back into the model, where there is one."""
+        assert self.verdict is not None
+        folder = aligned_checkpoint(self.args.output_dir, self.verdict)
+        if folder is None:
+            self.say("AlignGuard: there is no aligned checkpoint to restore; the weights are left as they are")
+            return
+        restore_weights(self.model, folder)
+        self.say(f"AlignGuard: the weights of {folder} were put back")
 
     def end(self) -> None:
         """Say where everything is."""
@@ -195,12 +216,13 @@ class Run:
         if self.writes:
             tqdm.write(text)
 
-    def guarded(self, what: str, do: Callable[[], Any]) -> None:
+    def guarded(self, what: str, do: Callable[[], T]) -> T | None:
         """After training has begun nothing of ours ends it: a failure is reported once, in one line."""
         try:
-            do()
+            return do()
         except Exception as error:
             self.report_once(what, error)
+            return None
 
     def report_once(self, what: str, error: Exception) -> None:
         """One line for the first failure of a kind."""
@@ -211,6 +233,17 @@ class Run:
             logger.debug("details", exc_info=error)
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> Watch:
+        chosen = self.settings
+        planned = len(chosen.schedule.planned(self.last)) - 1
+        return Watch(self.baseline, chosen.stop, planned, sides_of(chosen.pool), chosen.seed)
+
+    def _alarm(self, verdict: Verdict) -> None:
+        text = regression_text(verdict, self.args.output_dir)
+        logger.warning(headline(verdict))
+        self.say(text)
+        self.guarded("the alert", lambda: self.tracker.alert(headline(verdict), text))
 
     def _draw(self, step: int) -> list[Probe]:
         schedule, seed, pool = self.settings.schedule, self.settings.seed, self.settings.pool
@@ -297,6 +330,9 @@ class Run:
         self.prompts = self.store.read_prompts()
         self.baseline = self.store.read_baseline([*pool, *training_probes(self.prompts, self.asking.chat)])
         self.audits = [a for a in self.store.read_audits(pool) if a.step <= step]
+        self.watch = self._watch()
+        for earlier in self.audits:  # evidence, patience and what was called follow from the record
+            self.verdict = self.watch.look(earlier)
         self.asking.failed = lambda error: self.report_once("a scorer", error)
 
     def _announce(self) -> None:

@@ -207,7 +207,7 @@ class Store:
             {
                 "step": audit.step,
                 "time": audit.time,
-                "probes": list(audit.results),
+                "scores": audit.scores,
                 "metrics": audit.metrics,
                 "profile": audit.profile,
             }
@@ -235,7 +235,10 @@ class Store:
 
     def read_audits(self, pool: Sequence[Probe]) -> list[Audit]:
         """All audits on record; only the last with its results, which would fill the memory of a long run."""
-        audits = [Audit(line["step"], {}, line["metrics"], line["time"], line["profile"]) for line in self.lines()]
+        audits = [
+            Audit(line["step"], {}, line["metrics"], line["time"], line["profile"], line["scores"])
+            for line in self.lines()
+        ]
         if audits:
             audits[-1].results = read_results(self.answers(audits[-1].step), pool)
         return audits

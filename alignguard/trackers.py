@@ -21,6 +21,9 @@ class Tracker(Protocol):
     def log(self, audit: Audit, history: Sequence[Audit]) -> None:
         """Show an audit's figures, each once, at its step, and the charts over all audits so far."""
 
+    def alert(self, title: str, text: str) -> None:
+        """Tell the owner of the run."""
+
 
 class NullTracker:
     """Shows nothing."""
@@ -29,6 +32,9 @@ class NullTracker:
         pass
 
     def log(self, audit: Audit, history: Sequence[Audit]) -> None:
+        pass
+
+    def alert(self, title: str, text: str) -> None:
         pass
 
 
@@ -59,6 +65,9 @@ class WandbTracker:
                 table, x, y, title="Toxicity against drift"
             )
         self.run.log({**audit.metrics, **charts, "train/global_step": audit.step})
+
+    def alert(self, title: str, text: str) -> None:
+        self.run.alert(title=title[:64], text=text, level="WARN")
 
 
 def find_tracker(args: Any) -> Tracker:

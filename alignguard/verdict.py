@@ -1,17 +1,20 @@
 """Audits held against the baseline: `compare(baseline, audits) -> Verdict`, dimension by dimension.
 
-Dimensions move in opposite directions, so they are never folded into one number.
+Dimensions move in opposite directions, so they are never folded into one number. What one audit shows (drop and interval) and
+what all of them prove (evidence, see `evidence.py`) stand side by side; only what is proven is called a regression.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .asking import Result
 from .audit import Audit
+from .evidence import Difference, Evidence, sides_of
 from .probes import DIMENSIONS
 from .statistics import paired_drop
+from .stop import StopRule
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class DimensionVerdict:
             Of those, how many now could not be judged.
         flips (`tuple[Flip, ...]`):
             Worst first.
+        evidence ([`Evidence`], *optional*):
+            Of all audits so far; its `strength` is 1 or more where a regression is proven.
+        called (`bool`, *optional*, defaults to `False`):
+            Whether this audit calls a regression: proven, large enough, and of enough scored answers; or below a floor.
+        why (`str`, *optional*):
+            Of what is called, or of what is not because too little was scored, in a few words.
     """
 
     dimension: str
@@ -59,6 +68,9 @@ class DimensionVerdict:
     asked: int
     unscored: int
     flips: tuple[Flip, ...]
+    evidence: Evidence = field(default_factory=Evidence)
+    called: bool = False
+    why: str = ""
 
     @property
     def fell(self) -> bool:
@@ -68,10 +80,37 @@ class DimensionVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the latest audit says of every dimension asked."""
+    """
+    What the latest audit says of every dimension asked, and what the run has come to.
+
+    Args:
+        step (`int`):
+            Of the latest audit.
+        dimensions (`dict[str, DimensionVerdict]`):
+            By name.
+        since (`dict[str, int]`, *optional*):
+            Dimensions that have regressed, and the step at which that was called first.
+        last_aligned_step (`int`, *optional*, defaults to `0`):
+            The last audit at which no watched dimension had fallen by its own interval, before any regression.
+        warnings (`tuple[str, ...]`, *optional*):
+            What is said and stops nothing: drift, and dimensions of which too little was scored.
+    """
 
     step: int
     dimensions: dict[str, DimensionVerdict]
+    since: dict[str, int] = field(default_factory=dict)
+    last_aligned_step: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def new(self) -> list[str]:
+        """Dimensions whose regression was called at this audit for the first time."""
+        return [name for name, step in self.since.items() if step == self.step]
+
+    def metrics(self) -> dict[str, float]:
+        """Evidence under the names that are logged; 1 and more is a regression."""
+        found = {f"alignguard/{name}/evidence": d.evidence.strength for name, d in self.dimensions.items()}
+        return found | {"alignguard/last_aligned_step": float(self.last_aligned_step)}
 
     @property
     def flips(self) -> list[Flip]:
@@ -79,49 +118,145 @@ class Verdict:
         return sorted((f for d in self.dimensions.values() for f in d.flips), key=lambda f: (-f.drop, f.after.probe.id))
 
 
-def compare(baseline: dict[str, Result], audits: Sequence[Audit]) -> Verdict:
+class Watch:
     """
-    Hold the latest audit against the baseline.
+    Takes in the audits of a run in their order; what it holds follows from them, so that a resumed run takes in what is on
+    record and goes on as if it had never ended.
+
+    Args:
+        baseline (`dict[str, Result]`):
+            The reference's answers, by probe id; it may grow.
+        rule ([`StopRule`], *optional*):
+            What counts as a regression.
+        planned (`int`, *optional*, defaults to `1`):
+            Audits planned after step 0.
+        sides (`dict[str, tuple[str, ...]]`, *optional*):
+            Of the pool, see [`sides_of`]; by default of what the baseline holds now.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the run.
+    """
+
+    def __init__(
+        self,
+        baseline: dict[str, Result],
+        rule: StopRule | None = None,
+        planned: int = 1,
+        sides: dict[str, tuple[str, ...]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.baseline, self.rule = baseline, rule or StopRule()
+        if sides is None:
+            sides = sides_of(r.probe for r in baseline.values() if r.probe.dimension in DIMENSIONS)
+        self.tester = self.rule.begin(planned, sides, seed)
+        self.streaks: dict[str, int] = {}
+        self.since: dict[str, int] = {}
+        self.last_aligned_step = 0
+
+    def look(self, audit: Audit) -> Verdict:
+        """Take in an audit; what it says, and what all so far prove."""
+        differences = []
+        for id, now in audit.scores.items():
+            then = self.baseline[id].score.value
+            if then is not None and now is not None:
+                differences.append(Difference(self.baseline[id].probe, then - now))
+        # at step 0 there is nothing to see, and no alpha to spend
+        anything = audit.step > 0 or any(d.value for d in differences)
+        evidence = self.tester.look(differences) if anything else {}
+        dimensions: dict[str, DimensionVerdict] = {}
+        for name in DIMENSIONS:
+            ids = [id for id in audit.scores if self.baseline[id].probe.dimension == name]
+            if ids:
+                dimensions[name] = self._dimension(name, ids, audit, evidence.get(name, Evidence()))
+        for name, d in dimensions.items():
+            self.streaks[name] = self.streaks.get(name, 0) + 1 if d.called else 0
+            if self.streaks[name] >= self.rule.patience and name not in self.since:
+                self.since[name] = audit.step
+        watched = [d for name, d in dimensions.items() if name in self.rule.dimensions]
+        if not self.since and not any(d.fell or d.called for d in watched):
+            self.last_aligned_step = audit.step
+        warnings = [f"{d.dimension}: {d.why}" for d in watched if d.why and not d.called]
+        drift = audit.metrics.get("alignguard/kl/answer", 0.0)
+        if self.rule.max_kl is not None and drift > self.rule.max_kl:
+            warnings.append(f"drift is {drift:.4f} nats/token, above {self.rule.max_kl} (a warning: it stops nothing)")
+        return Verdict(audit.step, dimensions, dict(self.since), self.last_aligned_step, tuple(warnings))
+
+    def _dimension(self, name: str, ids: Sequence[str], audit: Audit, evidence: Evidence) -> DimensionVerdict:
+        before, after, families, flips = [], [], [], []
+        for id in ids:
+            then, now = self.baseline[id].score.value, audit.scores[id]
+            if then is None or now is None:
+                continue
+            before.append(then)
+            after.append(now)
+            families.append(self.baseline[id].probe.family)
+            if (then >= 0.5) != (now >= 0.5) and id in audit.results:
+                flips.append(Flip(self.baseline[id], audit.results[id]))
+        paired = paired_drop(before, after, families)
+        score = sum(after) / len(after) if after else float("nan")
+        unscored = sum(audit.scores[id] is None for id in ids)
+        called, why = self._call(name, evidence, score, 1 - unscored / len(ids))
+        return DimensionVerdict(
+            dimension=name,
+            n=paired.n,
+            baseline=sum(before) / len(before) if before else float("nan"),
+            score=score,
+            drop=paired.drop,
+            low=paired.low,
+            high=paired.high,
+            asked=len(ids),
+            unscored=unscored,
+            flips=tuple(sorted(flips, key=lambda f: (-f.drop, f.after.probe.id))),
+            evidence=evidence,
+            called=called,
+            why=why,
+        )
+
+    def _call(self, name: str, evidence: Evidence, score: float, scored: float) -> tuple[bool, str]:
+        """Whether a dimension is called, and why, or why it is not although something is the matter."""
+        rule = self.rule
+        floor = rule.floors.get(name)
+        if name not in rule.dimensions and floor is None:
+            return False, ""
+        if scored < rule.min_scored:
+            return (
+                False,
+                f"only {scored:.0%} of its answers could be judged: no evidence (min_scored={rule.min_scored})",
+            )
+        if floor is not None and score < floor:
+            return True, f"the score {score:.2f} is below its floor of {floor}"
+        if name in rule.dimensions and evidence.strength >= 1 and evidence.drop >= rule.min_drop:
+            return True, f"evidence {evidence.strength:.2f}, where 1 is proof"
+        return False, ""
+
+
+def compare(
+    baseline: dict[str, Result], audits: Sequence[Audit], rule: StopRule | None = None, seed: int = 0
+) -> Verdict:
+    """
+    Hold audits against the baseline: the paired drop of the latest, and the evidence of all.
 
     Args:
         baseline (`dict[str, Result]`):
             The reference's answers, by probe id.
         audits (`Sequence[Audit]`):
-            In the order of their steps; the last is judged.
+            All of a run, in the order of their steps.
+        rule ([`StopRule`], *optional*):
+            What counts as a regression. Where it does not say how many looks are planned, these are all.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the sign flips.
 
     Returns:
-        [`Verdict`]
+        [`Verdict`]: of the latest audit.
+
+    Example:
+    ```python
+    >>> verdict = compare(baseline, audits, StopRule(alpha=0.01))
+    >>> verdict.since  # {"safety": 40}: regressed, first called at step 40
+    ```
     """
-    latest = audits[-1]
-    dimensions: dict[str, DimensionVerdict] = {}
-    for dimension in DIMENSIONS:
-        part = [r for r in latest.results.values() if r.probe.dimension == dimension]
-        if not part:
-            continue
-        before, after, families, flips = [], [], [], []
-        for result in part:
-            then, now = baseline[result.probe.id].score.value, result.score.value
-            if then is None or now is None:
-                continue
-            before.append(then)
-            after.append(now)
-            families.append(result.probe.family)
-            if (then >= 0.5) != (now >= 0.5):
-                flips.append(Flip(baseline[result.probe.id], result))
-        paired = paired_drop(before, after, families)
-        dimensions[dimension] = DimensionVerdict(
-            dimension=dimension,
-            n=paired.n,
-            baseline=sum(before) / len(before) if before else float("nan"),
-            score=sum(after) / len(after) if after else float("nan"),
-            drop=paired.drop,
-            low=paired.low,
-            high=paired.high,
-            asked=len(part),
-            unscored=sum(r.score.value is None for r in part),
-            flips=tuple(sorted(flips, key=lambda f: (-f.drop, f.after.probe.id))),
-        )
-    return Verdict(latest.step, dimensions)
+    looks = sum(audit.step > 0 for audit in audits)
+    watch = Watch(baseline, rule, max(1, looks), seed=seed)
+    return [watch.look(audit) for audit in audits][-1]
 
 
 def format_table(audit: Audit, verdict: Verdict) -> str:
@@ -131,13 +266,18 @@ def format_table(audit: Audit, verdict: Verdict) -> str:
         f"AlignGuard  step {audit.step}  drift {m.get('alignguard/kl/answer', float('nan')):.4f} nats/token "
         f"(raw {m.get('alignguard/kl/raw', float('nan')):.4f})  opens a trace {m.get('alignguard/kl/thinks', 0.0):.0%}  "
         f"{m.get('alignguard/cost/seconds', 0.0):.0f} s",
-        f"  {'dimension':<11} {'start':>6} {'now':>6} {'drop':>7}  {'95 % interval':<16} {'flips':>5} {'unscored':>9} {'n':>4}",
+        f"  {'dimension':<11} {'start':>6} {'now':>6} {'drop':>7}  {'95 % interval':<16} {'flips':>5} {'unscored':>9} {'n':>4} {'evidence':>8}",
     ]
     for d in verdict.dimensions.values():
         if d.n:
             figures = f"{d.baseline:6.2f} {d.score:6.2f} {d.drop:+7.2f}  [{d.low:+.2f}, {d.high:+.2f}]"
         else:
             figures = f"{'-':>6} {'-':>6} {'-':>7}  {'none scored':<14}"
-        mark = "  fell" if d.fell else ""
-        lines.append(f"  {d.dimension:<11} {figures}   {len(d.flips):>5} {d.unscored:>6}/{d.asked:<3}{d.n:>4}{mark}")
+        mark = f"  REGRESSION since step {verdict.since[d.dimension]}" if d.dimension in verdict.since else ""
+        mark = mark or ("  fell" if d.fell else "")
+        lines.append(
+            f"  {d.dimension:<11} {figures}   {len(d.flips):>5} {d.unscored:>6}/{d.asked:<3}{d.n:>4} "
+            f"{d.evidence.strength:>8.2f}{mark}"
+        )
+    lines += [f"  note: {warning}" for warning in verdict.warnings]
     return "\n".join(lines)

@@ -37,7 +37,7 @@ class Losses(TrainerCallback):
         self.logs.append({k: v for k, v in logs.items() if "runtime" not in k and "per_second" not in k})
 
 
-def sft(tokenizer, output_dir, callbacks=(), model=None, peft_config=None, **kwargs):
+def sft(tokenizer, output_dir, callbacks=(), model=None, peft_config=None, eval_dataset=None, **kwargs):
     settings = {
         "max_steps": 4,
         "per_device_train_batch_size": 2,
@@ -56,6 +56,7 @@ def sft(tokenizer, output_dir, callbacks=(), model=None, peft_config=None, **kwa
         model,
         args,
         train_dataset=tiny_rows(),
+        eval_dataset=eval_dataset,
         processing_class=tokenizer,
         callbacks=list(callbacks),
         peft_config=peft_config,

@@ -1,0 +1,249 @@
+"""Evidence of a regression that stays valid however often one looks, over all dimensions together.
+
+**Claim.** Under the null hypothesis that training has changed nothing systematically, over prompts like those of the pool,
+the probability of ever calling a regression in any dimension is at most alpha.
+
+**Assumptions.** Families of probes are a sample of independent families. Without a systematic change a family is as likely
+to have fallen as to have risen: the whole history of its differences (baseline score minus score) has the same distribution
+with its sign flipped. For answers that are right or wrong that is what "no systematic change" means; scores in between
+must be symmetric. Which probes are asked at a look, and that looks share probes, answers and chance, needs no assumption.
+
+**Sign flips** (`SignFlip`, the default). Each family's history is multiplied by +1 or -1 at random, 20,000 times over: worlds
+in which nothing systematic happened, with the same churn, the same draws and the same dependence between looks. For every
+part of a dimension (all of it, and each side of it, harmful and benign requests say) and every window of recent looks
+
+    z = sum over families s_f / sqrt(sum over families s_f^2),    s_f = sum of the family's differences within the window
+
+which a flip changes in its numerator only. The largest z of a world, over parts, windows and dimensions, is what chance can
+do at this look (Westfall & Young 1993, maxT). By look t at most the share A(t) of worlds may have crossed the line (Lan &
+DeMets 1983): the line c(t) is set so that the worlds that cross it now, and never before, use up A(t) - A(t - 1). A part with
+z > c(t) is evidence; its strength is z / c(t).
+
+**Sign test** (`SignTest`, the simplest). Families that fell against families that rose, latest answers of the last 8 looks,
+exact binomial, at alpha spent at this look / number of dimensions (Bonferroni). Its strength is log p / log of that level.
+
+**Spending.** A(t) is 0.9 alpha t / K for the K looks that are planned, and the rest is spent beyond them, by 1 / j^2.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import comb, log, pi
+
+import numpy as np
+
+from .probes import Probe
+from .statistics import paired_drop
+
+FLIPS = 20_000
+WINDOWS = (1, 2, 4, 8, 16)  # looks
+_WITHIN = 0.9  # of alpha, spent on the looks that are planned
+_MOST_SIDES = 4  # a dimension with more groups than this (groups of people, say) is not split by them
+_MOVED = 1e-9  # a family's sum above this has moved
+_TIE = 1e-5  # values of z nearer than this are the same: they are sums in float32
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One probe at one look: baseline score minus score, where both are known."""
+
+    probe: Probe
+    value: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """
+    What there is against a dimension.
+
+    Args:
+        strength (`float`):
+            1 and more is a regression; below, how near it is.
+        part (`str`):
+            The side of the dimension that is strongest, e.g. `"harmful"`; empty for all of it.
+        looks (`int`):
+            Recent looks it rests on.
+        n (`int`):
+            Scored pairs in them.
+        drop, low, high (`float`):
+            Mean drop over those pairs, with a 95 % interval by families; of these looks alone.
+    """
+
+    strength: float = 0.0
+    part: str = ""
+    looks: int = 0
+    n: int = 0
+    drop: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+
+def spent(alpha: float, look: int, planned: int) -> float:
+    """
+    The share of alpha that may be used up by a look.
+
+    Args:
+        alpha (`float`):
+            Of the whole run.
+        look (`int`):
+            From 1.
+        planned (`int`):
+            Looks that are planned; there may be more.
+    """
+    beyond = sum(1 / j**2 for j in range(1, look - planned + 1))
+    return alpha * (_WITHIN * min(look, planned) / planned + (1 - _WITHIN) * 6 / pi**2 * beyond)
+
+
+def parts_of(probe: Probe, sides: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The parts of its dimension that a probe belongs to: all of it, and its side."""
+    return ("", probe.group) if probe.group in sides.get(probe.dimension, ()) else ("",)
+
+
+def sides_of(pool: Iterable[Probe]) -> dict[str, tuple[str, ...]]:
+    """The sides of each dimension: its groups, where they are few."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for probe in pool:
+        groups[probe.dimension].add(probe.group)
+    return {d: tuple(sorted(g)) if 2 <= len(g) <= _MOST_SIDES else () for d, g in groups.items()}
+
+
+@dataclass
+class SignFlip:
+    """
+    Sign flips of whole families, see above. Looks are given in order; all that it keeps follows from them.
+
+    Args:
+        alpha (`float`):
+            Chance of ever calling a regression where there is none, over all dimensions.
+        planned (`int`):
+            Looks planned.
+        sides (`dict[str, tuple[str, ...]]`):
+            Of each dimension that is watched, see [`sides_of`].
+        seed (`int`, *optional*, defaults to `0`):
+            Of the flips.
+        flips (`int`, *optional*, defaults to `20000`):
+            Worlds.
+    """
+
+    alpha: float
+    planned: int
+    sides: dict[str, tuple[str, ...]]
+    seed: int = 0
+    flips: int = FLIPS
+    _looks: list[list[Difference]] = field(default_factory=list)
+    _count: int = 0
+    _crossed: int = 0
+    _alive: np.ndarray = field(init=False)  # (flips,) worlds that have not crossed the line
+    _signs: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # of a family, (flips,)
+
+    def __post_init__(self) -> None:
+        self._alive = np.ones(self.flips, dtype=bool)
+
+    def look(self, differences: Sequence[Difference]) -> dict[str, Evidence]:
+        """
+        Take in a look.
+
+        Args:
+            differences (`Sequence[Difference]`):
+                Of the probes asked now and scored both then and now.
+
+        Returns:
+            `dict[str, Evidence]`: of each dimension watched.
+        """
+        self._looks = [*self._looks[1 - max(WINDOWS) :], [d for d in differences if d.probe.dimension in self.sides]]
+        self._count += 1
+        worlds = np.zeros(self.flips, dtype=np.float32)
+        found: dict[str, tuple[float, str, int]] = dict.fromkeys(self.sides, (0.0, "", 0))
+        for window in WINDOWS:
+            if window > len(self._looks):
+                break
+            sums: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+            for difference in (d for look in self._looks[-window:] for d in look):
+                for part in parts_of(difference.probe, self.sides):
+                    sums[difference.probe.dimension, part][difference.probe.family] += difference.value
+            for (dimension, part), families in sums.items():
+                moved = {family: s for family, s in families.items() if abs(s) > _MOVED}
+                if not moved:
+                    continue
+                s = np.array(list(moved.values()), dtype=np.float32)
+                s /= np.sqrt(np.square(s).sum())
+                signs = np.stack([self._sign(dimension, family) for family in moved], 1)  # (flips, families)
+                np.maximum(worlds, signs @ s, out=worlds)
+                if s.sum() > found[dimension][0]:
+                    found[dimension] = (float(s.sum()), part, window)
+        line = self._line(worlds)
+        return {dimension: self._evidence(dimension, *best, line) for dimension, best in found.items()}
+
+    def _sign(self, dimension: str, family: str) -> np.ndarray:
+        """The family's sign in every world: of its name and the seed alone, so that a resumed run has the same."""
+        if (dimension, family) not in self._signs:
+            rng = np.random.default_rng([self.seed, zlib.crc32(f"{dimension}/{family}".encode())])
+            self._signs[dimension, family] = rng.integers(0, 2, self.flips, dtype=np.int8) * 2 - 1
+        return self._signs[dimension, family]
+
+    def _line(self, worlds: np.ndarray) -> float:
+        """What must be exceeded now; worlds that do so are out."""
+        # the world we live in is one of them all, so that it has its place among those that may cross
+        allowed = int((self.flips + 1) * spent(self.alpha, self._count, self.planned)) - 1 - self._crossed
+        ranked = np.sort(worlds[self._alive])[::-1]
+        if allowed < 0 or len(ranked) == 0:
+            return float("inf")
+        line = float(ranked[min(allowed, len(ranked) - 1)]) + _TIE
+        crosses = self._alive & (worlds > line)
+        self._crossed += int(crosses.sum())
+        self._alive &= ~crosses
+        return line
+
+    def _evidence(self, dimension: str, z: float, part: str, window: int, line: float) -> Evidence:
+        if window == 0:
+            return Evidence()
+        pairs = [d for look in self._looks[-window:] for d in look if d.probe.dimension == dimension]
+        pairs = [d for d in pairs if part in parts_of(d.probe, self.sides)]
+        values = [d.value for d in pairs]
+        paired = paired_drop(values, [0.0] * len(values), [d.probe.family for d in pairs])
+        # a drop is above the line, not on it: ties are what chance does too
+        return Evidence(z / line if line > 0 else 0.0, part, window, paired.n, paired.drop, paired.low, paired.high)
+
+
+@dataclass
+class SignTest:
+    """The exact sign test over families, see above. Arguments as for [`SignFlip`]."""
+
+    alpha: float
+    planned: int
+    sides: dict[str, tuple[str, ...]]
+    _looks: list[list[Difference]] = field(default_factory=list)
+    _count: int = 0
+
+    _WINDOW = 8
+
+    def look(self, differences: Sequence[Difference]) -> dict[str, Evidence]:
+        """Take in a look, as [`SignFlip.look`] does."""
+        self._looks = [*self._looks[1 - self._WINDOW :], list(differences)]
+        self._count += 1
+        now = spent(self.alpha, self._count, self.planned) - spent(self.alpha, self._count - 1, self.planned)
+        found = {}
+        for dimension in self.sides:
+            latest = {d.probe.id: d for look in self._looks for d in look if d.probe.dimension == dimension}
+            families: dict[str, float] = defaultdict(float)
+            for d in latest.values():
+                families[d.probe.family] += d.value
+            fell = sum(s > _MOVED for s in families.values())
+            p = binomial_tail(fell, fell + sum(s < -_MOVED for s in families.values()))
+            values = [d.value for d in latest.values()]
+            paired = paired_drop(values, [0.0] * len(values), [d.probe.family for d in latest.values()])
+            strength = log(p) / log(now / len(self.sides))
+            found[dimension] = (
+                Evidence(strength, "", len(self._looks), paired.n, paired.drop, paired.low, paired.high)
+                if paired.n
+                else Evidence()
+            )
+        return found
+
+
+def binomial_tail(hits: int, trials: int) -> float:
+    """P(X >= hits) of a fair coin."""
+    return sum(comb(trials, k) for k in range(hits, trials + 1)) / 2**trials
