@@ -14,9 +14,10 @@ from .errors import AlignGuardError, StartError
 from .generation import TokenBudget
 from .probes import Probe, load_probes
 from .reference import Reference, check_tokenizers, freeze_start, load_tokenizer
-from .run import Run, Settings
+from .run import Run
 from .schedule import Schedule
 from .scoring.toxicity import judge_of, scorer_of
+from .settings import Settings
 from .stop import StopRule
 from .verdict import Verdict
 

@@ -99,15 +99,19 @@ def spent(alpha: float, look: int, planned: int) -> float:
 
 def parts_of(probe: Probe, sides: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     """The parts of its dimension that a probe belongs to: all of it, and its side."""
-    return ("", probe.group) if probe.group in sides.get(probe.dimension, ()) else ("",)
+    known = sides.get(probe.dimension, ())
+    return ("", *dict.fromkeys(label for label in (probe.group, probe.condition) if label in known))
 
 
 def sides_of(pool: Iterable[Probe]) -> dict[str, tuple[str, ...]]:
-    """The sides of each dimension: its groups, where they are few."""
-    groups: dict[str, set[str]] = defaultdict(set)
+    """The sides of each dimension: its groups, where they are few, else its conditions, where those are."""
+    labels: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
     for probe in pool:
-        groups[probe.dimension].add(probe.group)
-    return {d: tuple(sorted(g)) if 2 <= len(g) <= _MOST_SIDES else () for d, g in groups.items()}
+        groups, conditions = labels[probe.dimension]
+        groups.add(probe.group)
+        conditions.add(probe.condition)
+    few = {d: next((x for x in found if 2 <= len(x - {""}) <= _MOST_SIDES), set()) for d, found in labels.items()}
+    return {dimension: tuple(sorted(names - {""})) for dimension, names in few.items()}
 
 
 @dataclass

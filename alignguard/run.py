@@ -12,28 +12,23 @@ from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
-from . import __about__
 from .alarm import aligned_checkpoint, headline, regression_text
 from .ask import ask_baseline
-from .asking import Asking, Result, prompt_of, work
+from .asking import Asking, Result, work
 from .audit import Audit, audit
 from .chat import Chat
 from .draw import draw
 from .errors import RunError
 from .evidence import sides_of
 from .forward import read_head
-from .generation import TokenBudget
 from .measure import items_of, remember
 from .observe import observing, trainer_autocast
-from .probes import Probe, ProbeError, pool_hash
+from .probes import Probe
 from .reference import Reference
 from .report import write_report
 from .restore import restore_weights
 from .same_run import check_same_run
-from .schedule import Schedule
-from .scoring import OwnJudge, ToxicityScorer
-from .scoring.toxicity import INSTALL, scorer_name
-from .stop import StopRule
+from .settings import Settings, about, announcement
 from .store import Store
 from .trackers import NullTracker, Tracker, find_tracker
 from .training import ask_training, sample_prompts, training_items, training_probes
@@ -41,28 +36,6 @@ from .verdict import Verdict, Watch, format_table
 
 logger = logging.getLogger("alignguard")
 T = TypeVar("T")
-
-
-@dataclass
-class Settings:
-    """What people ask of [`AlignGuardCallback`], see there."""
-
-    pool: list[Probe]
-    schedule: Schedule
-    tokens: TokenBudget
-    toxicity: ToxicityScorer | None
-    judge: OwnJudge | None
-    stop: StopRule | None
-    template_kwargs: dict[str, Any] | None
-    tags: tuple[str, str] | None
-    reverse: int
-    train_prompts: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        own = next((probe for probe in self.pool if probe.judge == "own"), None)
-        if own is not None and self.judge is None:
-            raise ProbeError(f"probe {own.id!r} has the judge 'own': give judge=, a callable (prompt, answer) -> float")
 
 
 @dataclass
@@ -107,7 +80,7 @@ class Run:
             autocast=trainer_autocast(self.args),
         )
         self.store = Store(self.args.output_dir)
-        self.about = self._about()
+        self.about = about(self.model.config, self.asking.chat, self.reference, chosen, self.last)
         self.watch = self._watch()
         self._reported: set[str] = set()
         self._begun, self._seconds, self._spent = time.perf_counter(), 0.0, 0.0
@@ -142,7 +115,7 @@ class Run:
                 self.say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
         if self.writes:
             self.store.prepare()
-        self._announce()
+        self.say(announcement(self.asking.chat, self.reference, self.settings, self.last))
         self.tracker = find_tracker(self.args) if self.writes else NullTracker()
         self.guarded("the tracker", lambda: self.tracker.begin(self.about))
         if step > 0:
@@ -291,26 +264,6 @@ class Run:
             f"AlignGuard: {len(asked)} probes asked of the start; its cache takes {cache.bytes / 2**20:,.0f} MiB on disk"
         )
 
-    def _about(self) -> dict[str, Any]:
-        config, chosen = self.model.config, self.settings
-        return {
-            "alignguard": __about__.__version__,
-            "model": getattr(config, "_name_or_path", "") or config.model_type,
-            "model_fingerprint": self.reference.fingerprint,
-            "tokenizer_fingerprint": self.asking.chat.fingerprint(),
-            "reference": self.reference.kind,
-            "pool_hash": pool_hash(chosen.pool),
-            "probes": len(chosen.pool),
-            "draw": chosen.schedule.draw,
-            "seed": chosen.seed,
-            "toxicity": scorer_name(chosen.toxicity),
-            "judge": scorer_name(chosen.judge),
-            "tags": list(self.asking.chat.tags),
-            "answer_tokens": chosen.tokens.answer,
-            "trace_tokens": chosen.tokens.trace,
-            "max_steps": self.last,
-        }
-
     def _resume(self, step: int) -> None:
         """Take up the record of the run, if it can be proven to be this run's."""
         about = self.store.read_about()
@@ -334,20 +287,3 @@ class Run:
         for earlier in self.audits:  # evidence, patience and what was called follow from the record
             self.verdict = self.watch.look(earlier)
         self.asking.failed = lambda error: self.report_once("a scorer", error)
-
-    def _announce(self) -> None:
-        """What an audit will cost, before the first is taken."""
-        chosen, chat = self.settings, self.asking.chat
-        asked = draw(chosen.pool, chosen.schedule.draw, chosen.seed, 0)
-        prompts = sum(len(prompt_of(probe, chat)[0]) for probe in asked)
-        spoken = sum(probe.judge != "choice" for probe in asked)
-        steps = chosen.schedule.planned(self.last)
-        shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")
-        self.say(
-            f"AlignGuard: {len(asked)} probes an audit ({prompts:,} prompt tokens, at most {spoken} answers of "
-            f"{chosen.tokens.answer} tokens and traces of {chosen.tokens.trace}); {len(steps)} audits, at steps {shown}\n"
-            f"AlignGuard: reference '{self.reference.kind}' ({self.reference.why}), "
-            f"{self.reference.bytes / 2**20:,.0f} MiB beside the policy; toxicity by {scorer_name(chosen.toxicity)}"
-        )
-        if chosen.toxicity is None and any(probe.judge == "toxicity" for probe in chosen.pool):
-            self.say(f"AlignGuard: toxicity stays unscored; {INSTALL}, or give toxicity= a callable")

@@ -15,7 +15,7 @@ from math import lgamma, log, pi
 import numpy as np
 
 from alignguard import load_probes
-from alignguard.evidence import WINDOWS, sides_of, spent
+from alignguard.evidence import WINDOWS, parts_of, sides_of, spent
 from alignguard.probes import TRUST_DIMENSIONS
 
 ALPHA, MIN_DROP, RIGHT, STAY, SHARED = 0.05, 0.03, 0.8, 0.7, 0.3
@@ -41,7 +41,7 @@ def shipped() -> list[Pool]:
     for dimension in TRUST_DIMENSIONS:
         part = [probe for probe in pool if probe.dimension == dimension]
         _, family = np.unique([probe.family for probe in part], return_inverse=True)
-        groups = [[probe.group == side for probe in part] for side in sides[dimension]]
+        groups = [[side in parts_of(probe, sides) for probe in part] for side in sides[dimension]]
         found.append(Pool(family, np.array([[True] * len(part), *groups], dtype=np.float32)))
     return found
 

@@ -19,7 +19,7 @@ from embedded import NAME, embedded_model
 from tasks import reasoning_rows
 from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, TrlParser, get_peft_config
 
-from alignguard import AlignGuardCallback, AlignGuardError, Schedule, TokenBudget
+from alignguard import AlignGuardCallback, AlignGuardError, Schedule, StopRule, TokenBudget
 
 
 @dataclass
@@ -34,6 +34,9 @@ class AuditArguments:
     rotate: bool = field(default=True, metadata={"help": "Draw afresh at each audit."})
     answer_tokens: int = field(default=64, metadata={"help": "Budget of an answer."})
     trace_tokens: int = field(default=512, metadata={"help": "Budget of a trace."})
+    stop: bool = field(default=False, metadata={"help": "Save and stop on a proven regression."})
+    restore: bool = field(default=False, metadata={"help": "Stop, and put the last aligned weights back."})
+    alpha: float = field(default=0.05, metadata={"help": "Chance of a false stop in a run."})
     train_rows: int = field(default=4096, metadata={"help": "Rows of the built-in task."})
 
 
@@ -64,6 +67,7 @@ def main() -> None:
                 reference=audits.reference,
                 schedule=Schedule(audits.audit_at, audits.audit_every, audits.draw, audits.rotate),
                 tokens=TokenBudget(audits.answer_tokens, audits.trace_tokens),
+                stop=StopRule(audits.alpha, restore=audits.restore) if audits.stop or audits.restore else None,
             )
         ],
     )

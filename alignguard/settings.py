@@ -1,0 +1,93 @@
+"""What people ask of the callback, what goes on record of it, and what it will cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import __about__
+from .asking import prompt_of
+from .chat import Chat
+from .draw import draw
+from .generation import TokenBudget
+from .probes import Probe, ProbeError, pool_hash
+from .reference import Reference
+from .schedule import Schedule
+from .scoring import OwnJudge, ToxicityScorer
+from .scoring.toxicity import INSTALL, scorer_name
+from .stop import StopRule
+
+
+@dataclass
+class Settings:
+    """What people ask of [`AlignGuardCallback`], see there."""
+
+    pool: list[Probe]
+    schedule: Schedule
+    tokens: TokenBudget
+    toxicity: ToxicityScorer | None
+    judge: OwnJudge | None
+    stop: StopRule | None
+    template_kwargs: dict[str, Any] | None
+    tags: tuple[str, str] | None
+    reverse: int
+    train_prompts: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        own = next((probe for probe in self.pool if probe.judge == "own"), None)
+        if own is not None and self.judge is None:
+            raise ProbeError(f"probe {own.id!r} has the judge 'own': give judge=, a callable (prompt, answer) -> float")
+
+
+def about(config: Any, chat: Chat, reference: Reference, settings: Settings, last: int) -> dict[str, Any]:
+    """
+    What goes on record of a run, and must be the same when it is resumed.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's.
+        chat ([`Chat`]), reference ([`Reference`]), settings ([`Settings`]):
+            How it is asked, and against what.
+        last (`int`):
+            The trainer's last step.
+    """
+    rule = settings.stop or StopRule()
+    return {
+        "alignguard": __about__.__version__,
+        "model": getattr(config, "_name_or_path", "") or config.model_type,
+        "model_fingerprint": reference.fingerprint,
+        "tokenizer_fingerprint": chat.fingerprint(),
+        "reference": reference.kind,
+        "pool_hash": pool_hash(settings.pool),
+        "probes": len(settings.pool),
+        "draw": settings.schedule.draw,
+        "seed": settings.seed,
+        "toxicity": scorer_name(settings.toxicity),
+        "judge": scorer_name(settings.judge),
+        "rule": f"{rule.rule}, alpha {rule.alpha}, min_drop {rule.min_drop}, patience {rule.patience}"
+        + ("" if settings.stop else "; stops nothing"),
+        "tags": list(chat.tags),
+        "answer_tokens": settings.tokens.answer,
+        "trace_tokens": settings.tokens.trace,
+        "max_steps": last,
+    }
+
+
+def announcement(chat: Chat, reference: Reference, settings: Settings, last: int) -> str:
+    """What an audit will cost, said before the first is taken."""
+    schedule, tokens = settings.schedule, settings.tokens
+    asked = draw(settings.pool, schedule.draw, settings.seed, 0)
+    prompts = sum(len(prompt_of(probe, chat)[0]) for probe in asked)
+    spoken = sum(probe.judge != "choice" for probe in asked)
+    steps = schedule.planned(last)
+    shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")
+    text = (
+        f"AlignGuard: {len(asked)} probes an audit ({prompts:,} prompt tokens, at most {spoken} answers of "
+        f"{tokens.answer} tokens and traces of {tokens.trace}); {len(steps)} audits, at steps {shown}\n"
+        f"AlignGuard: reference '{reference.kind}' ({reference.why}), {reference.bytes / 2**20:,.0f} MiB "
+        f"beside the policy; toxicity by {scorer_name(settings.toxicity)}"
+    )
+    if settings.toxicity is None and any(probe.judge == "toxicity" for probe in settings.pool):
+        text += f"\nAlignGuard: toxicity stays unscored; {INSTALL}, or give toxicity= a callable"
+    return text
