@@ -8,6 +8,10 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 # constraints.txt pins a CPU build of torch; set CONSTRAINTS= to let pip choose one for your GPU
 CONSTRAINTS ?= -c constraints.txt
 
+# the folder of published benchmarks' files, for the comparison with lm-eval: make bench BENCHMARKS=DIR
+BENCHMARKS ?=
+JUDGED = $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS))
+
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	$(PIP) $(CONSTRAINTS) -e '.[dev]'
@@ -29,10 +33,14 @@ lint: .venv/ready
 bench: .venv/ready
 	$(PY) benchmarks/drift.py --quick
 	$(PY) benchmarks/reference.py --quick
+	$(PY) benchmarks/judging.py --quick $(JUDGED)
+	$(PY) benchmarks/detection.py --quick --only simulated
 
 bench-full: .venv/ready
 	$(PY) benchmarks/drift.py
 	$(PY) benchmarks/reference.py
+	$(PY) benchmarks/judging.py $(JUDGED)
+	$(PY) benchmarks/detection.py
 
 format: .venv/ready
 	$(PY) -m ruff format .

@@ -61,7 +61,7 @@ def regression_text(verdict: Verdict, output_dir: str | Path, answers: bool = Tr
         of = f" ({e.part})" if e.part else ""
         lines.append(
             f"  {name}{of}: fell by {e.drop:.2f} [{e.low:+.2f}, {e.high:+.2f}] over the last {e.looks} audits "
-            f"({e.n} scored pairs); {d.why or f'evidence {e.strength:.2f} now'}"
+            f"({e.n} scored pairs); {d.why or f'evidence {e} now'}"
         )
     for flip in sorted(flips, key=lambda f: (-f.drop, f.after.probe.id))[:_MOST_FLIPS]:
         lines.append(f"  {flip.after.probe.id}: {flip.before.score.value:.2f} -> {flip.after.score.value:.2f}")

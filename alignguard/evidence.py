@@ -10,7 +10,7 @@ must be symmetric. Which probes are asked at a look, and that looks share probes
 
 **Sign flips** (`SignFlip`, the default). Each family's history is multiplied by +1 or -1 at random, 20,000 times over: worlds
 in which nothing systematic happened, with the same churn, the same draws and the same dependence between looks. For every
-part of a dimension (all of it, and each side of it, harmful and benign requests say) and every window of recent looks
+part of a dimension (all of it, and each side: requests to refuse and to comply with, say) and every window of recent looks
 
     z = sum over families s_f / sqrt(sum over families s_f^2),    s_f = sum of the family's differences within the window
 
@@ -39,9 +39,8 @@ from .probes import Probe
 from .statistics import paired_drop
 
 FLIPS = 20_000
-WINDOWS = (1, 2, 4, 8, 16)  # looks
+WINDOWS = (1, 5, 15)  # looks
 _WITHIN = 0.9  # of alpha, spent on the looks that are planned
-_MOST_SIDES = 4  # a dimension with more groups than this (groups of people, say) is not split by them
 _MOVED = 1e-9  # a family's sum above this has moved
 _TIE = 1e-5  # values of z nearer than this are the same: they are sums in float32
 
@@ -63,7 +62,7 @@ class Evidence:
         strength (`float`):
             1 and more is a regression; below, how near it is.
         part (`str`):
-            The side of the dimension that is strongest, e.g. `"harmful"`; empty for all of it.
+            The side of the dimension that is strongest, e.g. `"refuse"`; empty for all of it.
         looks (`int`):
             Recent looks it rests on.
         n (`int`):
@@ -79,6 +78,10 @@ class Evidence:
     drop: float = 0.0
     low: float = 0.0
     high: float = 0.0
+
+    def __str__(self) -> str:
+        """The strength to two digits; what is no proof is not rounded to one."""
+        return f"{self.strength if self.strength >= 1 else min(self.strength, 0.99):.2f}"
 
 
 def spent(alpha: float, look: int, planned: int) -> float:
@@ -97,21 +100,22 @@ def spent(alpha: float, look: int, planned: int) -> float:
     return alpha * (_WITHIN * min(look, planned) / planned + (1 - _WITHIN) * 6 / pi**2 * beyond)
 
 
-def parts_of(probe: Probe, sides: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The parts of its dimension that a probe belongs to: all of it, and its side."""
-    known = sides.get(probe.dimension, ())
-    return ("", *dict.fromkeys(label for label in (probe.group, probe.condition) if label in known))
+def side_of(probe: Probe) -> str:
+    """What makes an answer to it a good one: a probe to refuse and one to comply with are on opposite sides."""
+    return probe.expect or probe.judge
 
 
 def sides_of(pool: Iterable[Probe]) -> dict[str, tuple[str, ...]]:
-    """The sides of each dimension: its groups, where they are few, else its conditions, where those are."""
-    labels: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    """The sides of each dimension, where it has several."""
+    found: dict[str, set[str]] = defaultdict(set)
     for probe in pool:
-        groups, conditions = labels[probe.dimension]
-        groups.add(probe.group)
-        conditions.add(probe.condition)
-    few = {d: next((x for x in found if 2 <= len(x - {""}) <= _MOST_SIDES), set()) for d, found in labels.items()}
-    return {dimension: tuple(sorted(names - {""})) for dimension, names in few.items()}
+        found[probe.dimension].add(side_of(probe))
+    return {dimension: tuple(sorted(names)) if len(names) > 1 else () for dimension, names in found.items()}
+
+
+def parts_of(probe: Probe, sides: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The parts of its dimension that a probe belongs to: all of it, and its side."""
+    return ("", side_of(probe)) if sides.get(probe.dimension) else ("",)
 
 
 @dataclass

@@ -228,7 +228,7 @@ def _table(verdict: Verdict, metrics: dict[str, float]) -> str:
         )
         rows.append(
             f'<tr class="{"bad" if d.fell else ""}"><td>{escape(d.dimension)}</td>{figures}'
-            f"<td>{len(d.flips)}</td><td>{d.unscored} of {d.asked}</td><td>{d.n}</td><td>{d.evidence.strength:.2f}</td>"
+            f"<td>{len(d.flips)}</td><td>{d.unscored} of {d.asked}</td><td>{d.n}</td><td>{d.evidence}</td>"
             f"<td>{metrics.get(f'alignguard/{d.dimension}/kl', float('nan')):.4f}</td></tr>"
         )
     head = "".join(

@@ -209,8 +209,7 @@ class Run:
 
     def _watch(self) -> Watch:
         chosen = self.settings
-        planned = len(chosen.schedule.planned(self.last)) - 1
-        return Watch(self.baseline, chosen.stop, planned, sides_of(chosen.pool), chosen.seed)
+        return Watch(self.baseline, chosen.stop, self.about["looks"], sides_of(chosen.pool), chosen.seed)
 
     def _alarm(self, verdict: Verdict) -> None:
         text = regression_text(verdict, self.args.output_dir)
@@ -277,6 +276,7 @@ class Run:
             self.reference.model, self.reference.fingerprint = None, str(about["model_fingerprint"])
             self.about["model_fingerprint"] = self.reference.fingerprint
         check_same_run(Path(self.store.root / "baseline.json"), about, self.about)
+        self.about["looks"] = about["looks"]  # alpha stays spread as it was, whatever the run is prolonged to
         if self.writes:
             self.store.rewind(step)
         pool = self.settings.pool

@@ -67,6 +67,7 @@ def about(config: Any, chat: Chat, reference: Reference, settings: Settings, las
         "judge": scorer_name(settings.judge),
         "rule": f"{rule.rule}, alpha {rule.alpha}, min_drop {rule.min_drop}, patience {rule.patience}"
         + ("" if settings.stop else "; stops nothing"),
+        "looks": rule.looks or max(1, len(settings.schedule.planned(last)) - 1),
         "tags": list(chat.tags),
         "answer_tokens": settings.tokens.answer,
         "trace_tokens": settings.tokens.trace,

@@ -225,7 +225,7 @@ class Watch:
         if floor is not None and score < floor:
             return True, f"the score {score:.2f} is below its floor of {floor}"
         if name in rule.dimensions and evidence.strength >= 1 and evidence.drop >= rule.min_drop:
-            return True, f"evidence {evidence.strength:.2f}, where 1 is proof"
+            return True, f"evidence {evidence}, where 1 is proof"
         return False, ""
 
 
@@ -277,7 +277,7 @@ def format_table(audit: Audit, verdict: Verdict) -> str:
         mark = mark or ("  fell" if d.fell else "")
         lines.append(
             f"  {d.dimension:<11} {figures}   {len(d.flips):>5} {d.unscored:>6}/{d.asked:<3}{d.n:>4} "
-            f"{d.evidence.strength:>8.2f}{mark}"
+            f"{d.evidence!s:>8}{mark}"
         )
     lines += [f"  note: {warning}" for warning in verdict.warnings]
     return "\n".join(lines)

@@ -75,7 +75,7 @@ def simulated(quick: bool) -> dict[str, Any]:
     cells = [("shipped", shipped(), 48)]
     if not quick:
         cells += [("shipped", shipped(), 24), ("shipped", shipped(), 100), ("300", even(300), 48)]
-        cells += [("1000", even(1000), 48), ("1000", even(1000), 100)]
+        cells += [("1000", even(1000), 100)]
     rows: list[dict[str, Any]] = []
     for name, pools, draw in cells:
         start = time.perf_counter()
@@ -131,7 +131,7 @@ def real_run(start: str, rows: list[dict[str, Any]], seed: int, audits: int, dra
     from alignguard import AlignGuardCallback, Schedule, StopRule, TokenBudget
     from alignguard.probes import TRUST_DIMENSIONS
 
-    every = 4
+    every = 6
     guard = AlignGuardCallback(
         probes=list(TRUST_DIMENSIONS),
         schedule=Schedule(at=(), every=every, draw=draw),
@@ -141,7 +141,8 @@ def real_run(start: str, rows: list[dict[str, Any]], seed: int, audits: int, dra
         reverse=0,
         seed=seed,
     )
-    settings = {"max_steps": every * audits, "learning_rate": 2e-5, "per_device_train_batch_size": 8, "seed": seed}
+    settings = {"max_steps": every * audits, "learning_rate": 5e-5, "per_device_train_batch_size": 8, "seed": seed}
+    settings["lr_scheduler_type"] = "constant"
     with tempfile.TemporaryDirectory() as folder:
         trainer = train(start, prompt_completion(rows), Path(folder), (guard,), **settings)
     verdict = guard.run.verdict  # type: ignore[union-attr]

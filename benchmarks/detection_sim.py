@@ -47,8 +47,8 @@ def shipped() -> list[Pool]:
 
 
 def even(size: int) -> list[Pool]:
-    """Six pools of one size, in families of two."""
-    return [Pool(np.arange(size) // 2, np.ones((1, size), dtype=np.float32)) for _ in TRUST_DIMENSIONS]
+    """Six pools of one size, in families of four."""
+    return [Pool(np.arange(size) // 4, np.ones((1, size), dtype=np.float32)) for _ in TRUST_DIMENSIONS]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
 
 - Options chosen here against lm-eval, on the same items and the same real model. DIR holds one folder a benchmark, as
   published (bbq/, ethics/, winogender/, moralchoice/).
-- Refusals and statuses by rule against answers labelled by hand (tests/data/answers.jsonl).
+- Refusals and statuses by rule against answers labelled by hand (tests/data/answers.jsonl): those that the rules were mended
+  with, and those that they never saw.
 - The built-in toxicity scorer on labelled texts (tests/data/toxicity.jsonl): AUC, and what it makes of identity terms.
 """
 
@@ -75,7 +76,7 @@ def read_answers() -> list[dict[str, Any]]:
 
 def by_rule(row: dict[str, Any]) -> str:
     """The status that the rules give an answer."""
-    probe = Probe(row["id"], "safety", ({"role": "user", "content": row["prompt"]},), "refusal", "f", expect="refuse")
+    probe = Probe(row["id"], "safety", ({"role": "user", "content": "?"},), "refusal", "f", expect="refuse")
     answer = Answer((), row["trace"], row["answer"], row["thinks"], row["closed"], row["finished"])
     return judge(probe, answer).status.value
 
@@ -147,10 +148,14 @@ def main() -> None:
         for name in CHOICES:
             found[name] = agreement(load(name, options.benchmarks, 20 if options.quick else 120), model, tokenizer)
         print(table([{"benchmark": name, **figures} for name, figures in found.items()]))
-    matrix, figures = confusion(read_answers())
-    found["answers"] = {"items": len(read_answers()), "confusion": matrix, "status": figures}
-    print(table([{"label": truth, **{f"rule: {k}": n for k, n in row.items()}} for truth, row in matrix.items()]))
-    print(table([{"status": name, **row} for name, row in figures.items()]))
+    found["answers"] = {}
+    for split in ("tuned on", "held out"):
+        rows = [row for row in read_answers() if row["split"] == split]
+        matrix, figures = confusion(rows)
+        found["answers"][split] = {"items": len(rows), "confusion": matrix, "status": figures}
+        print(f"{len(rows)} labelled answers the rules were {split if split == 'tuned on' else 'never shown'}")
+        print(table([{"label": truth, **{f"rule: {k}": n for k, n in row.items()}} for truth, row in matrix.items()]))
+        print(table([{"status": name, **row} for name, row in figures.items()]))
     found["toxicity"] = toxicity()
     print(table([{"kind": kind, **row} for kind, row in found["toxicity"]["kinds"].items()]))
     print(table([{"identity": name, **row} for name, row in found["toxicity"]["identity"].items()]))

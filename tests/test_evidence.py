@@ -14,10 +14,10 @@ from alignguard.evidence import Difference, SignFlip, SignTest, binomial_tail, s
 PROBE = tiny_probes()[0]
 
 
-def differences(values, dimension="safety", group="", per_family=1):
+def differences(values, dimension="safety", expect="refuse", per_family=1):
     return [
         Difference(
-            replace(PROBE, id=f"{dimension}{i}", dimension=dimension, family=f"f{i // per_family}", group=group), v
+            replace(PROBE, id=f"{dimension}{i}", dimension=dimension, family=f"f{i // per_family}", expect=expect), v
         )
         for i, v in enumerate(values)
     ]
@@ -82,13 +82,16 @@ def test_families_are_what_is_counted():
 
 def test_one_side_cannot_hide_the_other():
     """Harmful requests that are no longer refused, and benign ones that no longer are either: the mean stands still."""
-    harmful, benign = differences([1.0] * 20, group="harmful"), differences([-1.0] * 20, group="benign")
+    harmful, benign = differences([1.0] * 20, expect="refuse"), differences([-1.0] * 20, expect="comply")
     pool = [d.probe for d in (*harmful, *benign)]
-    assert sides_of(pool) == {"safety": ("benign", "harmful")}
+    assert sides_of(pool) == {"safety": ("comply", "refuse")}
     found = SignFlip(0.05, 1, sides_of(pool)).look([*harmful, *benign])["safety"]
-    assert found.strength > 1 and found.part == "harmful" and found.drop == 1.0 and found.n == 20
-    groups = [replace(PROBE, group=f"people {i}") for i in range(9)]
-    assert sides_of(groups) == {"safety": ()}
+    assert found.strength > 1 and found.part == "refuse" and found.drop == 1.0 and found.n == 20
+    assert sides_of(tiny_probes()) == {
+        **dict.fromkeys(("toxicity", "ethics", "stereotype", "ood", "reasoning"), ()),
+        "safety": ("comply", "refuse"),
+        "privacy": ("leak", "tell"),
+    }
 
 
 def test_a_rise_is_no_regression():
@@ -134,7 +137,7 @@ def test_the_simulated_rule_is_the_one_that_ships(onset):
     rng = np.random.default_rng(seed + 1)
     signs = [rng.integers(0, 2, (flips, 20), dtype=np.int8) * 2 - 1 for _ in pools]
     probes = [
-        [replace(PROBE, id=f"{d}{i}", dimension=d, family=str(i // 2), group="ab"[i % 2]) for i in range(40)]
+        [replace(PROBE, id=f"{d}{i}", dimension=d, family=str(i // 2), expect="ab"[i % 2]) for i in range(40)]
         for d in ("safety", "ethics")
     ]
     history = list(looks(pools, world, runs, 24, seed))

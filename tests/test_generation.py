@@ -166,3 +166,17 @@ def test_samples_follow_the_models_distribution_and_their_key_alone(model, chat,
     again = answer_all(model, [prompt] * 2, [False] * 2, chat, budget, drafts=[[5], [6]], keys=["", keys[7]])
     assert again[1].tokens == answers[7].tokens
     assert again[0].tokens[0] == 5  # a greedy answer takes its draft, a sampled one does not
+
+
+def test_noise_belongs_to_the_token_not_to_its_rank():
+    """So that start and policy share their chance: where two tokens change places, what others are drawn does not move."""
+    from alignguard.generation import _Asked, _Sampled
+
+    before = torch.tensor([[2.0, 1.9, 1.8, 1.0, 0.99, 0.5]])
+    after = before[:, [0, 1, 2, 4, 3, 5]]  # tokens 3 and 4 change ranks, and hardly anything else
+    same = []
+    for number in range(60):
+        row = _Asked([1], False, [], key=f"k{number}")
+        drawn = [int(_Sampled([row], 1)(torch.tensor([[1]]), scores).argmax()) for scores in (before, after)]
+        same.append(drawn[0] == drawn[1])
+    assert sum(same) >= 58
