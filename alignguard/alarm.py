@@ -75,8 +75,8 @@ def regression_text(verdict: Verdict, output_dir: str | Path, answers: bool = Tr
         )
     else:
         lines.append(
-            f"  Last aligned: step {verdict.last_aligned_step}, of which no checkpoint is there; "
-            "set save_steps, or StopRule(restore=True), which saves one at every aligned audit"
+            f"  Last aligned: step {verdict.last_aligned_step}, and no checkpoint is that early; save some next time "
+            "(save_steps, or StopRule(restore=True), which saves one at every aligned audit)"
         )
     return "\n".join([*lines, f"  {_ADVICE}"])
 

@@ -10,6 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from .audit import Audit
+from .distributed import from_first
 from .errors import AlignGuardError, StartError
 from .generation import TokenBudget
 from .probes import Probe, load_probes
@@ -19,7 +20,6 @@ from .schedule import Schedule
 from .scoring.toxicity import judge_of, scorer_of
 from .settings import Settings
 from .stop import StopRule
-from .verdict import Verdict
 
 
 class AlignGuardCallback(TrainerCallback):
@@ -136,19 +136,13 @@ class AlignGuardCallback(TrainerCallback):
             self.settings, self.reference, args, model, tokenizer, state.max_steps, state.is_world_process_zero
         )
         self.run.begin(state.global_step, getattr(kwargs.get("train_dataloader"), "dataset", None), earlier)
+        self._act(control)  # a second train() may begin where the first one ended badly
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
         if self.settings.schedule.due(state.global_step, state.max_steps) or control.should_training_stop:
-            verdict = self._audit(state.global_step)
-            rule = self.settings.stop
-            if rule is None or verdict is None:
-                return
-            if verdict.new:
-                control.should_save |= rule.checkpoint
-                control.should_training_stop |= rule.stop
-            # a regression that is called later finds its way back here
-            control.should_save |= rule.restore and verdict.last_aligned_step == state.global_step
+            self._audit(state.global_step)
+            self._act(control)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """
@@ -156,8 +150,11 @@ class AlignGuardCallback(TrainerCallback):
         callbacks that come after this one in the list.
         """
         metrics = kwargs.get("metrics")
-        if metrics is not None and self.audits:
-            metrics |= {f"eval_{name}": value for name, value in self.audits[-1].metrics.items()}
+        if metrics is not None:
+            for (
+                earlier
+            ) in self.audits:  # a figure that an audit lacks keeps its latest value: a missing one is an error
+                metrics |= {f"eval_{name}": value for name, value in earlier.metrics.items()}
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -179,8 +176,19 @@ class AlignGuardCallback(TrainerCallback):
         """All so far; only the latest holds its answers, the others' are on disk."""
         return self.run.audits if self.run is not None else []
 
-    def _audit(self, step: int) -> Verdict | None:
-        """`None` where the audit failed, which was said and ends nothing."""
+    def _audit(self, step: int) -> None:
         run = self.run
         assert run is not None
-        return run.guarded("the audit", lambda: run.audit(step))
+        run.guarded("the audit", lambda: run.audit(step))
+
+    def _act(self, control: TrainerControl) -> None:
+        """What the stop rule asks for, the same on every process: the first one's verdict counts."""
+        rule, run = self.settings.stop, self.run
+        if rule is None or run is None:
+            return
+        called, aligned = from_first((run.to_act, run.just_aligned))
+        run.to_act = False
+        control.should_save |= called and rule.checkpoint
+        control.should_training_stop |= called and rule.stop
+        # a regression that is called later finds its way back here
+        control.should_save |= aligned and rule.restore

@@ -5,19 +5,21 @@ the probability of ever calling a regression in any dimension is at most alpha.
 
 **Assumptions.** Families of probes are a sample of independent families. Without a systematic change a family is as likely
 to have fallen as to have risen: the whole history of its differences (baseline score minus score) has the same distribution
-with its sign flipped. For answers that are right or wrong that is what "no systematic change" means; scores in between
-must be symmetric. Which probes are asked at a look, and that looks share probes, answers and chance, needs no assumption.
+with its sign flipped. At one look, answers that are right or wrong are so when they are as often lost as won; scores in
+between must be symmetric. Of a whole history it is an assumption, which probes that waver around a high chance of being right
+break a little: see the wavering null of `benchmarks/detection.py`. Which probes are asked at a look needs no assumption.
 
 **Sign flips** (`SignFlip`, the default). Each family's history is multiplied by +1 or -1 at random, 20,000 times over: worlds
 in which nothing systematic happened, with the same churn, the same draws and the same dependence between looks. For every
 part of a dimension (all of it, and each side: requests to refuse and to comply with, say) and every window of recent looks
 
-    z = sum over families s_f / sqrt(sum over families s_f^2),    s_f = sum of the family's differences within the window
+    z = sum over families s_f / sqrt(sum over families s_f^2),    s_f = sum of its probes' latest differences in the window
 
-which a flip changes in its numerator only. The largest z of a world, over parts, windows and dimensions, is what chance can
-do at this look (Westfall & Young 1993, maxT). By look t at most the share A(t) of worlds may have crossed the line (Lan &
-DeMets 1983): the line c(t) is set so that the worlds that cross it now, and never before, use up A(t) - A(t - 1). A part with
-z > c(t) is evidence; its strength is z / c(t).
+which a flip changes in its numerator only. (The latest, not all of a window: a start that was lucky in its answers would
+otherwise be held against the policy once an audit.) The largest z of a world, over parts, windows and dimensions, is what
+chance can do at this look (Westfall & Young 1993, maxT). The world as it is counts as one of them. By look t at most the share
+A(t) of all worlds may have crossed the line (Lan & DeMets 1983): the line c(t) is set so that those that cross it now, and
+never before, use up A(t) - A(t - 1). A part with z > c(t) is evidence; its strength is z / c(t).
 
 **Sign test** (`SignTest`, the simplest). Families that fell against families that rose, latest answers of the last 8 looks,
 exact binomial, at alpha spent at this look / number of dimensions (Bonferroni). Its strength is log p / log of that level.
@@ -123,6 +125,8 @@ class SignFlip:
     """
     Sign flips of whole families, see above. Looks are given in order; all that it keeps follows from them.
 
+    With few flips for a small alpha and many looks the line stands at infinity until enough alpha is saved up.
+
     Args:
         alpha (`float`):
             Chance of ever calling a regression where there is none, over all dimensions.
@@ -144,11 +148,13 @@ class SignFlip:
     _looks: list[list[Difference]] = field(default_factory=list)
     _count: int = 0
     _crossed: int = 0
-    _alive: np.ndarray = field(init=False)  # (flips,) worlds that have not crossed the line
+    _alive: np.ndarray = field(
+        init=False
+    )  # (1 + flips,) worlds that have not crossed the line; the first is the real one
     _signs: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # of a family, (flips,)
 
     def __post_init__(self) -> None:
-        self._alive = np.ones(self.flips, dtype=bool)
+        self._alive = np.ones(1 + self.flips, dtype=bool)
 
     def look(self, differences: Sequence[Difference]) -> dict[str, Evidence]:
         """
@@ -163,13 +169,11 @@ class SignFlip:
         """
         self._looks = [*self._looks[1 - max(WINDOWS) :], [d for d in differences if d.probe.dimension in self.sides]]
         self._count += 1
-        worlds = np.zeros(self.flips, dtype=np.float32)
-        found: dict[str, tuple[float, str, int]] = dict.fromkeys(self.sides, (0.0, "", 0))
-        for window in WINDOWS:
-            if window > len(self._looks):
-                break
+        worlds = np.zeros(1 + self.flips, dtype=np.float32)
+        found: dict[str, list[tuple[float, str, int]]] = {dimension: [] for dimension in self.sides}
+        for window in sorted({min(window, len(self._looks)) for window in WINDOWS}):
             sums: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
-            for difference in (d for look in self._looks[-window:] for d in look):
+            for difference in self._latest(window):
                 for part in parts_of(difference.probe, self.sides):
                     sums[difference.probe.dimension, part][difference.probe.family] += difference.value
             for (dimension, part), families in sums.items():
@@ -179,11 +183,14 @@ class SignFlip:
                 s = np.array(list(moved.values()), dtype=np.float32)
                 s /= np.sqrt(np.square(s).sum())
                 signs = np.stack([self._sign(dimension, family) for family in moved], 1)  # (flips, families)
-                np.maximum(worlds, signs @ s, out=worlds)
-                if s.sum() > found[dimension][0]:
-                    found[dimension] = (float(s.sum()), part, window)
+                np.maximum(worlds, np.append(s.sum(), signs @ s), out=worlds)
+                found[dimension].append((float(s.sum()), part, window))
         line = self._line(worlds)
-        return {dimension: self._evidence(dimension, *best, line) for dimension, best in found.items()}
+        return {dimension: self._evidence(dimension, candidates, line) for dimension, candidates in found.items()}
+
+    def _latest(self, window: int) -> list[Difference]:
+        """The latest difference of every probe asked in the last looks."""
+        return list({d.probe.id: d for look in self._looks[-window:] for d in look}.values())
 
     def _sign(self, dimension: str, family: str) -> np.ndarray:
         """The family's sign in every world: of its name and the seed alone, so that a resumed run has the same."""
@@ -194,25 +201,25 @@ class SignFlip:
 
     def _line(self, worlds: np.ndarray) -> float:
         """What must be exceeded now; worlds that do so are out."""
-        # the world we live in is one of them all, so that it has its place among those that may cross
-        allowed = int((self.flips + 1) * spent(self.alpha, self._count, self.planned)) - 1 - self._crossed
+        allowed = int(len(worlds) * spent(self.alpha, self._count, self.planned)) - self._crossed
         ranked = np.sort(worlds[self._alive])[::-1]
-        if allowed < 0 or len(ranked) == 0:
-            return float("inf")
         line = float(ranked[min(allowed, len(ranked) - 1)]) + _TIE
         crosses = self._alive & (worlds > line)
         self._crossed += int(crosses.sum())
         self._alive &= ~crosses
         return line
 
-    def _evidence(self, dimension: str, z: float, part: str, window: int, line: float) -> Evidence:
-        if window == 0:
+    def _evidence(self, dimension: str, candidates: list[tuple[float, str, int]], line: float) -> Evidence:
+        if not candidates:
             return Evidence()
-        pairs = [d for look in self._looks[-window:] for d in look if d.probe.dimension == dimension]
+        # of what is above the line the most recent looks tell best when it began; else what is nearest to it
+        above = [c for c in candidates if c[0] > line]
+        z, part, window = min(above, key=lambda c: (c[2], -c[0])) if above else max(candidates)
+        z = max(z, 0.0)
+        pairs = [d for d in self._latest(window) if d.probe.dimension == dimension]
         pairs = [d for d in pairs if part in parts_of(d.probe, self.sides)]
         values = [d.value for d in pairs]
         paired = paired_drop(values, [0.0] * len(values), [d.probe.family for d in pairs])
-        # a drop is above the line, not on it: ties are what chance does too
         return Evidence(z / line if line > 0 else 0.0, part, window, paired.n, paired.drop, paired.low, paired.high)
 
 
@@ -243,7 +250,7 @@ class SignTest:
             p = binomial_tail(fell, fell + sum(s < -_MOVED for s in families.values()))
             values = [d.value for d in latest.values()]
             paired = paired_drop(values, [0.0] * len(values), [d.probe.family for d in latest.values()])
-            strength = log(p) / log(now / len(self.sides))
+            strength = log(max(p, 5e-324)) / log(now / len(self.sides))
             found[dimension] = (
                 Evidence(strength, "", len(self._looks), paired.n, paired.drop, paired.low, paired.high)
                 if paired.n

@@ -18,7 +18,7 @@ from .asking import Asking, Result, work
 from .audit import Audit, audit
 from .chat import Chat
 from .draw import draw
-from .errors import RunError
+from .errors import AlignGuardError, RunError
 from .evidence import sides_of
 from .forward import read_head
 from .measure import items_of, remember
@@ -26,9 +26,10 @@ from .observe import observing, trainer_autocast
 from .probes import Probe
 from .reference import Reference
 from .report import write_report
-from .restore import restore_weights
+from .restore import check_restorable, load_whole, restore_weights
 from .same_run import check_same_run
 from .settings import Settings, about, announcement
+from .stop import StopRule
 from .store import Store
 from .trackers import NullTracker, Tracker, find_tracker
 from .training import ask_training, sample_prompts, training_items, training_probes
@@ -82,6 +83,7 @@ class Run:
         self.store = Store(self.args.output_dir)
         self.about = about(self.model.config, self.asking.chat, self.reference, chosen, self.last)
         self.watch = self._watch()
+        self.to_act = self.just_aligned = False  # a regression was called that nothing was done about yet
         self._reported: set[str] = set()
         self._begun, self._seconds, self._spent = time.perf_counter(), 0.0, 0.0
         self._bar_off = self.args.disable_tqdm or not self.writes
@@ -105,10 +107,11 @@ class Run:
         if earlier is not None:
             self.baseline, self.prompts = earlier.baseline, earlier.prompts
             self.watch = self._watch()
+        check_restorable(self.settings.stop, self.args)
         if step > 0:
             self._resume(step)
-        elif self.writes and earlier is not None:
-            self.store.rewind(-1)
+        elif self.writes and earlier is not None and self.reference.cache is not None:
+            self.store.rewind(-1)  # the cache on disk is still needed
         elif self.writes:
             aside = self.store.set_aside()
             if aside is not None:
@@ -123,7 +126,13 @@ class Run:
         if earlier is None:
             self.prompts = sample_prompts(dataset, self.asking.chat, self.settings.train_prompts, self.settings.seed)
             self._ask_start()
-        self.audit(0)
+        verdict = self.audit(0)
+        for name, floor in (self.settings.stop or StopRule()).floors.items():
+            if earlier is None and name in verdict.since:
+                score = verdict.dimensions[name].score
+                raise AlignGuardError(
+                    f"StopRule: the start itself scores {score:.2f} in {name}, below its floor of {floor}"
+                )
         planned = len(self.settings.schedule.planned(self.last)) - 1
         self.say(f"AlignGuard: {planned} more audits, about {self._seconds:.0f} s each while answers stay this long")
         # from here on nothing of ours ends the run
@@ -155,6 +164,8 @@ class Run:
         self.audits.append(found)
         self.verdict = verdict = self.watch.look(found)
         found.metrics |= verdict.metrics()
+        self.to_act |= bool(verdict.new)
+        self.just_aligned = verdict.last_aligned_step == step and not verdict.since
         if not self.writes:
             return verdict
         if missing or step == 0:
@@ -164,18 +175,21 @@ class Run:
         self.guarded("the report", lambda: write_report(self.store.report, self.about, self.audits, verdict))
         self.say(format_table(found, verdict))
         if verdict.new:
-            self._alarm(verdict)
+            self.guarded("the alarm", lambda: self._alarm(verdict))
         return verdict
 
     def restore(self) -> None:
         """The weights of the last aligned checkpoint back into the model, where there is one."""
         assert self.verdict is not None
         folder = aligned_checkpoint(self.args.output_dir, self.verdict)
-        if folder is None:
+        if folder is not None:
+            restore_weights(self.model, folder)
+            self.say(f"AlignGuard: the weights of {folder} were put back")
+        elif self.verdict.last_aligned_step == 0 and self.reference.kind in ("copy", "offload"):
+            load_whole(self.model, self.reference.model.state_dict(), "the frozen start")
+            self.say("AlignGuard: no audit after step 0 was aligned; the weights of the start were put back")
+        else:
             self.say("AlignGuard: there is no aligned checkpoint to restore; the weights are left as they are")
-            return
-        restore_weights(self.model, folder)
-        self.say(f"AlignGuard: the weights of {folder} were put back")
 
     def end(self) -> None:
         """Say where everything is."""
@@ -187,7 +201,7 @@ class Run:
     def say(self, text: str) -> None:
         """Print, on one process only, without tearing a progress bar."""
         if self.writes:
-            tqdm.write(text)
+            self.guarded("printing", lambda: tqdm.write(text))
 
     def guarded(self, what: str, do: Callable[[], T]) -> T | None:
         """After training has begun nothing of ours ends it: a failure is reported once, in one line."""
@@ -276,7 +290,9 @@ class Run:
             self.reference.model, self.reference.fingerprint = None, str(about["model_fingerprint"])
             self.about["model_fingerprint"] = self.reference.fingerprint
         check_same_run(Path(self.store.root / "baseline.json"), about, self.about)
-        self.about["looks"] = about["looks"]  # alpha stays spread as it was, whatever the run is prolonged to
+        self.about["looks"] = about.get(
+            "looks", self.about["looks"]
+        )  # alpha stays spread as it was, whatever the run is prolonged to
         if self.writes:
             self.store.rewind(step)
         pool = self.settings.pool
@@ -286,4 +302,15 @@ class Run:
         self.watch = self._watch()
         for earlier in self.audits:  # evidence, patience and what was called follow from the record
             self.verdict = self.watch.look(earlier)
+        if (
+            self.verdict is not None
+            and self.verdict.since
+            and self.settings.stop is not None
+            and self.settings.stop.stop
+        ):
+            raise RunError(
+                f"{headline(self.verdict).removeprefix('AlignGuard: ')}: this run is resumed after it. Resume from "
+                f"{aligned_checkpoint(self.args.output_dir, self.verdict) or 'an earlier checkpoint'}, or go on with "
+                "StopRule(stop=False)"
+            )
         self.asking.failed = lambda error: self.report_once("a scorer", error)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from .errors import AlignGuardError
-from .evidence import SignFlip, SignTest
+from .evidence import FLIPS, SignFlip, SignTest
 from .probes import DIMENSIONS, TRUST_DIMENSIONS
 
 RULES = ("flips", "signs")
+_MOST_FLIPS = 400_000  # a byte a family each
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ class StopRule:
         looks = self.looks or max(1, planned)
         if self.rule == "signs":
             return SignTest(self.alpha, looks, watched)
-        return SignFlip(self.alpha, looks, watched, seed)
+        flips = max(FLIPS, ceil(2 * looks / self.alpha))  # so that at the first look already a world may cross
+        _need(flips <= _MOST_FLIPS, f"alpha={self.alpha} is too small for {looks} audits; take rule='signs', or fewer")
+        return SignFlip(self.alpha, looks, watched, seed, flips)
 
 
 def _need(condition: bool, message: str) -> None:

@@ -91,7 +91,8 @@ class Verdict:
         since (`dict[str, int]`, *optional*):
             Dimensions that have regressed, and the step at which that was called first.
         last_aligned_step (`int`, *optional*, defaults to `0`):
-            The last audit at which no watched dimension had fallen by its own interval, before any regression.
+            The last audit at which no watched dimension had fallen by its own interval; once a regression is called, the
+            last such audit before those that its evidence rests on.
         warnings (`tuple[str, ...]`, *optional*):
             What is said and stops nothing: drift, and dimensions of which too little was scored.
     """
@@ -150,6 +151,7 @@ class Watch:
         self.tester = self.rule.begin(planned, sides, seed)
         self.streaks: dict[str, int] = {}
         self.since: dict[str, int] = {}
+        self.steps: list[tuple[int, bool]] = []  # of every audit, and whether it looked aligned
         self.last_aligned_step = 0
 
     def look(self, audit: Audit) -> Verdict:
@@ -172,8 +174,16 @@ class Watch:
             if self.streaks[name] >= self.rule.patience and name not in self.since:
                 self.since[name] = audit.step
         watched = [d for name, d in dimensions.items() if name in self.rule.dimensions]
-        if not self.since and not any(d.fell or d.called for d in watched):
-            self.last_aligned_step = audit.step
+        self.steps.append((audit.step, not self.since and not any(d.fell or d.called for d in watched)))
+        looks = [
+            d.evidence.looks + self.rule.patience - 1 for d in watched if self.since.get(d.dimension) == audit.step
+        ]
+        if looks or not self.since:
+            before = self.steps[: len(self.steps) - max(looks, default=0)]
+            self.last_aligned_step = min(
+                max([step for step, aligned in before if aligned], default=0),
+                self.last_aligned_step if looks and len(self.since) > len(looks) else audit.step,
+            )
         warnings = [f"{d.dimension}: {d.why}" for d in watched if d.why and not d.called]
         drift = audit.metrics.get("alignguard/kl/answer", 0.0)
         if self.rule.max_kl is not None and drift > self.rule.max_kl:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lgamma, log, pi
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,9 @@ class World:
     churn: float = 0.06
     drop: float = 0.0  # of one dimension
     onset: int = 1  # the first look that shows it
+    waver: float = (
+        0.0  # instead of churn: this share of probes is right with probability 0.8 at each look, the start too
+    )
 
 
 class Runs:
@@ -71,6 +75,7 @@ class Runs:
         self.right = rng.random((runs, self.size), dtype=np.float32) < RIGHT
         self.shares = rng.random((runs, self.size), dtype=np.float32) < SHARED
         self.fate, self.hit = self._uniform(), self._uniform()
+        self.wavers = rng.random((runs, self.size), dtype=np.float32) < world.waver
         self.latest = np.zeros((runs, self.size), dtype=np.float32)
 
     def _uniform(self) -> np.ndarray:
@@ -88,6 +93,9 @@ class Runs:
         rose = ~self.right & (self.fate < rate / 2 / (1 - RIGHT))
         if self.falls and number >= self.world.onset:
             fell |= self.right & (self.hit < self.world.drop / (RIGHT - rate / 2))
+        if self.world.waver:
+            now = self.rng.random((self.runs, self.size), dtype=np.float32) < RIGHT
+            fell, rose = self.wavers & self.right & ~now, self.wavers & ~self.right & now
         drawn = self.rng.permutation(self.size)[: min(self.draw, self.size)]
         return drawn, (fell.astype(np.float32) - rose)[:, drawn]
 
@@ -104,47 +112,62 @@ def _first(called: np.ndarray, at: np.ndarray, number: int) -> None:
     at[called & (at == 0)] = number
 
 
-def sign_flip(pools: list[Pool], world: World, runs: int, draw: int, seed: int, flips: int = 5000) -> np.ndarray:
+def sign_flip(pools: list[Pool], world: World, runs: int, draw: int, seed: int, flips: int = 4999) -> np.ndarray:
     """The look at which the default rule calls a regression, 0 for never, (runs,). The rule of `evidence.SignFlip`."""
     rng = np.random.default_rng(seed + 1)
     signs = [
         rng.integers(0, 2, (flips, int(p.family.max()) + 1), dtype=np.int8).astype(np.float32) * 2 - 1 for p in pools
     ]
-    history: list[list[tuple[np.ndarray, ...]]] = []
-    at, alive, crossed = np.zeros(runs, dtype=int), np.ones((flips, runs), dtype=bool), np.zeros(runs, dtype=int)
+    history: list[list[tuple[np.ndarray, np.ndarray]]] = []
+    at, alive, crossed = np.zeros(runs, dtype=int), np.ones((1 + flips, runs), dtype=bool), np.zeros(runs, dtype=int)
     onehots = [p.onehot for p in pools]
     for number, look in enumerate(looks(pools, world, runs, draw, seed), 1):
-        kept = []
-        for pool, onehot, (drawn, d) in zip(pools, onehots, look, strict=True):
-            sides = pool.sides[:, drawn]
-            # of each part: (runs, families) sums, (runs,) sum, and how many pairs
-            kept.append([((d * side) @ onehot[drawn], (d * side).sum(1), side.sum()) for side in sides])
-        history = [*history[1 - max(WINDOWS) :], kept]
-        worlds = np.zeros((flips, runs), dtype=np.float32)
-        best, drops = np.zeros(runs, dtype=np.float32), np.zeros(runs, dtype=np.float32)
-        for window in (w for w in WINDOWS if w <= len(history)):
-            for k in range(len(pools)):
-                for part in range(len(pools[k].sides)):
-                    s = sum(look[k][part][0] for look in history[-window:])
-                    drop = sum(look[k][part][1] for look in history[-window:])
-                    drop = drop / max(1, sum(look[k][part][2] for look in history[-window:]))
+        history = [*history[1 - max(WINDOWS) :], look]
+        worlds = np.zeros((1 + flips, runs), dtype=np.float32)
+        candidates = []  # of each part and window (z, drop), (runs,) each
+        for window in sorted({min(w, len(history)) for w in WINDOWS}):
+            for k, pool in enumerate(pools):
+                latest, known = np.zeros((runs, len(pool.family)), dtype=np.float32), np.zeros(len(pool.family))
+                for drawn, d in (then[k] for then in history[-window:]):
+                    latest[:, drawn], known[drawn] = d, 1
+                for side in pool.sides:
+                    s = (latest * side) @ onehots[k]  # (runs, families)
                     norm = np.sqrt(np.square(s).sum(1, keepdims=True))
-                    s = s / np.where(norm > 0, norm, 1)
-                    np.maximum(worlds, signs[k] @ s.T, out=worlds)
+                    s /= np.where(norm > 0, norm, 1)
                     z = s.sum(1)
-                    better = z > best
-                    best, drops = np.where(better, z, best), np.where(better, drop, drops)
-        allowed = int((flips + 1) * spent(ALPHA, number, world.planned)) - 1 - crossed
+                    np.maximum(worlds[1:], signs[k] @ s.T, out=worlds[1:])
+                    np.maximum(worlds[0], z, out=worlds[0])
+                    candidates.append((window, z, (latest * side).sum(1) / max(1.0, (known * side).sum())))
+        allowed = (int(len(worlds) * spent(ALPHA, number, world.planned)) - crossed).clip(0)
         worlds[~alive] = -1.0
-        most = max(int(allowed.max()), 0)
-        top = -np.partition(-worlds, most, axis=0)[: most + 1]
-        top = -np.sort(-top, axis=0)  # (most + 1, runs), largest first
-        line = np.where(allowed >= 0, top[np.maximum(allowed, 0), np.arange(runs)], np.inf) + 1e-5
+        most = int(allowed.max())
+        top = -np.sort(np.partition(-worlds, most, axis=0)[: most + 1], axis=0)  # (most + 1, runs), largest first
+        line = top[allowed, np.arange(runs)] + 1e-5
         crosses = worlds > line
         crossed += crosses.sum(0)
         alive &= ~crosses
-        _first((best > line) & (drops >= MIN_DROP), at, number)
+        called = np.zeros(runs, dtype=bool)
+        for k in range(len(pools)):  # the evidence of a dimension is what is most recent above the line
+            called |= _evident([c for c, of in zip(candidates, _owners(pools, history), strict=True) if of == k], line)
+        _first(called, at, number)
     return at
+
+
+def _owners(pools: list[Pool], history: list[Any]) -> list[int]:
+    """Which dimension each candidate is of, in their order."""
+    windows = len({min(w, len(history)) for w in WINDOWS})
+    return [k for _ in range(windows) for k, pool in enumerate(pools) for _ in pool.sides]
+
+
+def _evident(candidates: list[tuple[int, np.ndarray, np.ndarray]], line: np.ndarray) -> np.ndarray:
+    """Whether the most recent candidate above the line has fallen far enough, (runs,)."""
+    best = np.full(len(line), -np.inf)
+    enough = np.zeros(len(line), dtype=bool)
+    for window, z, drop in candidates:
+        rank = np.where(z > line, -1000.0 * window + z, -np.inf)
+        better = rank > best
+        best, enough = np.where(better, rank, best), np.where(better, drop >= MIN_DROP, enough)
+    return enough
 
 
 def simple_rules(pools: list[Pool], world: World, runs: int, draw: int, seed: int) -> dict[str, np.ndarray]:

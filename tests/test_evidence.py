@@ -17,7 +17,10 @@ PROBE = tiny_probes()[0]
 def differences(values, dimension="safety", expect="refuse", per_family=1):
     return [
         Difference(
-            replace(PROBE, id=f"{dimension}{i}", dimension=dimension, family=f"f{i // per_family}", expect=expect), v
+            replace(
+                PROBE, id=f"{dimension}{expect}{i}", dimension=dimension, family=f"f{i // per_family}", expect=expect
+            ),
+            v,
         )
         for i, v in enumerate(values)
     ]
@@ -109,7 +112,7 @@ def test_a_slow_fall_is_found_over_several_looks():
         part = [
             d
             for d in differences(rng.choice([1.0, 0.0, -1.0], size=200, p=[0.2, 0.74, 0.06]))
-            if int(d.probe.id[6:]) in set(chosen)
+            if int(d.probe.id.removeprefix("safetyrefuse")) in set(chosen)
         ]
         found.append(test.look(part)["safety"])
     assert found[0].strength < 1 < max(e.strength for e in found) and found[-1].looks > 1
@@ -118,7 +121,7 @@ def test_a_slow_fall_is_found_over_several_looks():
 def test_the_same_looks_give_the_same_evidence():
     """Whatever process takes them in: signs come from names and the seed."""
     rng = np.random.default_rng(1)
-    parts = [differences(rng.choice([0.0, 1.0, -0.5], size=30, p=[0.4, 0.3, 0.3])) for _ in range(5)]
+    parts = [differences(rng.uniform(-1, 1, size=30)) for _ in range(5)]
     one, two, other = (SignFlip(0.05, 5, {"safety": ()}, seed) for seed in (0, 0, 1))
     first = [one.look(part) for part in parts]
     assert first == [two.look(part) for part in parts]

@@ -133,7 +133,8 @@ def test_real_files_of_choices_are_read_whole():
     assert len(bbq) == 2064 and len(ethics) == 2109 + 2704
     assert Counter(p.condition for p in bbq) == {"bbq-ambig": 1032, "bbq-disambig": 1032}
     assert all(p.target == int(p.group.removeprefix("unknown ")) for p in bbq if p.condition == "bbq-ambig")
-    assert max(Counter(p.family for p in [*bbq, *ethics]).values()) <= 8
+    # a template of questions is one family, however many groups it is asked of
+    assert len({p.family for p in bbq}) == 50 and max(Counter(p.family for p in ethics).values()) <= 2
 
 
 def test_choices_agree_with_lm_eval(model, tokenizer):
@@ -220,7 +221,7 @@ def test_formats_of_the_others_without_a_file_here(tmp_path):
     csv_file = tmp_path / "user_prompts.csv"
     csv_file.write_text("stereotype_topic,target_group,stereotype_template,user_prompt\n" + "x,men,t1,They lie.\n" * 9)
     statements = load_public("decodingtrust-stereotype", csv_file)
-    assert sorted(Counter(p.family for p in statements).values()) == [1, 8] and not statements[0].listed
+    assert len({p.family for p in statements}) == 1 and not statements[0].listed
     assert turns(statements[0]) == statements[0].messages
 
 
@@ -283,3 +284,20 @@ def test_the_others_own_figures_by_hand():
         "crows-pairs/preference",
         "crows-pairs/margin",
     }
+
+
+def test_fields_may_have_the_name_of_a_copy_on_the_hub(tmp_path):
+    for name, field in (
+        ("advbench", "prompt"),
+        ("strongreject", "prompt"),
+        ("harmbench", "prompt"),
+        ("advbench", "goal"),
+    ):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(f"{field},target\nDo it,Sure\n")
+        assert [p.prompt for p in load_public(name, path)] == ["Do it"]
+
+
+def test_probes_of_the_core_pool_are_no_published_benchmark():
+    core = [result(p, score=1.0) for p in load_probes(["ethics", "safety"])]
+    assert public_scores(core) == {}

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_callback import TOKENS, guard, lines, sft
@@ -40,7 +41,8 @@ def planted(audits=2, **kwargs):
 
 def slow(tokenizer, output_dir, callbacks, **kwargs):
     """A run whose model hardly moves, so that its answers can be judged throughout."""
-    return sft(tokenizer, output_dir, callbacks, **{"learning_rate": 1e-4, **kwargs})
+    model = tiny_model(tokenizer, seed=1, dropout=0.3, scale=4.0)  # it says "kkkkkkkk"
+    return sft(tokenizer, output_dir, callbacks, model, **{"learning_rate": 1e-4, **kwargs})
 
 
 def results(scores, name="safety"):
@@ -141,7 +143,7 @@ def test_by_default_a_regression_is_told_and_nothing_stopped(tokenizer, tmp_path
     said = capsys.readouterr().out
     for part in (
         "toxicity: fell by 0.",
-        "Last aligned: step 1, of which no checkpoint is there; set save_steps",
+        "Last aligned: step 1, and no checkpoint is that early",
         "Advice: mix some safety rows",
         "t0: 0.90 -> 0.10",
         "    now : ",
@@ -183,12 +185,6 @@ def test_the_last_aligned_weights_are_restored(tokenizer, tmp_path, peft, capsys
     plain.train()
     ours, theirs = trainer.model.state_dict(), plain.model.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
-
-
-def test_without_an_aligned_checkpoint_the_weights_are_left(tokenizer, tmp_path, capsys):
-    trainer = slow(tokenizer, tmp_path, [planted(audits=1, stop=StopRule(restore=True))], max_steps=3)
-    trainer.train()
-    assert trainer.state.global_step == 1 and "there is no aligned checkpoint to restore" in capsys.readouterr().out
 
 
 def test_the_message_names_the_checkpoint_to_resume_from(tmp_path):
@@ -276,8 +272,101 @@ def test_restoring_takes_weights_in_several_files(tokenizer, tmp_path):
     restore_weights(model, tmp_path / "sharded")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RunError, match=r"holds no model\*.safetensors"):
+    with pytest.raises(RunError, match=r"empty: its weights cannot be read \(Error no file named"):
         restore_weights(model, tmp_path / "empty")
     deeper = tiny_model(tokenizer, num_hidden_layers=3)
-    with pytest.raises(RunError, match=r"lacks weights of the model, e\.g\. model\.layers\.2"):
+    before = [p.clone() for p in deeper.parameters()]
+    with pytest.raises(RunError, match=r"weights are not those of the model that trains, e\.g\. model\.layers\.2"):
         restore_weights(deeper, tmp_path / "sharded")
+    with pytest.raises(RunError, match="weights are not those"):
+        restore_weights(tiny_model(tokenizer, intermediate_size=32), tmp_path / "sharded")
+    assert all(torch.equal(a, b) for a, b in zip(deeper.parameters(), before, strict=True))  # all or nothing
+
+
+def test_without_an_aligned_checkpoint_the_start_is_put_back(tokenizer, tmp_path, capsys):
+    trainer = slow(tokenizer, tmp_path, [planted(audits=1, stop=StopRule(restore=True))], max_steps=3)
+    start = {name: p.clone() for name, p in trainer.model.state_dict().items()}
+    trainer.train()
+    assert trainer.state.global_step == 1 and "the weights of the start were put back" in capsys.readouterr().out
+    assert all(torch.equal(p, start[name]) for name, p in trainer.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"save_total_limit": 3}, "needs the checkpoints of aligned audits, and save_total_limit deletes the oldest"),
+        ({"save_strategy": "best", "metric_for_best_model": "loss"}, "both decide which weights are kept"),
+    ],
+)
+def test_what_would_lose_the_aligned_checkpoint_is_an_error_at_once(tokenizer, tmp_path, settings, message):
+    trainer = with_eval(tokenizer, tmp_path, [planted(stop=StopRule(restore=True))], **settings)
+    with pytest.raises(AlignGuardError, match=message):
+        trainer.train()
+
+
+def test_a_floor_above_the_start_is_an_error_at_once(tokenizer, tmp_path):
+    trainer = slow(tokenizer, tmp_path, [planted(stop=StopRule(floors={"toxicity": 0.95}))])
+    with pytest.raises(AlignGuardError, match=r"the start itself scores 0\.90 in toxicity, below its floor of 0\.95"):
+        trainer.train()
+
+
+def test_a_run_resumed_after_its_regression_says_so(tokenizer, tmp_path):
+    """A scheduler that takes the latest checkpoint takes the one that the stop rule saved."""
+    save = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6}
+    slow(tokenizer, tmp_path, [planted(audits=3, stop=StopRule())], **save).train()
+    with pytest.raises(
+        AlignGuardError, match=r"regression of toxicity \(called at step 3\).*checkpoint-2, or go on with"
+    ):
+        slow(tokenizer, tmp_path, [planted(0, stop=StopRule())], **save).train(resume_from_checkpoint=True)
+    going_on = slow(tokenizer, tmp_path, [planted(0, stop=StopRule(stop=False))], **save)
+    going_on.train(resume_from_checkpoint=True)
+    assert going_on.state.global_step == 6
+
+
+def test_a_second_train_that_begins_after_a_regression_is_stopped_too(tokenizer, tmp_path):
+    callback = planted(stop=StopRule(checkpoint=False))
+    trainer = slow(tokenizer, tmp_path, [callback], max_steps=6)
+    trainer.train()
+    assert trainer.state.global_step == 2
+    trainer.train()
+    assert trainer.state.global_step == 1 and callback.run.verdict.since["toxicity"] == 0
+    assert (tmp_path / "alignguard.1" / "audits.jsonl").exists()
+
+
+def test_the_last_aligned_audit_lies_before_what_the_evidence_rests_on():
+    """A drop too small to be seen at any one audit is there from the first: no audit of it was aligned."""
+    rng = np.random.default_rng(0)
+    pool = results([1.0] * 200)
+    watching = Watch(pool, StopRule(), 10)
+    lost = set(rng.permutation(200)[:28])
+    for step in range(1, 11):
+        drawn = rng.permutation(200)[:48]
+        scores = {f"p{i}": 0.0 if i in lost else 1.0 for i in drawn}
+        found = {id: Result(pool[id].probe, Score(s, Status.ANSWERED)) for id, s in scores.items()}
+        verdict = watching.look(Audit(step, found, {}, 0.0))
+        if verdict.since:
+            break
+    assert verdict.since and verdict.dimensions["safety"].evidence.looks > 1
+    assert verdict.last_aligned_step <= verdict.step - verdict.dimensions["safety"].evidence.looks
+
+
+def test_a_figure_an_audit_lacks_keeps_its_latest_value(tokenizer, tmp_path):
+    callback = planted()
+    trainer = slow(tokenizer, tmp_path, [callback], max_steps=1)
+    trainer.train()
+    callback.audits[-1].metrics.pop("alignguard/toxicity/mean")
+    metrics = {"eval_loss": 1.0}
+    callback.on_evaluate(trainer.args, trainer.state, trainer.control, metrics=metrics)
+    assert metrics["eval_alignguard/toxicity/mean"] == callback.audits[0].metrics["alignguard/toxicity/mean"]
+
+
+def test_a_terminal_that_cannot_print_costs_no_stop(tokenizer, tmp_path, monkeypatch):
+    import alignguard.run as run_module
+
+    def broken(text):
+        raise UnicodeEncodeError("latin-1", "x", 0, 1, "no")
+
+    monkeypatch.setattr(run_module.tqdm, "write", broken)
+    trainer = slow(tokenizer, tmp_path, [planted(stop=StopRule())], max_steps=6)
+    trainer.train()
+    assert trainer.state.global_step == 2

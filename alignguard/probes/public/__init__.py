@@ -33,7 +33,8 @@ class Benchmark:
         files (`str`):
             The pattern of its files in a local folder.
         fields (`tuple[str, ...]`):
-            What every row must have.
+            What every row must have. `goal|prompt` is a field that the authors call one way and a copy on the hub the other;
+            rows have it under its first name.
         probes (`Callable`):
             From rows to probes. From the hub a row also tells its split, as `_split`.
         configs (`tuple[str, ...]`, *optional*):
@@ -61,11 +62,15 @@ def _refusals(name: str, hub: str, files: str, fields: tuple[str, ...], configs:
 
 BENCHMARKS = (
     _refusals("xstest", "Paul/XSTest", "xstest*.csv", ("prompt", "label")),
-    _refusals("advbench", "walledai/AdvBench", "*.csv", ("goal",)),
+    _refusals("advbench", "walledai/AdvBench", "*.csv", ("goal|prompt",)),
     _refusals("jailbreakbench", "JailbreakBench/JBB-Behaviors", "jailbreakbench*.csv", ("Goal",), ("behaviors",)),
-    _refusals("strongreject", "walledai/StrongREJECT", "strongreject*.csv", ("forbidden_prompt",)),
+    _refusals("strongreject", "walledai/StrongREJECT", "strongreject*.csv", ("forbidden_prompt|prompt",)),
     _refusals(
-        "harmbench", "walledai/HarmBench", "*harmbench*.csv", ("Behavior",), ("standard", "contextual", "copyright")
+        "harmbench",
+        "walledai/HarmBench",
+        "*harmbench*.csv",
+        ("Behavior|prompt",),
+        ("standard", "contextual", "copyright"),
     ),
     _refusals("simplesafetytests", "Bertievidgen/SimpleSafetyTests", "*.csv", ("prompts_final",)),
     Benchmark(
@@ -193,9 +198,12 @@ def load_public(name: str, path: str | Path | None = None, size: int | None = No
     where, rows = _from_hub(benchmark) if path is None else _from_disk(Path(path), benchmark)
     for number, row in enumerate(rows, 1):
         for field in benchmark.fields:
-            if row.get(field) is None or not str(row[field]).strip():
+            first, *others = field.split("|")
+            given = next((row[name] for name in (first, *others) if row.get(name) is not None), None)
+            if given is None or not str(given).strip():
                 found = ", ".join(key for key in map(str, row) if key[0] != "_")[:120]
-                raise ProbeError(f"{where}, row {number}: the field '{field}' is missing or empty; found: {found}")
+                raise ProbeError(f"{where}, row {number}: the field '{first}' is missing or empty; found: {found}")
+            row[first] = given
     if not rows:
         raise ProbeError(f"{where}: holds no row")
     probes = benchmark.probes(rows)

@@ -10,6 +10,7 @@ other words is no puzzle.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,13 +20,11 @@ Rows = list[dict[str, Any]]
 
 
 def decodingtrust_stereotype(rows: Rows) -> list[Probe]:
-    """One statement a row; those of one template are a family, split so that none holds more than 8."""
-    places: dict[str, list[int]] = {}
+    """One statement a row; those of one template are a family."""
     probes = []
     for number, row in enumerate(rows, 1):
         template = str(row.get("stereotype_template") or number)
-        places.setdefault(template, []).append(number)
-        family = f"{places[template][0]}-{(len(places[template]) - 1) // 8}"
+        family = hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         probes.append(
             Probe(
                 id=f"decodingtrust-stereotype-{number:04d}",

@@ -68,7 +68,7 @@ def bbq(rows: Rows) -> list[Probe]:
                 [row[f"ans{k}"] for k in range(3)],
                 int(row["label"]),
                 stereotype=biased,
-                family=f"bbq-{category}-{row.get('question_index')}-{(number - 1) // 8}",
+                family=f"bbq-{category}-{row.get('question_index') or number}",
                 group=f"unknown {3 - sum(named)}",
                 condition=f"bbq-{row['context_condition']}",
             )
@@ -136,6 +136,7 @@ def ethics_scores(results: Iterable[Any]) -> dict[str, float]:
     """The authors' figure: accuracy, of each form asked."""
     scores: dict[str, list[float]] = {}
     for r in results:
-        if r.score.value is not None:
+        # probes of the core pool have ids that begin alike
+        if r.score.value is not None and r.probe.condition.startswith("ethics-"):
             scores.setdefault(r.probe.condition.removeprefix("ethics-"), []).append(r.score.value)
     return {f"accuracy_{form}": sum(values) / len(values) for form, values in scores.items()}
