@@ -14,6 +14,7 @@ from torch.distributed.fsdp import fully_shard
 
 from alignguard import Chat, TokenBudget, audit
 from alignguard.asking import Asking
+from alignguard.distributed import from_first
 
 
 def main(out):
@@ -36,6 +37,7 @@ def main(out):
         said = {id: list(r.answer.tokens) if r.answer else r.logprobs for id, r in found.results.items()}
         Path(out).write_text(json.dumps({"metrics": found.metrics, "said": said}))
     if sharded:
+        assert from_first(f"rank {dist.get_rank()}") == "rank 0"
         dist.destroy_process_group()
 
 

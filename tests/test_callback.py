@@ -51,7 +51,7 @@ def sft(tokenizer, output_dir, callbacks=(), model=None, peft_config=None, eval_
         "seed": 3,
     }
     args = SFTConfig(str(output_dir), **{**settings, **kwargs})
-    model = model or tiny_model(tokenizer, dropout=0.3, scale=4.0)
+    model = model or tiny_model(tokenizer, seed=1, dropout=0.3, scale=4.0)  # it says "kkkkkkkk"
     return SFTTrainer(
         model,
         args,
@@ -195,7 +195,7 @@ def test_bf16_with_float32_weights_takes_the_fused_path_and_starts_at_zero(token
 
 def test_every_kind_of_reference_measures_the_same_drift(tokenizer, tmp_path):
     start = tmp_path / "start"
-    tiny_model(tokenizer, dropout=0.3, scale=4.0).save_pretrained(start)
+    tiny_model(tokenizer, seed=1, dropout=0.3, scale=4.0).save_pretrained(start)
     tokenizer.save_pretrained(start)
     found = {}
     for kind in ("copy", "offload", "cache", str(start)):
@@ -214,7 +214,7 @@ def test_a_resumed_run_with_another_start_is_an_error(tokenizer, tmp_path):
     with pytest.raises(RunError, match="the model given is not the one this run began with"):
         sft(tokenizer, tmp_path, [guard()], model=elsewhere, max_steps=6).train(resume_from_checkpoint=True)
     start = tmp_path / "start"
-    tiny_model(tokenizer, dropout=0.3, scale=4.0).save_pretrained(start)
+    tiny_model(tokenizer, seed=1, dropout=0.3, scale=4.0).save_pretrained(start)
     tokenizer.save_pretrained(start)
     sft(tokenizer, tmp_path, [guard(reference=str(start))], model=elsewhere, max_steps=5).train(
         resume_from_checkpoint=True

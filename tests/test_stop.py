@@ -41,8 +41,7 @@ def planted(audits=2, **kwargs):
 
 def slow(tokenizer, output_dir, callbacks, **kwargs):
     """A run whose model hardly moves, so that its answers can be judged throughout."""
-    model = tiny_model(tokenizer, seed=1, dropout=0.3, scale=4.0)  # it says "kkkkkkkk"
-    return sft(tokenizer, output_dir, callbacks, model, **{"learning_rate": 1e-4, **kwargs})
+    return sft(tokenizer, output_dir, callbacks, **{"learning_rate": 1e-4, **kwargs})
 
 
 def results(scores, name="safety"):

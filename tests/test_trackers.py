@@ -19,8 +19,18 @@ json.dump(losses.logs, open({out!r} + "/logs.json", "w"))
 """
 
 
-def test_wandb_has_each_figure_once_and_all_of_the_trainers_own(tmp_path):
-    script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path))
+ALERT = """
+import sys
+sys.path.insert(0, {tests!r})
+import environment
+from test_stop import planted, slow
+from tiny import tiny_tokenizer
+slow(tiny_tokenizer(), {out!r}, [planted()], report_to=["wandb"], max_steps=3).train()
+"""
+
+
+def records(script, tmp_path):
+    """Runs a script with W&B offline, and gives what `wandb leet inspect` reads from the record it left."""
     env = {**os.environ, "WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -29,7 +39,19 @@ def test_wandb_has_each_figure_once_and_all_of_the_trainers_own(tmp_path):
     shown = subprocess.run(
         [wandb, "leet", "inspect", "--json", str(record)], capture_output=True, text=True, check=True
     )
-    history = [row["history"]["item"] for row in map(json.loads, shown.stdout.splitlines()) if row["type"] == "history"]
+    return [json.loads(line) for line in shown.stdout.splitlines()]
+
+
+def test_a_regression_is_an_alert(tmp_path):
+    found = records(ALERT.format(tests=str(Path(__file__).parent), out=str(tmp_path)), tmp_path)
+    (alert,) = [row["alert"] for row in found if row["type"] == "alert"]
+    assert alert["title"] == "AlignGuard: regression of toxicity (called at step 2)" and alert["level"] == "WARN"
+    assert "Last aligned: step 1" in alert["text"]
+
+
+def test_wandb_has_each_figure_once_and_all_of_the_trainers_own(tmp_path):
+    script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path))
+    history = [row["history"]["item"] for row in records(script, tmp_path) if row["type"] == "history"]
 
     audits = [json.loads(line) for line in (tmp_path / "alignguard" / "audits.jsonl").read_text().splitlines()]
     for name in audits[-1]["metrics"]:
