@@ -187,7 +187,7 @@ class AlignGuardCallback(TrainerCallback):
         if rule is None or run is None:
             return
         called, aligned = from_first((run.to_act, run.just_aligned))
-        run.to_act = False
+        run.to_act = run.just_aligned = False
         control.should_save |= called and rule.checkpoint
         control.should_training_stop |= called and rule.stop
         # a regression that is called later finds its way back here

@@ -24,6 +24,8 @@ import numpy as np
 from common import RESULTS, table, write
 from detection_sim import ALPHA, Pool, World, even, shipped, sign_flip, simple_rules
 
+from alignguard import load_probes
+
 sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
 DEFAULT = "sign flips (default)"
 WAVER = 0.3  # share of probes that are right with probability 0.8 at each look and at the start: another null
@@ -128,14 +130,18 @@ def own_rows(start: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "answer": a.answer} for row, a in zip(rows, answers, strict=True) if a.answer]
 
 
-def watcher() -> Any:
-    """The callback with the default stop rule. Used for several runs from one start, it asks the start once."""
+def watcher(draw: int, longest: int) -> Any:
+    """
+    The callback with the default stop rule, on probes of so many characters at most. Used for several runs from one start, it
+    asks the start once.
+    """
     from alignguard import AlignGuardCallback, Schedule, StopRule, TokenBudget
     from alignguard.probes import TRUST_DIMENSIONS
 
+    pool = load_probes(TRUST_DIMENSIONS)
     return AlignGuardCallback(
-        probes=list(TRUST_DIMENSIONS),
-        schedule=Schedule(at=(), every=EVERY, draw=12),
+        probes=[probe for probe in pool if sum(len(turn["content"]) for turn in probe.messages) <= longest],
+        schedule=Schedule(at=(), every=EVERY, draw=draw),
         tokens=TokenBudget(answer=24, trace=24),
         stop=StopRule(checkpoint=False),
         train_prompts=0,
@@ -223,11 +229,10 @@ def main() -> None:
     found.pop("machine", None)
     if options.only in (None, "simulated"):
         found |= simulated(options.quick)
-    guard = None if options.only == "simulated" else watcher()
     if options.only in (None, "planted"):
-        found["planted"] = planted(guard)
+        found["planted"] = planted(watcher(12, 10_000))
     if options.only in (None, "null"):
-        found["null"] = null(guard, 1 if options.quick else 5)
+        found["null"] = null(watcher(8, 300), 1 if options.quick else 5)
     if "planted" in found and "null" in found:
         found["confusion"] = confusion(found["planted"], found["null"])
         print(table([{"planted": name, **row} for name, row in found["confusion"].items()]))
