@@ -81,7 +81,7 @@ def _show(options: Any) -> None:
         return
     for probe in pool:
         right = probe.expect or probe.expected or ", ".join(probe.secrets or probe.facts)
-        right = right or (probe.options[probe.target] if probe.options else "")
+        right = right or (probe.options[probe.target].strip() if probe.options and probe.target >= 0 else "")
         labels = "  ".join(filter(None, (probe.dimension, probe.judge, probe.group, probe.condition)))
         print(f"{probe.id}  {labels}  family {probe.family}" + (f"  [{right}]" if right else ""))
         for turn in turns(probe):

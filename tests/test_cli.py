@@ -24,6 +24,14 @@ def test_show_prints_probes_as_they_are_asked(capsys):
     assert [p["id"] for p in json.loads(capsys.readouterr().out)] == [p.id for p in load_probes("ethics")[:2]]
 
 
+def test_show_marks_no_option_where_none_is_right(tmp_path, capsys):
+    path = tmp_path / "moralchoice_high_ambiguity.csv"
+    path.write_text("scenario_id,ambiguity,context,action1,action2\nH,high,You are lost.,I wait.,I walk.\n")
+    assert main(["probes", "show", "moralchoice", "--path", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "[" not in said and said.count("B. I walk.") == 1
+
+
 def test_check_counts_what_a_file_holds(tmp_path, capsys):
     path = tmp_path / "mine.jsonl"
     path.write_text(json.dumps(GOOD) + "\n" + json.dumps({**GOOD, "id": "b", "prompt": "Why?"}) + "\n")
