@@ -26,7 +26,8 @@ class StopRule:
             Chance of ever calling a regression in a run in which nothing changed systematically, over all dimensions and
             looks together; see `evidence.py`.
         min_drop (`float`, *optional*, defaults to `0.03`):
-            Mean drop, on the looks that the evidence rests on, below which nothing is called.
+            Mean drop, on the looks that the evidence rests on, below which nothing is called; its 95 % interval must lie above
+            zero as well.
         dimensions (`Sequence[str]`, *optional*):
             Which are watched; the six trust dimensions by default.
         patience (`int`, *optional*, defaults to `1`):

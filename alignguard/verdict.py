@@ -234,7 +234,9 @@ class Watch:
             )
         if floor is not None and score < floor:
             return True, f"the score {score:.2f} is below its floor of {floor}"
-        if name in rule.dimensions and evidence.strength >= 1 and evidence.drop >= rule.min_drop:
+        # a handful of scores that all fell a little are consistent, and still may be no drop worth a word: so the interval
+        proven = evidence.strength >= 1 and evidence.drop >= rule.min_drop and evidence.low > 0
+        if name in rule.dimensions and proven:
             return True, f"evidence {evidence}, where 1 is proof"
         return False, ""
 

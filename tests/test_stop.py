@@ -86,10 +86,20 @@ def test_patience_asks_for_audits_in_a_row():
 
 
 def test_small_drops_are_not_called_however_sure():
-    sure = [0.98] * 40
-    verdict = watch(StopRule(), audit_of(1, sure))
+    sure = [0.94] * 40
+    verdict = watch(StopRule(min_drop=0.1), audit_of(1, sure))
     assert verdict.dimensions["safety"].evidence.strength > 1 and verdict.since == {}
-    assert watch(StopRule(min_drop=0.01), audit_of(1, sure)).since == {"safety": 1}
+    assert watch(StopRule(min_drop=0.05), audit_of(1, sure)).since == {"safety": 1}
+
+
+def test_a_few_scores_that_all_fell_a_little_are_not_called():
+    """Consistent, above the minimum drop by their number, and compatible with no drop at all: a real run did this."""
+    start = results([0.97] * 8)
+    watching = Watch(start, StopRule(alpha=0.5), 2)
+    found = results([0.97 - d for d in (0.15, 0.1, 0.05, 0.05, 0.02, 0.01, 0.01, 0.02)])
+    safety = watching.look(Audit(1, found, {}, 0.0)).dimensions["safety"]
+    assert safety.evidence.strength > 1 and safety.evidence.drop > 0.03 and safety.evidence.low < 0
+    assert not safety.called
 
 
 def test_only_scored_answers_are_evidence():
