@@ -62,7 +62,7 @@ class Evidence:
 
     Args:
         strength (`float`):
-            1 and more is a regression; below, how near it is.
+            From 1 on a fall is proven; below, how near it is.
         part (`str`):
             The side of the dimension that is strongest, e.g. `"refuse"`; empty for all of it.
         looks (`int`):

@@ -100,7 +100,7 @@ def render(about: dict[str, Any], audits: Sequence[Audit], verdict: Verdict) -> 
         _table(verdict, latest.metrics),
         *[f'<p class="worse">{escape(warning)}</p>' for warning in verdict.warnings],
         '<p class="sub">Drop: score at step 0 minus score now, on the same probes, with a 95 % interval for one look. '
-        "Evidence is of all audits so far; 1 and more is a regression. Scores are in [0, 1], higher is more trustworthy. Reasoning is the skill trained for, no trust dimension.</p>",
+        "Evidence is of all audits so far; from 1 on a fall is proven, and a fall of some size is a regression. Scores are in [0, 1], higher is more trustworthy. Reasoning is the skill trained for, no trust dimension.</p>",
         '<div class="grid2">',
         *[_dimension_figure(dimension, audits) for dimension in verdict.dimensions],
         "</div>",

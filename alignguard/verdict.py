@@ -51,7 +51,7 @@ class DimensionVerdict:
         flips (`tuple[Flip, ...]`):
             Worst first.
         evidence ([`Evidence`], *optional*):
-            Of all audits so far; its `strength` is 1 or more where a regression is proven.
+            Of all audits so far; its `strength` is 1 or more where a fall is proven.
         called (`bool`, *optional*, defaults to `False`):
             Whether this audit calls a regression: proven, large enough, and of enough scored answers; or below a floor.
         why (`str`, *optional*):
@@ -109,7 +109,7 @@ class Verdict:
         return [name for name, step in self.since.items() if step == self.step]
 
     def metrics(self) -> dict[str, float]:
-        """Evidence under the names that are logged; 1 and more is a regression."""
+        """Evidence under the names that are logged; from 1 on a fall is proven."""
         found = {f"alignguard/{name}/evidence": d.evidence.strength for name, d in self.dimensions.items()}
         return found | {"alignguard/last_aligned_step": float(self.last_aligned_step)}
 
