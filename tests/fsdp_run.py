@@ -38,6 +38,7 @@ def main(out):
         Path(out).write_text(json.dumps({"metrics": found.metrics, "said": said}))
     if sharded:
         assert from_first(f"rank {dist.get_rank()}") == "rank 0"
+        dist.barrier()  # or one hangs up while the other still listens
         dist.destroy_process_group()
 
 

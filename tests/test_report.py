@@ -62,7 +62,7 @@ def test_what_a_model_says_is_text(run):
 
 def test_the_page_shows_flips_and_figures(run):
     html = render({"model": "m", "max_steps": 5}, *run)
-    assert "No trust dimension is clearly below its start" in html  # two probes are no proof
+    assert "No regression: no trust dimension is clearly below its start" in html  # two probes are no proof
     assert '<td>1.00</td><td>0.00</td><td class="drop">+1.00</td>' in html
     for wanted in (
         "Drift from the start",
