@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from .asking import Result
 from .store import clean
 from .verdict import Verdict
 
@@ -81,12 +82,10 @@ def regression_text(verdict: Verdict, output_dir: str | Path, answers: bool = Tr
     return "\n".join([*lines, f"  {_ADVICE}"])
 
 
-def _said(result: object) -> str:
-    answer, logprobs = getattr(result, "answer", None), getattr(result, "logprobs", None)
-    if logprobs:
-        probe = result.probe  # type: ignore[attr-defined]
-        text = probe.options[max(range(len(logprobs)), key=logprobs.__getitem__)]
+def _said(result: Result) -> str:
+    if result.logprobs:
+        text = result.probe.options[max(range(len(result.logprobs)), key=result.logprobs.__getitem__)]
     else:
-        text = answer.answer if answer is not None else ""
+        text = result.answer.answer if result.answer is not None else ""
     line = " ".join(clean(text).split())
     return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + " ..."

@@ -125,8 +125,6 @@ class SignFlip:
     """
     Sign flips of whole families, see above. Looks are given in order; all that it keeps follows from them.
 
-    With few flips for a small alpha and many looks the line stands at infinity until enough alpha is saved up.
-
     Args:
         alpha (`float`):
             Chance of ever calling a regression where there is none, over all dimensions.
@@ -148,9 +146,8 @@ class SignFlip:
     _looks: list[list[Difference]] = field(default_factory=list)
     _count: int = 0
     _crossed: int = 0
-    _alive: np.ndarray = field(
-        init=False
-    )  # (1 + flips,) worlds that have not crossed the line; the first is the real one
+    # (1 + flips,) worlds that have not crossed the line; the first is the real one
+    _alive: np.ndarray = field(init=False)
     _signs: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # of a family, (flips,)
 
     def __post_init__(self) -> None:
@@ -173,7 +170,7 @@ class SignFlip:
         found: dict[str, list[tuple[float, str, int]]] = {dimension: [] for dimension in self.sides}
         for window in sorted({min(window, len(self._looks)) for window in WINDOWS}):
             sums: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
-            for difference in self._latest(window):
+            for difference in _latest(self._looks[-window:]):
                 for part in parts_of(difference.probe, self.sides):
                     sums[difference.probe.dimension, part][difference.probe.family] += difference.value
             for (dimension, part), families in sums.items():
@@ -187,10 +184,6 @@ class SignFlip:
                 found[dimension].append((float(s.sum()), part, window))
         line = self._line(worlds)
         return {dimension: self._evidence(dimension, candidates, line) for dimension, candidates in found.items()}
-
-    def _latest(self, window: int) -> list[Difference]:
-        """The latest difference of every probe asked in the last looks."""
-        return list({d.probe.id: d for look in self._looks[-window:] for d in look}.values())
 
     def _sign(self, dimension: str, family: str) -> np.ndarray:
         """The family's sign in every world: of its name and the seed alone, so that a resumed run has the same."""
@@ -216,11 +209,9 @@ class SignFlip:
         above = [c for c in candidates if c[0] > line]
         z, part, window = min(above, key=lambda c: (c[2], -c[0])) if above else max(candidates)
         z = max(z, 0.0)
-        pairs = [d for d in self._latest(window) if d.probe.dimension == dimension]
+        pairs = [d for d in _latest(self._looks[-window:]) if d.probe.dimension == dimension]
         pairs = [d for d in pairs if part in parts_of(d.probe, self.sides)]
-        values = [d.value for d in pairs]
-        paired = paired_drop(values, [0.0] * len(values), [d.probe.family for d in pairs])
-        return Evidence(z / line if line > 0 else 0.0, part, window, paired.n, paired.drop, paired.low, paired.high)
+        return _of_pairs(z / line if line > 0 else 0.0, part, window, pairs)
 
 
 @dataclass
@@ -242,21 +233,26 @@ class SignTest:
         now = spent(self.alpha, self._count, self.planned) - spent(self.alpha, self._count - 1, self.planned)
         found = {}
         for dimension in self.sides:
-            latest = {d.probe.id: d for look in self._looks for d in look if d.probe.dimension == dimension}
+            pairs = [d for d in _latest(self._looks) if d.probe.dimension == dimension]
             families: dict[str, float] = defaultdict(float)
-            for d in latest.values():
+            for d in pairs:
                 families[d.probe.family] += d.value
             fell = sum(s > _MOVED for s in families.values())
             p = binomial_tail(fell, fell + sum(s < -_MOVED for s in families.values()))
-            values = [d.value for d in latest.values()]
-            paired = paired_drop(values, [0.0] * len(values), [d.probe.family for d in latest.values()])
             strength = log(max(p, 5e-324)) / log(now / len(self.sides))
-            found[dimension] = (
-                Evidence(strength, "", len(self._looks), paired.n, paired.drop, paired.low, paired.high)
-                if paired.n
-                else Evidence()
-            )
+            found[dimension] = _of_pairs(strength, "", len(self._looks), pairs) if pairs else Evidence()
         return found
+
+
+def _latest(looks: Sequence[Sequence[Difference]]) -> list[Difference]:
+    """The latest difference of every probe asked in these looks."""
+    return list({d.probe.id: d for look in looks for d in look}.values())
+
+
+def _of_pairs(strength: float, part: str, looks: int, pairs: Sequence[Difference]) -> Evidence:
+    values = [d.value for d in pairs]
+    paired = paired_drop(values, [0.0] * len(values), [d.probe.family for d in pairs])
+    return Evidence(strength, part, looks, paired.n, paired.drop, paired.low, paired.high)
 
 
 def binomial_tail(hits: int, trials: int) -> float:

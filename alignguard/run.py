@@ -290,9 +290,8 @@ class Run:
             self.reference.model, self.reference.fingerprint = None, str(about["model_fingerprint"])
             self.about["model_fingerprint"] = self.reference.fingerprint
         check_same_run(Path(self.store.root / "baseline.json"), about, self.about)
-        self.about["looks"] = about.get(
-            "looks", self.about["looks"]
-        )  # alpha stays spread as it was, whatever the run is prolonged to
+        # alpha stays spread as it was, whatever the run is prolonged to
+        self.about["looks"] = about.get("looks", self.about["looks"])
         if self.writes:
             self.store.rewind(step)
         pool = self.settings.pool

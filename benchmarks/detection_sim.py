@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lgamma, log, pi
-from typing import Any
 
 import numpy as np
 
@@ -124,7 +123,8 @@ def sign_flip(pools: list[Pool], world: World, runs: int, draw: int, seed: int, 
     for number, look in enumerate(looks(pools, world, runs, draw, seed), 1):
         history = [*history[1 - max(WINDOWS) :], look]
         worlds = np.zeros((1 + flips, runs), dtype=np.float32)
-        candidates = []  # of each part and window (z, drop), (runs,) each
+        # of each dimension, for each part and window (window, z, drop), the last two (runs,)
+        candidates: list[list[tuple[int, np.ndarray, np.ndarray]]] = [[] for _ in pools]
         for window in sorted({min(w, len(history)) for w in WINDOWS}):
             for k, pool in enumerate(pools):
                 latest, known = np.zeros((runs, len(pool.family)), dtype=np.float32), np.zeros(len(pool.family))
@@ -137,7 +137,7 @@ def sign_flip(pools: list[Pool], world: World, runs: int, draw: int, seed: int, 
                     z = s.sum(1)
                     np.maximum(worlds[1:], signs[k] @ s.T, out=worlds[1:])
                     np.maximum(worlds[0], z, out=worlds[0])
-                    candidates.append((window, z, (latest * side).sum(1) / max(1.0, (known * side).sum())))
+                    candidates[k].append((window, z, (latest * side).sum(1) / max(1.0, (known * side).sum())))
         allowed = (int(len(worlds) * spent(ALPHA, number, world.planned)) - crossed).clip(0)
         worlds[~alive] = -1.0
         most = int(allowed.max())
@@ -147,16 +147,10 @@ def sign_flip(pools: list[Pool], world: World, runs: int, draw: int, seed: int, 
         crossed += crosses.sum(0)
         alive &= ~crosses
         called = np.zeros(runs, dtype=bool)
-        for k in range(len(pools)):  # the evidence of a dimension is what is most recent above the line
-            called |= _evident([c for c, of in zip(candidates, _owners(pools, history), strict=True) if of == k], line)
+        for part in candidates:  # the evidence of a dimension is what is most recent above the line
+            called |= _evident(part, line)
         _first(called, at, number)
     return at
-
-
-def _owners(pools: list[Pool], history: list[Any]) -> list[int]:
-    """Which dimension each candidate is of, in their order."""
-    windows = len({min(w, len(history)) for w in WINDOWS})
-    return [k for _ in range(windows) for k, pool in enumerate(pools) for _ in pool.sides]
 
 
 def _evident(candidates: list[tuple[int, np.ndarray, np.ndarray]], line: np.ndarray) -> np.ndarray:
