@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format bench bench-full clean
+.PHONY: demo test test-deepspeed lint format bench bench-full clean
 
 # constraints.txt pins a CPU build of torch; set CONSTRAINTS= to let pip choose one for your GPU
 CONSTRAINTS ?= -c constraints.txt
@@ -24,6 +24,11 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(PY) -m pytest
+
+# DeepSpeed is built without its GPU kernels: ZeRO-3 on two processes over gloo
+test-deepspeed: .venv/ready
+	DS_BUILD_OPS=0 $(PIP) --no-build-isolation --no-deps deepspeed hjson py-cpuinfo msgpack einops ninja
+	DS_ACCELERATOR=cpu $(PY) -m pytest tests/test_distributed.py -k zero3
 
 lint: .venv/ready
 	$(PY) -m ruff format --check .

@@ -89,7 +89,12 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[st
     Returns:
         `dict[str, Result]` by probe id; choices have an answer too (of a few tokens), which drift is measured on.
     """
-    chat, budget = asking.chat, asking.budget
+    found = asking.ranks.share(probes, lambda part: _ask_share(model, part, asking))
+    return {probe.id: found[probe.id] for probe in probes}
+
+
+def _ask_share(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[str, Result]:
+    chat, budget, synced = asking.chat, asking.budget, asking.ranks.whole
     with observing(model, autocast=asking.autocast):
         choices = [probe for probe in probes if probe.judge == "choice"]
         others = [probe for probe in probes if probe.judge != "choice"]
@@ -99,7 +104,7 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[st
             asked = [prompt_of(probe, chat) for probe in part]
             keys = sample_keys(part, asking)
             ids, inside = [a[0] for a in asked], [a[1] for a in asked]
-            answers = answer_all(model, ids, inside, chat, limit, tick=asking.tick, keys=keys)
+            answers = answer_all(model, ids, inside, chat, limit, synced=synced, tick=asking.tick, keys=keys)
             thinks = [probe.id for probe, answer in zip(part, answers, strict=True) if answer.thinks]
             if part is choices:
                 logprobs = ask_choices(model, part, asking, thinks)

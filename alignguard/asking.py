@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .chat import Answer, Chat, render_choice
+from .distributed import Ranks
 from .generation import TokenBudget
 from .probes import Probe
 from .scoring import OwnJudge, Score, ToxicityScorer
@@ -86,6 +87,8 @@ class Asking:
             What the trainer computes in.
         tick (`Callable[[int], None]`, *optional*):
             Called as work is done, for a progress bar; see [`work`].
+        ranks ([`Ranks`], *optional*):
+            The processes that share the work; by default this one does all of it.
     """
 
     chat: Chat
@@ -96,6 +99,7 @@ class Asking:
     seed: int = 0
     autocast: torch.dtype | None = None
     tick: Callable[[int], None] = lambda n: None
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 def work(probes: Sequence[Probe], baseline: bool) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .ask import ask_baseline, judge_all, sample_keys
@@ -22,9 +22,9 @@ from .generation import answer_all
 from .likelihood import ask_choices, refusal_margins
 from .measure import Item, items_of, measure_drift, measure_reverse
 from .observe import observing
-from .probes import load_probes
+from .probes import Probe, load_probes
 from .reference import Reference, given_reference, load_reference
-from .scoring import Score, judge_choice
+from .scoring import judge_choice
 from .scoring.toxicity import default_toxicity
 from .training import training_items
 
@@ -117,47 +117,64 @@ def audit(
     pool = load_probes(probes)
     asking = asking or Asking(Chat.of(model, tokenizer), toxicity=default_toxicity())
     baseline = {} if baseline is None else baseline
-    start, chat = time.perf_counter(), asking.chat
-    device = next(model.parameters()).device
-    with reference.awake(device):
+    begun, chat, ranks = time.perf_counter(), asking.chat, asking.ranks
+    with reference.awake(next(model.parameters()).device):
         missing = [probe for probe in pool if probe.id not in baseline]
         if missing:
             with reference.loaded() as frozen:
                 baseline |= ask_baseline(frozen, missing, asking)
+        backwards = {probe.id for probe in _spread([p for p in pool if p.judge != "choice"], reverse)}
+        found = ranks.share(pool, lambda part: _ask(model, reference, part, baseline, asking, backwards))
+        items = training_items(prompts or {}, baseline, chat)
         with observing(model, *reference.models, autocast=asking.autocast):
-            drifts = measure_drift(model, reference, items_of(pool, baseline, chat), asking)
-            asking.tick(len(pool))
-            thinks = [id for id, drift in drifts.items() if drift.thinks >= 0.5]
-            choices = [probe for probe in pool if probe.judge == "choice"]
-            others = [probe for probe in pool if probe.judge != "choice"]
-            logprobs = ask_choices(model, choices, asking, thinks) if choices else {}
-            prompted = [prompt_of(probe, chat) for probe in others]
-            asked, inside = [p for p, _ in prompted], [i for _, i in prompted]
-            drafts = [_draft(baseline[probe.id], drifts[probe.id]) for probe in others]
-            keys = sample_keys(others, asking)
-            answers = answer_all(model, asked, inside, chat, asking.budget, drafts, tick=asking.tick, keys=keys)
-            margins = refusal_margins(model, others, asking, thinks)
-            own = [Item(p.id, c, a, i) for p, c, a, i in zip(others, asked, answers, inside, strict=True)]
-            backwards = measure_reverse(model, reference, _spread(own, reverse), asking) if reference.models else {}
-            training = measure_drift(model, reference, training_items(prompts or {}, baseline, chat), asking)
-    results: dict[str, Result] = {}
-    said = dict(zip((probe.id for probe in others), answers, strict=True))
-    scores: dict[str, Score] = {probe.id: judge_choice(probe, logprobs[probe.id]) for probe in choices}
-    scores |= zip((probe.id for probe in others), judge_all(others, answers, asking, margins), strict=True)
-    for probe in pool:
-        options = logprobs.get(probe.id)
-        results[probe.id] = Result(probe, scores[probe.id], said.get(probe.id), options, drifts[probe.id])
+            training = ranks.share(items, lambda part: measure_drift(model, reference, part, asking))
+    results = {probe.id: found[probe.id][0] for probe in pool}
+    reverses = [kl for _, kl in found.values() if kl is not None]
     metrics = gather(results, baseline)
-    if backwards:
-        metrics["alignguard/kl/reverse"] = sum(backwards.values()) / len(backwards)
+    if reverses:
+        metrics["alignguard/kl/reverse"] = sum(reverses) / len(reverses)
     if training:
         metrics["alignguard/kl/train_prompts"] = mean_drift(training.values())
-    metrics["alignguard/cost/seconds"] = time.perf_counter() - start
-    metrics["alignguard/cost/tokens"] = float(sum(len(answer.tokens) for answer in answers))
+    metrics["alignguard/cost/seconds"] = time.perf_counter() - begun
+    metrics["alignguard/cost/tokens"] = float(sum(len(r.answer.tokens) for r in results.values() if r.answer))
     return Audit(step, results, metrics, time.time(), position_profile(results.values()))
 
 
-def _spread(items: Sequence[Item], size: int) -> list[Item]:
+def _ask(
+    model: Any,
+    reference: Reference,
+    pool: list[Probe],
+    baseline: dict[str, Result],
+    asking: Asking,
+    backwards: set[str],
+) -> dict[str, tuple[Result, float | None]]:
+    """This process's share of an audit: of each probe the result and, for those in `backwards`, the reverse drift."""
+    chat = asking.chat
+    with observing(model, *reference.models, autocast=asking.autocast):
+        drifts = measure_drift(model, reference, items_of(pool, baseline, chat), asking)
+        asking.tick(len(pool))
+        thinks = [id for id, drift in drifts.items() if drift.thinks >= 0.5]
+        choices = [probe for probe in pool if probe.judge == "choice"]
+        others = [probe for probe in pool if probe.judge != "choice"]
+        logprobs = ask_choices(model, choices, asking, thinks) if choices else {}
+        prompted = [prompt_of(probe, chat) for probe in others]
+        asked, inside = [p for p, _ in prompted], [i for _, i in prompted]
+        drafts = [_draft(baseline[probe.id], drifts[probe.id]) for probe in others]
+        keys, whole = sample_keys(others, asking), asking.ranks.whole
+        answers = answer_all(model, asked, inside, chat, asking.budget, drafts, whole, tick=asking.tick, keys=keys)
+        margins = refusal_margins(model, others, asking, thinks)
+        said = zip(others, asked, answers, inside, strict=True)
+        own = [Item(p.id, c, a, i) for p, c, a, i in said if p.id in backwards]
+        reverse = measure_reverse(model, reference, own, asking) if reference.models else {}
+    found = {
+        probe.id: Result(probe, judge_choice(probe, logprobs[probe.id]), None, logprobs[probe.id]) for probe in choices
+    }
+    judged = judge_all(others, answers, asking, margins)
+    found |= {p.id: Result(p, score, answer) for p, score, answer in zip(others, judged, answers, strict=True)}
+    return {id: (replace(result, drift=drifts[id]), reverse.get(id)) for id, result in found.items()}
+
+
+def _spread(items: Sequence[Probe], size: int) -> list[Probe]:
     """So many of them, evenly spaced, so that every dimension has its share."""
     return [items[i * len(items) // size] for i in range(size)] if size < len(items) else list(items)
 

@@ -30,8 +30,8 @@ class Cache:
     def __init__(self) -> None:
         self.head: Head | None = None  # of the start; None where the policy's own head is frozen and serves
         self.frozen_head = False
-        self.path: Path | None = None
         self._tensors: dict[str, torch.Tensor] = {}
+        self._files: dict[str, Path] = {}  # where each tensor is, once written
         self._awake: Head | None = None
         self._device = torch.device("cpu")
 
@@ -64,28 +64,51 @@ class Cache:
         for id, part in zip(ids, hidden.cpu().split(list(lengths)), strict=True):
             self._tensors[f"hidden/{id}"] = part.clone()
 
-    def write(self, path: Path, fingerprint: str) -> None:
-        """Write everything as safetensors, whole or not at all, and let go of it in memory."""
+    def write(self, path: Path, fingerprint: str, part: int = 0, parts: int = 1) -> None:
+        """
+        Write everything as safetensors, whole or not at all, and let go of it in memory; to be opened before it is read.
+
+        Args:
+            path (`Path`):
+                The file; of several parts, each has its number in its name.
+            fingerprint (`str`):
+                Of the start.
+            part (`int`, *optional*, defaults to `0`), parts (`int`, *optional*, defaults to `1`):
+                Which of how many: each process writes what it asked.
+        """
         tensors = dict(self._tensors)
-        about = {"fingerprint": fingerprint, "frozen_head": str(self.frozen_head)}
-        if self.head is not None and self.head.weight is not None:
+        about = {"fingerprint": fingerprint, "frozen_head": str(self.frozen_head), "parts": str(parts)}
+        if part == 0 and self.head is not None and self.head.weight is not None:
             tensors["head/weight"] = self.head.weight.contiguous()
             if self.head.bias is not None:
                 tensors["head/bias"] = self.head.bias.contiguous()
             about |= {"scale": repr(self.head.scale), "softcap": repr(self.head.softcap)}
+        if parts > 1:
+            path = path.with_name(f"{path.stem}-{part + 1:05d}-of-{parts:05d}{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(path.name + ".part")
         save_file(tensors, beside, metadata=about)
         os.replace(beside, path)
-        self.path, self._tensors = path, {}
+        self._tensors = {}
 
     def open(self, path: Path, fingerprint: str) -> None:
         """
-        Take up what an earlier process wrote.
+        Take up what was written, by all processes.
 
         Raises:
-            RunError: The file is missing, broken, or of another start.
+            RunError: A file is missing, broken, or of another start.
         """
+        files = sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}")) or [path]
+        self._files = {}
+        for file in files:
+            parts = self._open(file, fingerprint)
+        if parts != len(files):
+            raise RunError(
+                f"{path.parent}: {len(files)} of the {parts} files of the cached reference are seen here; output_dir must be "
+                "a folder that all processes see"
+            )
+
+    def _open(self, path: Path, fingerprint: str) -> int:
         try:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
@@ -106,7 +129,8 @@ class Cache:
                 f"{path}: holds the reference of another start ({about.get('fingerprint')}, not {fingerprint}); "
                 "give reference= the path of the model this run began with"
             )
-        self.path = path
+        self._files |= dict.fromkeys(names, path)
+        return int(about.get("parts", 1))
 
     def wake(self, device: torch.device) -> None:
         """Move the head to the device, for the time of an audit."""
@@ -118,20 +142,17 @@ class Cache:
         self._awake = None
 
     def _read(self, name: str, ids: Sequence[str]) -> torch.Tensor:
-        if self.path is None:
-            parts = [self._tensors[f"{name}/{id}"] for id in ids]
-        else:  # streamed: only what is asked for is read
-            with safe_open(self.path, framework="pt") as file:
-                parts = [file.get_tensor(f"{name}/{id}") for id in ids]
-        return torch.cat(parts).to(self._device)
+        found = {key: self._tensors[key] for id in ids if (key := f"{name}/{id}") in self._tensors}
+        wanted = [key for id in ids if (key := f"{name}/{id}") not in found]
+        for path in {self._files[key] for key in wanted}:  # streamed: only what is asked for is read
+            with safe_open(path, framework="pt") as file:
+                found |= {key: file.get_tensor(key) for key in wanted if self._files[key] == path}
+        return torch.cat([found[f"{name}/{id}"] for id in ids]).to(self._device)
 
     def has(self, ids: Sequence[str]) -> bool:
         """Whether these answers are kept."""
         name = "entropy" if self.frozen_head else "hidden"
-        if self.path is None:
-            return all(f"{name}/{id}" in self._tensors for id in ids)
-        with safe_open(self.path, framework="pt") as file:
-            return {f"{name}/{id}" for id in ids} <= set(file.keys())
+        return {f"{name}/{id}" for id in ids} <= self._tensors.keys() | self._files.keys()
 
     def teacher(self, ids: Sequence[str]) -> tuple[torch.Tensor, Head] | Terms:
         """What drift is measured against: hidden states and head, or the terms of a frozen head."""
@@ -143,4 +164,4 @@ class Cache:
     @property
     def bytes(self) -> int:
         """On disk."""
-        return 0 if self.path is None else self.path.stat().st_size
+        return sum(path.stat().st_size for path in set(self._files.values()))

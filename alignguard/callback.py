@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations import is_deepspeed_zero3_enabled
 
 from .audit import Audit
-from .distributed import from_first
+from .distributed import will_shard
 from .errors import AlignGuardError, StartError
 from .generation import TokenBudget
 from .probes import Probe, load_probes
@@ -104,14 +103,14 @@ class AlignGuardCallback(TrainerCallback):
         self.reference: Reference | None = None
         self.run: Run | None = None
         if trainer is not None:
-            self.reference = freeze_start(trainer.model, self.kind)
+            self.reference = freeze_start(trainer.model, self.kind, will_shard(trainer.args))
 
     # hooks ---------------------------------------------------------------------------------------------------------
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the start: here no trainer has patched the model yet, and no checkpoint has been loaded."""
         if self.reference is None and kwargs.get("model") is not None:
-            self.reference = freeze_start(kwargs["model"], self.kind)
+            self.reference = freeze_start(kwargs["model"], self.kind, will_shard(args))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -126,22 +125,22 @@ class AlignGuardCallback(TrainerCallback):
                     "this run is resumed, and its start was not seen: use callbacks=[AlignGuardCallback()] or "
                     "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"
                 )
-            self.reference = freeze_start(model, self.kind)
+            self.reference = freeze_start(model, self.kind, will_shard(args))
         if self.reference.kind == "given" and isinstance(self.kind, str):
             check_tokenizers(tokenizer, load_tokenizer(self.kind))
-        if is_deepspeed_zero3_enabled():
-            raise AlignGuardError("DeepSpeed ZeRO-3 shards the weights AlignGuard reads; use ZeRO-2 or FSDP2")
         earlier = self.run
         self.run = Run(
             self.settings, self.reference, args, model, tokenizer, state.max_steps, state.is_world_process_zero
         )
-        self.run.begin(state.global_step, getattr(kwargs.get("train_dataloader"), "dataset", None), earlier)
+        run, dataset = self.run, getattr(kwargs.get("train_dataloader"), "dataset", None)
+        run.ranks.together(lambda: run.begin(state.global_step, dataset, earlier))
         self._act(control)  # a second train() may begin where the first one ended badly
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
         if self.settings.schedule.due(state.global_step, state.max_steps) or control.should_training_stop:
-            self._audit(state.global_step)
+            assert self.run is not None
+            self.run.look(state.global_step)
             self._act(control)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -151,9 +150,8 @@ class AlignGuardCallback(TrainerCallback):
         """
         metrics = kwargs.get("metrics")
         if metrics is not None:
-            for (
-                earlier
-            ) in self.audits:  # a figure that an audit lacks keeps its latest value: a missing one is an error
+            # a figure that an audit lacks keeps its latest value: a missing one is an error
+            for earlier in self.audits:
                 metrics |= {f"eval_{name}": value for name, value in earlier.metrics.items()}
 
     def on_train_end(
@@ -163,10 +161,11 @@ class AlignGuardCallback(TrainerCallback):
         assert self.run is not None
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
-            self._audit(state.global_step)  # stopped by a callback that comes after ours
+            self.run.look(state.global_step)  # stopped by a callback that comes after ours
         rule = self.settings.stop
         if rule is not None and rule.restore and self.run.verdict is not None and self.run.verdict.since:
-            self.run.guarded("restoring the weights", self.run.restore)
+            run = self.run
+            run.guarded("restoring the weights", lambda: run.ranks.together(run.restore))
         self.run.end()
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -176,17 +175,12 @@ class AlignGuardCallback(TrainerCallback):
         """All so far; only the latest holds its answers, the others' are on disk."""
         return self.run.audits if self.run is not None else []
 
-    def _audit(self, step: int) -> None:
-        run = self.run
-        assert run is not None
-        run.guarded("the audit", lambda: run.audit(step))
-
     def _act(self, control: TrainerControl) -> None:
         """What the stop rule asks for, the same on every process: the first one's verdict counts."""
         rule, run = self.settings.stop, self.run
         if rule is None or run is None:
             return
-        called, aligned = from_first((run.to_act, run.just_aligned))
+        called, aligned = run.ranks.first((run.to_act, run.just_aligned))
         run.to_act = run.just_aligned = False
         control.should_save |= called and rule.checkpoint
         control.should_training_stop |= called and rule.stop

@@ -1,24 +1,171 @@
-"""Several processes: what all of them must agree on."""
+"""Several processes: shares of the work, their gathering, and what all of them must agree on.
+
+Where every process holds the whole model (one GPU each, DDP, ZeRO-1 and 2) each is given a share of the probes, and the
+results are gathered. Where the weights are sharded (FSDP, ZeRO-3) a forward is everyone's, so all processes ask all probes,
+in the same order and with the same number of decode steps.
+
+What is exchanged is small, and goes over gloo: no GPU waits for it, whatever the trainer's own backend is.
+"""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
+from transformers.integrations import is_deepspeed_zero3_enabled
+
+from .errors import AlignGuardError, RunError
 
 T = TypeVar("T")
+V = TypeVar("V")
+_PATIENCE = timedelta(minutes=30)  # how long the others are waited for
 
 
-def from_first(value: T) -> T:
+class LostProcess(AlignGuardError):
+    """Another process did not come to the meeting: the run is out of step, and cannot go on."""
+
+
+@dataclass
+class Ranks:
     """
-    The first process's value, on every process; the value itself where there is only one.
+    This process among the others.
 
     Args:
-        value (`Any`):
-            Small and picklable.
+        rank (`int`, *optional*, defaults to `0`), size (`int`, *optional*, defaults to `1`):
+            Which of how many.
+        group (`ProcessGroup`, *optional*):
+            What they talk over; `None` for a process alone.
+        whole (`bool`, *optional*, defaults to `False`):
+            Whether each does all of the work, since the model is sharded.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
-    held = [value]
-    torch.distributed.broadcast_object_list(held, src=0)
-    return held[0]
+
+    rank: int = 0
+    size: int = 1
+    group: Any = None
+    whole: bool = False
+    _depth: int = 0
+    _told: bool = False  # the failure that is on its way up is known to all
+
+    @classmethod
+    def of(cls, model: Any) -> Ranks:
+        """
+        The processes that train a model. All of them must call this.
+
+        Args:
+            model (`torch.nn.Module`):
+                The policy, once the trainer has prepared it.
+        """
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return cls()
+        return cls(dist.get_rank(), dist.get_world_size(), _gloo(dist.group.WORLD), is_sharded(model))
+
+    def mine(self, items: Sequence[T]) -> list[T]:
+        """This process's share: every n-th, so that each has its part of every dimension."""
+        return list(items) if self.whole else list(items[self.rank :: self.size])
+
+    def share(self, items: Sequence[T], do: Callable[[list[T]], dict[str, V]]) -> dict[str, V]:
+        """
+        Work that each process does a part of.
+
+        Args:
+            items (`Sequence[T]`):
+                All of the work.
+            do (`Callable[[list[T]], dict[str, V]]`):
+                Called with this process's share.
+
+        Returns:
+            `dict[str, V]`: what all processes found, on each of them.
+        """
+        parts = self.together(lambda: do(self.mine(items)))
+        return {key: value for part in parts for key, value in part.items()}
+
+    def together(self, do: Callable[[], T]) -> list[T]:
+        """
+        What each process found, in their order; where the model is sharded, what this one found. If one fails, all do.
+
+        Args:
+            do (`Callable[[], T]`):
+                Called on each process. It may itself meet the others.
+
+        Raises:
+            RunError: Another process failed; the message is its error.
+            LostProcess: Another process is gone, or hangs.
+        """
+        if self.group is None:
+            return [do()]
+        self._depth += 1
+        try:
+            value, failure = do(), None
+        except Exception as error:
+            value, failure = None, error
+        finally:
+            self._depth -= 1
+        told, self._told = self._told, self._told and self._depth > 0
+        if failure is not None and told:
+            raise failure
+        line = None if failure is None else f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"
+        found = self._exchange((line, None if self.whole else value))
+        first = next(((rank, line) for rank, (line, _) in enumerate(found) if line is not None), None)
+        self._told = first is not None and self._depth > 0
+        if failure is not None:
+            raise failure
+        if first is not None:
+            raise RunError(f"process {first[0]} of {self.size} failed with {first[1]}")
+        return [value] if self.whole else [value for _, value in found]  # type: ignore[list-item]
+
+    def first(self, value: T) -> T:
+        """The first process's value, on every process."""
+        return value if self.group is None else self._exchange(value)[0]
+
+    def _exchange(self, value: Any) -> list[Any]:
+        found: list[Any] = [None] * self.size
+        try:
+            dist.all_gather_object(found, value, group=self.group)
+        except RuntimeError as error:
+            line = " ".join(str(error).split())[:200]
+            raise LostProcess(f"process {self.rank} of {self.size} waited for the others in vain ({line})") from None
+        return found
+
+
+@lru_cache(maxsize=1)
+def _gloo(world: Any) -> Any:
+    return dist.new_group(backend="gloo", timeout=_PATIENCE)
+
+
+def will_shard(args: Any) -> bool:
+    """
+    Whether a trainer will shard the model's weights: FSDP or ZeRO-3.
+
+    Args:
+        args (`TrainingArguments`):
+            The trainer's. What `accelerate launch` was told stands in the environment.
+    """
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
+    return asked or bool(getattr(args, "fsdp", None)) or is_deepspeed_zero3_enabled()
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether a forward of the model needs all processes: FSDP, tensor parallelism, ZeRO-3."""
+    from torch.distributed.tensor import DTensor
+
+    if any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in model.parameters()):
+        return True
+    return any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
+
+
+def whole_weight(weight: torch.Tensor) -> torch.Tensor:
+    """A weight as it would be on one process, if it is sharded; all processes must call this."""
+    if hasattr(weight, "full_tensor"):  # FSDP2
+        return weight.full_tensor()
+    if hasattr(weight, "ds_id"):  # ZeRO-3: there only while it is gathered
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([weight]):
+            return weight.detach().clone()
+    return weight

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .distributed import whole_weight
 from .errors import StartError
 from .observe import observing
 
@@ -146,10 +147,9 @@ def _fused_head(model: Any, module: Any) -> Head:
     scale = getattr(config, "logit_scale", None) or 1.0
     if getattr(config, "logits_scaling", None):
         scale = 1.0 / config.logits_scaling
-    weight, bias = module.weight.detach(), getattr(module, "bias", None)
-    bias = None if bias is None else bias.detach()
-    if hasattr(weight, "full_tensor"):  # sharded by FSDP2: the head alone is gathered, on every rank
-        weight, bias = weight.full_tensor(), None if bias is None else bias.full_tensor()
+    bias = getattr(module, "bias", None)
+    # of a sharded model the head alone is gathered, on every rank
+    weight, bias = whole_weight(module.weight).detach(), None if bias is None else whole_weight(bias).detach()
     return Head(weight, bias, float(scale), float(getattr(config, "final_logit_softcapping", None) or 0.0))
 
 

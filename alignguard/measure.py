@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from .asking import Asking, ProbeDrift, Result, prompt_of
 from .chat import Answer, Chat
 from .drift import Terms, kl_from_terms, kl_tokens, logprob_tokens
 from .forward import Row, batch_limit, batches, read_head, target_hidden
+from .observe import observing
 from .probes import Probe
 from .reference import Reference
 
@@ -64,14 +66,41 @@ def items_of(probes: Sequence[Probe], baseline: dict[str, Result], chat: Chat) -
     return items
 
 
-def remember(model: Any, reference: Reference, items: Sequence[Item], asking: Asking) -> None:
-    """Keep what the start says at every token of its answers, in the reference's cache, while it can still be asked."""
-    assert reference.cache is not None
-    head = read_head(model)
-    for batch in batches([item.row.length for item in items], asking.budget.batch_tokens):
-        part = [items[i] for i in batch]
-        hidden = target_hidden(model, [item.row for item in part], asking.chat.pad_token_id, head)
-        reference.cache.add([item.id for item in part], [len(item.answer.tokens) for item in part], hidden, head)
+def remember(model: Any, reference: Reference, items: Sequence[Item], asking: Asking, path: Path) -> None:
+    """
+    Keep what the start says at every token of its answers, in the reference's cache, while it can still be asked.
+
+    Each process keeps its share in a file of its own; of a sharded model the first one keeps all.
+
+    Args:
+        model (`PreTrainedModel`):
+            The start.
+        reference (`Reference`):
+            With a cache, which afterwards reads from disk.
+        items (`Sequence[Item]`):
+            Its answers.
+        asking (`Asking`):
+            How probes are asked.
+        path (`Path`):
+            Where to.
+    """
+    cache, ranks, pad = reference.cache, asking.ranks, asking.chat.pad_token_id
+    assert cache is not None
+    keeps = ranks.rank == 0 or not ranks.whole
+
+    def keep() -> None:
+        head, share = read_head(model), ranks.mine(items)
+        for batch in batches([item.row.length for item in share], asking.budget.batch_tokens):
+            part = [share[i] for i in batch]
+            hidden = target_hidden(model, [item.row for item in part], pad, head)
+            if keeps:
+                cache.add([item.id for item in part], [len(item.answer.tokens) for item in part], hidden, head)
+        if keeps:
+            cache.write(path, reference.fingerprint, ranks.rank, 1 if ranks.whole else ranks.size)
+
+    with observing(model, autocast=asking.autocast):
+        ranks.together(keep)
+    ranks.together(lambda: cache.open(path, reference.fingerprint))
 
 
 def measure_drift(policy: Any, reference: Reference, items: Sequence[Item], asking: Asking) -> dict[str, ProbeDrift]:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from .cache import Cache
+from .distributed import whole_weight
 from .errors import StartError
 from .forward import final_hidden
 from .observe import observing
@@ -79,7 +80,7 @@ class Reference:
     def awake(self, device: torch.device) -> Iterator[None]:
         """For the time of an audit: what is kept on the CPU is moved to the device."""
         try:  # a move that runs out of memory half way is undone too
-            if self.kind == "offload":
+            if self.kind == "offload" or (self.kind == "copy" and next(self.model.parameters()).device != device):
                 self.model.to(device)
             if self.cache is not None:
                 self.cache.wake(device)
@@ -172,7 +173,7 @@ def _adapters_start_at_zero(model: Any) -> bool:
     return bool((on - off).abs().max() <= _CHECK_TOLERANCE * on.abs().max())
 
 
-def freeze_start(model: Any, kind: Any = "auto") -> Reference:
+def freeze_start(model: Any, kind: Any = "auto", sharded: bool = False) -> Reference:
     """
     Keep the start of a model that is about to be trained.
 
@@ -182,6 +183,8 @@ def freeze_start(model: Any, kind: Any = "auto") -> Reference:
         kind (`str` or `PreTrainedModel`, *optional*, defaults to `"auto"`):
             `"copy"`, `"adapter"`, `"offload"`, `"cache"`; a model, or the path or hub id of one; or `"auto"`: adapters
             switched off (or their start kept) with PEFT, else a copy where it fits beside the optimizer, else a cache.
+        sharded (`bool`, *optional*, defaults to `False`):
+            Whether the trainer will shard the weights (FSDP, ZeRO-3); `"auto"` then takes a cache.
 
     Raises:
         StartError: `kind` is none of these, or does not fit the model.
@@ -192,7 +195,7 @@ def freeze_start(model: Any, kind: Any = "auto") -> Reference:
         return given_reference(model, load_reference(model, kind))
     why = "as asked for"
     if kind == "auto":
-        kind, why = _cheapest(model)
+        kind, why = ("cache", "the weights will be sharded") if sharded else _cheapest(model)
     if kind == "adapter":
         if not is_peft(model):
             raise StartError("reference='adapter' needs a PEFT model; use reference='copy' or 'cache'")
@@ -203,6 +206,8 @@ def freeze_start(model: Any, kind: Any = "auto") -> Reference:
         start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         why = "the adapters already change the model, so their start is kept"
         return Reference("adapter", model, why, fingerprint(model, False), start)
+    if kind != "cache" and any(p.is_meta or hasattr(p, "ds_id") for p in model.parameters()):
+        raise StartError(f"reference={kind!r} needs all weights, and this process holds none or a part; use 'cache'")
     mark = fingerprint(model, False)
     if kind == "cache":
         return Reference("cache", model, why, mark, cache=Cache())
@@ -293,13 +298,16 @@ def fingerprint(model: Any, without_adapters: bool) -> str:
     digest = hashlib.sha256()
     trains = {name for name, p in model.named_parameters() if p.requires_grad}
     with torch.no_grad():
-        for name, p in sorted(model.state_dict().items()):
+        for name, p in sorted(model.state_dict(keep_vars=True).items()):
+            if p.is_meta:  # another process holds it
+                continue
             if without_adapters:
                 if name in trains or "lora_" in name or "modules_to_save" in name:
                     continue
                 name = name.replace("base_model.model.", "").replace(".base_layer", "").replace(".original_module", "")
-            digest.update(f"{name} {tuple(p.shape)} ".encode())
-            flat = p.detach().reshape(-1)
+            whole = whole_weight(p).detach()
+            digest.update(f"{name} {tuple(whole.shape)} ".encode())
+            flat = whole.reshape(-1)
             sample = flat[:: max(1, flat.numel() // 64)][:64]
             digest.update(sample.to("cpu", torch.float32).numpy().tobytes())
     return digest.hexdigest()[:16]

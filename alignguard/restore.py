@@ -12,15 +12,20 @@ from .errors import AlignGuardError, RunError
 from .stop import StopRule
 
 
-def check_restorable(rule: StopRule | None, args: Any) -> None:
+def check_restorable(rule: StopRule | None, args: Any, sharded: bool = False) -> None:
     """
     Whether the checkpoints that restoring needs will be there; asked before step 1.
 
     Raises:
-        AlignGuardError: The trainer would delete them, or decides itself what is saved or loaded.
+        AlignGuardError: The trainer would delete them, or decides itself what is saved or loaded; or the model is sharded.
     """
     if rule is None or not rule.restore:
         return
+    if sharded:
+        raise AlignGuardError(
+            "StopRule(restore=True) cannot put weights back into a sharded model; use StopRule(), and resume from the "
+            "checkpoint that its message names"
+        )
     if args.save_total_limit is not None:
         raise AlignGuardError(
             "StopRule(restore=True) needs the checkpoints of aligned audits, and save_total_limit deletes the oldest; leave "

@@ -17,8 +17,9 @@ from .ask import ask_baseline
 from .asking import Asking, Result, work
 from .audit import Audit, audit
 from .chat import Chat
+from .distributed import LostProcess, Ranks
 from .draw import draw
-from .errors import AlignGuardError, RunError
+from .errors import AlignGuardError, RunError, StartError
 from .evidence import sides_of
 from .forward import read_head
 from .measure import items_of, remember
@@ -71,7 +72,7 @@ class Run:
     tracker: Tracker = field(default_factory=NullTracker)
 
     def __post_init__(self) -> None:
-        chosen = self.settings
+        chosen, self.ranks = self.settings, Ranks.of(self.model)
         self.asking = Asking(
             Chat.of(self.model, self.tokenizer, chosen.template_kwargs, chosen.tags),
             chosen.tokens,
@@ -79,6 +80,7 @@ class Run:
             chosen.judge,
             seed=chosen.seed,
             autocast=trainer_autocast(self.args),
+            ranks=self.ranks,
         )
         self.store = Store(self.args.output_dir)
         self.about = about(self.model.config, self.asking.chat, self.reference, chosen, self.last)
@@ -107,17 +109,11 @@ class Run:
         if earlier is not None:
             self.baseline, self.prompts = earlier.baseline, earlier.prompts
             self.watch = self._watch()
-        check_restorable(self.settings.stop, self.args)
+        check_restorable(self.settings.stop, self.args, self.ranks.whole)
+        self._agree_on_start()
         if step > 0:
             self._resume(step)
-        elif self.writes and earlier is not None and self.reference.cache is not None:
-            self.store.rewind(-1)  # the cache on disk is still needed
-        elif self.writes:
-            aside = self.store.set_aside()
-            if aside is not None:
-                self.say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
-        if self.writes:
-            self.store.prepare()
+        self._on_first(lambda: self._open_record(step, earlier))
         self.say(announcement(self.asking.chat, self.reference, self.settings, self.last))
         self.tracker = find_tracker(self.args) if self.writes else NullTracker()
         self.guarded("the tracker", lambda: self.tracker.begin(self.about))
@@ -138,12 +134,21 @@ class Run:
         # from here on nothing of ours ends the run
         self.asking.failed = lambda error: self.report_once("a scorer", error)
 
+    def look(self, step: int) -> None:
+        """An audit after training has begun: where it fails on one process, it fails on all, and training goes on."""
+
+        def audit() -> None:
+            self.audit(step)
+
+        self.guarded("the audit", lambda: self.ranks.together(audit))
+
     def audit(self, step: int) -> Verdict:
         """Ask, compare, keep and show."""
-        begun = time.perf_counter()
+        begun, mine = time.perf_counter(), self.ranks.mine
         asked = self._draw(step)
         missing = [probe for probe in asked if probe.id not in self.baseline]
-        with self._bar(work(missing, baseline=True) + work(asked, baseline=False), f"AlignGuard audit, step {step}"):
+        ticks = work(mine(missing), baseline=True) + work(mine(asked), baseline=False)
+        with self._bar(ticks, f"AlignGuard audit, step {step}"):
             found = audit(
                 self.model,
                 None,
@@ -207,6 +212,8 @@ class Run:
         """After training has begun nothing of ours ends it: a failure is reported once, in one line."""
         try:
             return do()
+        except LostProcess:
+            raise  # a run that is out of step would hang at its next meeting
         except Exception as error:
             self.report_once(what, error)
             return None
@@ -216,10 +223,34 @@ class Run:
         if what not in self._reported:
             self._reported.add(what)
             line = " ".join(str(error).split())[:300]
-            logger.warning(f"AlignGuard: {what} failed and training goes on ({type(error).__name__}: {line})")
+            level = logging.WARNING if self.writes or not isinstance(error, RunError) else logging.DEBUG
+            logger.log(level, f"AlignGuard: {what} failed and training goes on ({type(error).__name__}: {line})")
             logger.debug("details", exc_info=error)
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def _agree_on_start(self) -> None:
+        first = self.ranks.first(self.reference.fingerprint)
+        if self.ranks.whole:  # some loaders give the others no weights before the model is sharded
+            self.reference.fingerprint = self.about["model_fingerprint"] = first
+        elif first != self.reference.fingerprint:
+            raise StartError(
+                f"process {self.ranks.rank} begins with other weights than process 0; set the same seed on all before the "
+                "model is made"
+            )
+
+    def _on_first(self, do: Callable[[], Any]) -> None:
+        """What the process that keeps the record does, while the others wait; if it fails, all do."""
+        self.ranks.together(lambda: do() if self.writes else None)
+
+    def _open_record(self, step: int, earlier: Run | None) -> None:
+        if step > 0:
+            self.store.rewind(step)
+        elif earlier is not None and self.reference.cache is not None:
+            self.store.rewind(-1)  # the cache on disk is still needed
+        elif (aside := self.store.set_aside()) is not None:
+            self.say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
+        self.store.prepare()
 
     def _watch(self) -> Watch:
         chosen = self.settings
@@ -267,11 +298,8 @@ class Run:
             self.baseline |= ask_baseline(model, asked, self.asking)
         chat = self.asking.chat
         items = items_of(asked, self.baseline, chat) + training_items(self.prompts, self.baseline, chat)
-        with observing(model, autocast=self.asking.autocast):
-            remember(model, self.reference, items, self.asking)
-        if self.writes:
-            cache.write(self.store.cache, self.reference.fingerprint)
-            self.store.write_baseline(self.about, self.baseline)
+        remember(model, self.reference, items, self.asking, self.store.cache)
+        self._on_first(lambda: self.store.write_baseline(self.about, self.baseline))
         self.reference.model = None
         self.say(
             f"AlignGuard: {len(asked)} probes asked of the start; its cache takes {cache.bytes / 2**20:,.0f} MiB on disk"
@@ -292,12 +320,10 @@ class Run:
         check_same_run(Path(self.store.root / "baseline.json"), about, self.about)
         # alpha stays spread as it was, whatever the run is prolonged to
         self.about["looks"] = about.get("looks", self.about["looks"])
-        if self.writes:
-            self.store.rewind(step)
         pool = self.settings.pool
         self.prompts = self.store.read_prompts()
         self.baseline = self.store.read_baseline([*pool, *training_probes(self.prompts, self.asking.chat)])
-        self.audits = [a for a in self.store.read_audits(pool) if a.step <= step]
+        self.audits = self.store.read_audits(pool, step)
         self.watch = self._watch()
         for earlier in self.audits:  # evidence, patience and what was called follow from the record
             self.verdict = self.watch.look(earlier)

@@ -233,11 +233,12 @@ class Store:
                 continue
         return found
 
-    def read_audits(self, pool: Sequence[Probe]) -> list[Audit]:
-        """All audits on record; only the last with its results, which would fill the memory of a long run."""
+    def read_audits(self, pool: Sequence[Probe], last: int) -> list[Audit]:
+        """All audits up to a step; only the last with its results, which would fill the memory of a long run."""
         audits = [
             Audit(line["step"], {}, line["metrics"], line["time"], line["profile"], line["scores"])
             for line in self.lines()
+            if line["step"] <= last
         ]
         if audits:
             audits[-1].results = read_results(self.answers(audits[-1].step), pool)

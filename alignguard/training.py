@@ -86,12 +86,18 @@ def training_probes(prompts: dict[str, list[int]], chat: Chat) -> list[Probe]:
 
 def ask_training(model: Any, prompts: dict[str, list[int]], asking: Asking) -> dict[str, Result]:
     """The reference's own answers to training prompts: what drift on them is measured on."""
-    chat, ids = asking.chat, list(prompts)
-    with observing(model, autocast=asking.autocast):
-        inside = [opens(prompts[id], chat) for id in ids]
-        answers = answer_all(model, [prompts[id] for id in ids], inside, chat, asking.budget)
-    probes = training_probes(prompts, chat)
-    return {p.id: Result(p, Score(None, Status.ANSWERED), a) for p, a in zip(probes, answers, strict=True)}
+    chat = asking.chat
+
+    def ask(ids: list[str]) -> dict[str, Result]:
+        part = {id: prompts[id] for id in ids}
+        with observing(model, autocast=asking.autocast):
+            inside = [opens(prompt, chat) for prompt in part.values()]
+            asked, whole = list(part.values()), asking.ranks.whole
+            answers = answer_all(model, asked, inside, chat, asking.budget, synced=whole)
+        probes = training_probes(part, chat)
+        return {p.id: Result(p, Score(None, Status.ANSWERED), a) for p, a in zip(probes, answers, strict=True)}
+
+    return asking.ranks.share(list(prompts), ask)
 
 
 def training_items(prompts: dict[str, list[int]], baseline: dict[str, Result], chat: Chat) -> list[Item]:

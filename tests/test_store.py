@@ -41,7 +41,7 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     with (store.root / "audits.jsonl").open("a") as file:
         file.write('{"step": 4, "met')
     assert [line["step"] for line in store.lines()] == [0, 2]
-    zero, two = store.read_audits(tiny_probes())
+    zero, two = store.read_audits(tiny_probes(), 2)
     assert (
         (zero.step, two.step, two.profile) == (0, 2, [0.5])
         and not zero.results

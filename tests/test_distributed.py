@@ -1,0 +1,108 @@
+"""Several processes over gloo: figures equal one process's, one writes, and a failure is everyone's."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alignguard import StartError
+from alignguard.distributed import Ranks
+
+HERE = Path(__file__).parent
+
+
+def start(mode, out, size, script="ranks_run.py"):
+    """A run of so many processes, as torchrun starts them."""
+    out.mkdir(exist_ok=True)
+    command = [str(HERE / script), *([mode] if mode else []), str(out)]
+    if size > 1:
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(size), *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def end(run, code=0):
+    text, _ = run.communicate(timeout=300)
+    assert (run.returncode == 0) == (code == 0), text[-3000:]
+    return text
+
+
+def found(out, rank=0):
+    return json.loads((out / f"found_{rank}.json").read_text())
+
+
+def assert_same(one, other, rel=2e-3):
+    assert other["losses"] == pytest.approx(one["losses"], rel=rel)
+    assert one["baseline"] == other["baseline"] and one["said"] == other["said"]
+    assert one["metrics"].keys() == other["metrics"].keys() == {"0", "1", "2"}
+    assert one["metrics"]["2"]["alignguard/kl/answer"] > 1e-3
+    for step, metrics in one["metrics"].items():
+        assert metrics.keys() == other["metrics"][step].keys()
+        for name, value in metrics.items():
+            if name not in ("alignguard/cost/seconds", "alignguard/cost/share"):
+                assert other["metrics"][step][name] == pytest.approx(value, rel=rel, abs=1e-5), (step, name)
+
+
+def test_shares_give_the_figures_of_one_process_and_only_the_first_writes(tmp_path):
+    """Seven probes on two and on three processes; and on two with a cached start, of which each keeps its part."""
+    for size in (1, 2, 3):
+        end(start("train", tmp_path / str(size), size))
+    end(start("cache", tmp_path / "cache", 2))
+    one = found(tmp_path / "1")
+    for size in (2, 3):
+        for rank in range(size):
+            assert_same(one, found(tmp_path / str(size), rank))
+            assert (tmp_path / str(size) / str(rank) / "alignguard").exists() == (rank == 0)
+    cached = found(tmp_path / "cache", 1)
+    for metrics in one["metrics"].values():
+        del metrics["alignguard/kl/reverse"]  # a cache cannot be asked that
+    assert_same(one, cached)
+    record = tmp_path / "cache" / "alignguard"
+    assert sorted(p.name for p in record.glob("reference*")) == [
+        "reference-00001-of-00002.safetensors",
+        "reference-00002-of-00002.safetensors",
+    ]
+    lines = (record / "audits.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
+
+
+def test_a_model_sharded_by_zero3_is_audited_as_a_whole_one(tmp_path):
+    pytest.importorskip("deepspeed", reason="make test-deepspeed installs it")
+    end(start("cache", tmp_path / "one", 1))
+    end(start("zero3", tmp_path / "two", 2))
+    for rank in (0, 1):
+        assert_same(found(tmp_path / "one"), found(tmp_path / "two", rank))
+
+
+def test_a_process_that_fails_at_the_start_ends_all_with_its_error(tmp_path):
+    text = end(start("fails at the start", tmp_path, 2), code=1)
+    assert "OSError: out of luck" in text and "RunError: process 1 of 2 failed with OSError: out of luck" in text
+
+
+def test_processes_that_begin_with_other_weights_are_an_error(tmp_path):
+    text = end(start("differs", tmp_path, 2), code=1)
+    assert "process 1 begins with other weights than process 0; set the same seed" in text
+
+
+def test_a_process_that_fails_later_costs_all_that_audit_and_nothing_else(tmp_path):
+    text = end(start("fails later", tmp_path, 2))
+    assert "the audit failed and training goes on" in text and "process 1 of 2 failed with OSError: out of luck" in text
+    for rank in (0, 1):
+        assert list(found(tmp_path, rank)["metrics"]) == ["0", "1"] and len(found(tmp_path, rank)["losses"]) == 2
+
+
+def test_shares_are_whole_and_disjoint():
+    parts = [Ranks(rank, 3).mine(range(7)) for rank in range(3)]
+    assert sorted(x for part in parts for x in part) == list(range(7)) and {len(part) for part in parts} == {2, 3}
+    assert Ranks(1, 3, whole=True).mine(range(7)) == list(range(7))
+
+
+def test_one_process_alone_meets_nobody():
+    with pytest.raises(StartError):
+        Ranks().together(lambda: (_ for _ in ()).throw(StartError("as it is")))
+    assert Ranks().share([1, 2], lambda part: {n: n * n for n in part}) == {1: 1, 2: 4} and Ranks().first(3) == 3
