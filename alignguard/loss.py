@@ -2,6 +2,12 @@
 
 For a policy with logits z_q and a reference with softmax p, the gradient of KL(p || q) by z_q is q - p. Both passes go
 through the vocabulary in the tiles of `drift.py`; the backward pass computes them anew.
+
+A token may be left free at a position (the one that opens a trace): both models are then conditioned on not saying it,
+
+    KL(p' || q') = (KL - p_t (log p_t - log q_t)) / (1 - p_t) - log(1 - p_t) + log(1 - q_t)
+
+whose gradient is q' - p', and nothing at the free token: how likely it is costs nothing.
 """
 
 from __future__ import annotations
@@ -13,33 +19,50 @@ import torch
 from .drift import Terms, kl_from_terms, kl_tokens, sweep_tokens, tiles
 from .forward import Head
 
+_LEAST_REST = 1e-6  # of probability that a free token leaves to all others
+
 
 class _ForwardKL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, head: Head, teacher: Any
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        head: Head,
+        teacher: Any,
+        free: torch.Tensor,
     ) -> torch.Tensor:
-        targets = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-        ctx.save_for_backward(hidden, weight)
+        rest_p, rest_q = (torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device) for _ in range(2))
         ctx.head, ctx.teacher, ctx.has_bias = head, teacher, bias is not None
         if isinstance(teacher, Terms):
-            return kl_from_terms(teacher, hidden, head, targets)["kl"]
-        return kl_tokens(teacher[0], teacher[1], hidden, head, targets)["kl"]
+            ctx.save_for_backward(hidden, weight, free, rest_p, rest_q)
+            return kl_from_terms(teacher, hidden, head, free.clamp(min=0))["kl"]
+        found = kl_tokens(teacher[0], teacher[1], hidden, head, free.clamp(min=0))
+        kl, some = found["kl"].double(), (free >= 0).nonzero()[:, 0]
+        if len(some):
+            log_p = sweep_tokens(teacher[0][some], teacher[1], free[some])["logprob"].double().clamp(max=-_LEAST_REST)
+            log_q = found["logprob"][some].double().clamp(max=-_LEAST_REST)
+            rest_p[some], rest_q[some] = (-log_p.expm1()).log(), (-log_q.expm1()).log()
+            without = (kl[some] - log_p.exp() * (log_p - log_q)) / -log_p.expm1()
+            kl[some] = without - rest_p[some] + rest_q[some]
+        ctx.save_for_backward(hidden, weight, free, rest_p, rest_q)
+        return kl.float()
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        hidden, weight = ctx.saved_tensors
+        hidden, weight, free, rest_p, rest_q = ctx.saved_tensors
         grad = grads[0].float()[:, None]  # (n, 1)
         head, teacher = ctx.head, ctx.teacher
         want_hidden, want_weight, want_bias = ctx.needs_input_grad[:3]
         with torch.autocast(hidden.device.type, enabled=False):
             zeros = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-            lse_q = sweep_tokens(hidden, head, zeros)["lse"].float()[:, None]
+            lse_q = (sweep_tokens(hidden, head, zeros)["lse"] + rest_q).float()[:, None]
             prepared = head.prepare(hidden)
             exact = isinstance(teacher, Terms)
             if not exact:
                 hidden_p, head_p = teacher
-                lse_p = sweep_tokens(hidden_p, head_p, zeros)["lse"].float()[:, None]
+                lse_p = (sweep_tokens(hidden_p, head_p, zeros)["lse"] + rest_p).float()[:, None]
                 prepared_p = head_p.prepare(hidden_p)
             grad_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if want_hidden else None
             grad_weight = torch.zeros_like(weight) if want_weight else None
@@ -52,6 +75,8 @@ class _ForwardKL(torch.autograd.Function):
                 if not exact:
                     change -= (head_p.logits(prepared_p, start, stop) - lse_p).exp_()
                 change *= grad
+                here = ((free >= start) & (free < stop)).nonzero()[:, 0]
+                change[here, free[here] - start] = 0.0
                 if slope is not None:
                     change *= slope
                 if grad_hidden is not None:
@@ -63,10 +88,12 @@ class _ForwardKL(torch.autograd.Function):
             if grad_hidden is not None and exact:
                 grad_hidden -= teacher.centre * grad
         back = None if grad_hidden is None else grad_hidden.to(hidden.dtype)
-        return back, grad_weight, grad_bias, None, None
+        return back, grad_weight, grad_bias, None, None, None
 
 
-def kl_loss(hidden: torch.Tensor, head: Head, teacher: tuple[torch.Tensor, Head] | Terms) -> torch.Tensor:
+def kl_loss(
+    hidden: torch.Tensor, head: Head, teacher: tuple[torch.Tensor, Head] | Terms, free: torch.Tensor | None = None
+) -> torch.Tensor:
     """
     KL(reference || policy) at every position, differentiable by the policy's hidden states and head.
 
@@ -77,16 +104,24 @@ def kl_loss(hidden: torch.Tensor, head: Head, teacher: tuple[torch.Tensor, Head]
             The policy's; gradients flow to its weight and bias where these ask for them.
         teacher (`tuple[torch.Tensor, Head]` or `Terms`):
             The reference's hidden states (n, d) and head; or the terms of a frozen head, which both models share.
+        free (`torch.Tensor`, *optional*):
+            At each position a token whose likelihood costs nothing, -1 for none, shape (n,); not with terms.
 
     Returns:
         `torch.Tensor` of shape (n,), nats.
 
     Raises:
-        ValueError: The teacher is the terms of a frozen head, and the policy's head trains.
+        ValueError: The teacher is the terms of a frozen head, and the policy's head trains, or tokens are left free.
     """
     if head.weight is None:
         raise ValueError("kl_loss needs the LM head; this model's logits come by the plain path")
     if isinstance(teacher, Terms) and head.weight.requires_grad:
         raise ValueError("the terms of a frozen head cannot teach a head that trains; keep hidden states instead")
+    if isinstance(teacher, Terms) and free is not None:
+        raise ValueError(
+            "the terms of a frozen head do not tell how likely a free token is; keep hidden states instead"
+        )
+    if free is None:
+        free = torch.full((len(hidden),), -1, dtype=torch.long, device=hidden.device)
     frozen = Head(head.weight.detach(), None if head.bias is None else head.bias.detach(), head.scale, head.softcap)
-    return _ForwardKL.apply(hidden, head.weight, head.bias, frozen, teacher)
+    return _ForwardKL.apply(hidden, head.weight, head.bias, frozen, teacher, free)

@@ -39,6 +39,31 @@ def test_gradients_are_those_of_the_definition(monkeypatch, scratch, bias, scale
         torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("scratch", [drift.SCRATCH, 2000])
+def test_a_free_token_costs_nothing(monkeypatch, scratch):
+    """Both models are conditioned on not saying it: value and gradients by the plain definition, in float64."""
+    monkeypatch.setattr(drift, "SCRATCH", scratch)
+    n, d, v = 6, 12, 130
+    h, g = torch.randn(n, d), torch.randn(n, d, requires_grad=True)
+    w_p, w = torch.randn(v, d) * 0.5, (torch.randn(v, d) * 0.5).requires_grad_()
+    free = torch.tensor([-1, 0, 129, -1, 64, 7])
+    loss = kl_loss(g, Head(w), (h, Head(w_p)), free)
+    loss.sum().backward()
+    exact_g, exact_w = (t.detach().double().requires_grad_() for t in (g, w))
+    z_p, z_q = h.double() @ w_p.double().T, exact_g @ exact_w.T
+    keep = torch.ones(n, v, dtype=torch.bool)
+    for i, t in enumerate(free.tolist()):
+        if t >= 0:
+            keep[i, t] = False
+    p = z_p.masked_fill(~keep, -torch.inf).softmax(-1)
+    log_q = z_q.masked_fill(~keep, -1e30).log_softmax(-1)
+    expected = torch.where(keep, p * (p.clamp_min(1e-300).log() - log_q), 0.0).sum(-1)
+    expected.sum().backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(g.grad.double(), exact_g.grad, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(w.grad.double(), exact_w.grad, rtol=1e-3, atol=1e-5)
+
+
 def test_the_terms_of_a_frozen_head_teach_alike():
     head = Head(torch.randn(130, 12) * 0.5)
     h, a = torch.randn(7, 12), torch.randn(7, 12)

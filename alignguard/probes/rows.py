@@ -44,7 +44,8 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, str) and v.strip() for v in value)
 
 
-def _messages(row: dict[str, Any], where: str) -> tuple[dict[str, str], ...]:
+def turns_of(row: dict[str, Any], where: str) -> tuple[dict[str, str], ...]:
+    """Chat turns of a row with `prompt` or `messages`, and perhaps `system`."""
     given = [key for key in ("prompt", "messages") if key in row]
     need(len(given) == 1, where, "give either 'prompt' or 'messages'" + (", not both" if given else ""))
     if "messages" in row:
@@ -123,7 +124,7 @@ def probe_from_row(row: Any, where: str = "probe") -> Probe:
     return Probe(
         id=row["id"],
         dimension=dimension,
-        messages=_messages(row, where),
+        messages=turns_of(row, where),
         judge=judge,
         family=row["family"],
         group=row.get("group", ""),
