@@ -2,6 +2,7 @@
 
 from .__about__ import __version__
 from .audit import Audit, audit
+from .budget import DriftBudget
 from .callback import AlignGuardCallback
 from .chat import Chat
 from .errors import AlignGuardError, ProbeError, RunError, StartError
@@ -17,6 +18,7 @@ __all__ = [
     "AlignGuardError",
     "Audit",
     "Chat",
+    "DriftBudget",
     "Probe",
     "ProbeError",
     "RunError",

@@ -39,7 +39,7 @@ def headline(verdict: Verdict) -> str:
     return f"AlignGuard: regression of {', '.join(parts)}"
 
 
-def regression_text(verdict: Verdict, output_dir: str | Path, answers: bool = True) -> str:
+def regression_text(verdict: Verdict, output_dir: str | Path, quote: bool = True) -> str:
     """
     The whole message.
 
@@ -48,7 +48,7 @@ def regression_text(verdict: Verdict, output_dir: str | Path, answers: bool = Tr
             With a regression.
         output_dir (`str` or `Path`):
             The trainer's, where its checkpoints are.
-        answers (`bool`, *optional*, defaults to `True`):
+        quote (`bool`, *optional*, defaults to `True`):
             Whether answers of the worst flips are quoted.
     """
     lines = [headline(verdict)]
@@ -66,8 +66,10 @@ def regression_text(verdict: Verdict, output_dir: str | Path, answers: bool = Tr
         )
     for flip in sorted(flips, key=lambda f: (-f.drop, f.after.probe.id))[:_MOST_FLIPS]:
         lines.append(f"  {flip.after.probe.id}: {flip.before.score.value:.2f} -> {flip.after.score.value:.2f}")
-        if answers:
-            lines += [f"    {when}: {_said(result)}" for when, result in (("then", flip.before), ("now ", flip.after))]
+        if quote:
+            lines += [
+                f"    {when}: {_line(said(result))}" for when, result in (("then", flip.before), ("now ", flip.after))
+            ]
     path = aligned_checkpoint(output_dir, verdict)
     if path is not None:
         lines.append(
@@ -82,10 +84,15 @@ def regression_text(verdict: Verdict, output_dir: str | Path, answers: bool = Tr
     return "\n".join([*lines, f"  {_ADVICE}"])
 
 
-def _said(result: Result) -> str:
+def said(result: Result) -> str:
+    """What was answered: in words, or by the likeliest option."""
     if result.logprobs:
         text = result.probe.options[max(range(len(result.logprobs)), key=result.logprobs.__getitem__)]
     else:
         text = result.answer.answer if result.answer is not None else ""
-    line = " ".join(clean(text).split())
+    return clean(text)
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
     return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + " ..."

@@ -9,9 +9,11 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .audit import Audit
+from .budget import DriftBudget
 from .distributed import will_shard
 from .errors import AlignGuardError, StartError
 from .generation import TokenBudget
+from .observe import restored_rng
 from .probes import Probe, load_probes
 from .reference import Reference, check_tokenizers, freeze_start, load_tokenizer
 from .run import Run
@@ -30,7 +32,7 @@ class AlignGuardCallback(TrainerCallback):
     Args:
         trainer (`Trainer`, *optional*):
             Needed with `trainer.add_callback(AlignGuardCallback(trainer))`; in `callbacks=[AlignGuardCallback()]` it is
-            not.
+            not. Trackers other than W&B, Trackio, TensorBoard and MLflow are fed through it.
         probes (`str` or `Sequence`, *optional*, defaults to `"core"`):
             As for [`load_probes`]: `"core"`, names of dimensions, JSONL files, lists of [`Probe`].
         reference (`str` or `PreTrainedModel`, *optional*, defaults to `"auto"`):
@@ -48,6 +50,8 @@ class AlignGuardCallback(TrainerCallback):
             of a generative guard.
         stop ([`StopRule`], *optional*):
             What is done on a proven regression. By default it is told, and nothing is stopped.
+        budget ([`DriftBudget`], *optional*):
+            Hold the model within it, by the gradient of an exact KL to the start. By default nothing is added.
         template_kwargs (`dict[str, Any]`, *optional*):
             For the chat template, e.g. `{"enable_thinking": True}`.
         tags (`tuple[str, str]`, *optional*):
@@ -58,6 +62,9 @@ class AlignGuardCallback(TrainerCallback):
             On so many training prompts drift is measured too; it predicts forgetting.
         seed (`int`, *optional*, defaults to `0`):
             Of the draws.
+        quote (`bool`, *optional*, defaults to `True`):
+            Whether trackers, alerts and the report quote prompts and answers; they stay in OUTPUT_DIR/alignguard/answers
+            all the same.
 
     Raises:
         AlignGuardError: A mistake of configuration, before the first step. After that nothing of ours ends a run.
@@ -70,6 +77,7 @@ class AlignGuardCallback(TrainerCallback):
     ```
     """
 
+    @restored_rng()  # what it imports and loads may draw
     def __init__(
         self,
         trainer: Any = None,
@@ -80,11 +88,13 @@ class AlignGuardCallback(TrainerCallback):
         toxicity: str | Callable[[list[str]], list[float]] | None = None,
         judge: str | Callable[[str, str], float] | None = None,
         stop: StopRule | None = None,
+        budget: DriftBudget | None = None,
         template_kwargs: dict[str, Any] | None = None,
         tags: tuple[str, str] | None = None,
         reverse: int = 16,
         train_prompts: int = 16,
         seed: int = 0,
+        quote: bool = True,
     ) -> None:
         self.settings = Settings(
             pool=load_probes(probes),
@@ -98,8 +108,10 @@ class AlignGuardCallback(TrainerCallback):
             reverse=reverse,
             train_prompts=train_prompts,
             seed=seed,
+            budget=budget,
+            quote=quote,
         )
-        self.kind = reference
+        self.trainer, self.kind = trainer, reference
         self.reference: Reference | None = None
         self.run: Run | None = None
         if trainer is not None:
@@ -107,11 +119,13 @@ class AlignGuardCallback(TrainerCallback):
 
     # hooks ---------------------------------------------------------------------------------------------------------
 
+    @restored_rng()
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the start: here no trainer has patched the model yet, and no checkpoint has been loaded."""
         if self.reference is None and kwargs.get("model") is not None:
             self.reference = freeze_start(kwargs["model"], self.kind, will_shard(args))
 
+    @restored_rng()
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -130,12 +144,27 @@ class AlignGuardCallback(TrainerCallback):
             check_tokenizers(tokenizer, load_tokenizer(self.kind))
         earlier = self.run
         self.run = Run(
-            self.settings, self.reference, args, model, tokenizer, state.max_steps, state.is_world_process_zero
+            self.settings,
+            self.reference,
+            args,
+            model,
+            tokenizer,
+            state.max_steps,
+            state.is_world_process_zero,
+            self.trainer,
         )
         run, dataset = self.run, getattr(kwargs.get("train_dataloader"), "dataset", None)
         run.ranks.together(lambda: run.begin(state.global_step, dataset, earlier))
         self._act(control)  # a second train() may begin where the first one ended badly
 
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Gradients are zero here: what is added now is clipped and applied with the trainer's own."""
+        if self.run is not None:
+            self.run.hold(state.global_step, kwargs.get("optimizer"))
+
+    @restored_rng()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
         if self.settings.schedule.due(state.global_step, state.max_steps) or control.should_training_stop:
@@ -154,11 +183,13 @@ class AlignGuardCallback(TrainerCallback):
             for earlier in self.audits:
                 metrics |= {f"eval_{name}": value for name, value in earlier.metrics.items()}
 
+    @restored_rng()
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say where everything is."""
         assert self.run is not None
+        self.run.close_trackers()
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
             self.run.look(state.global_step)  # stopped by a callback that comes after ours

@@ -7,33 +7,32 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
 from .alarm import aligned_checkpoint, headline, regression_text
-from .ask import ask_baseline
 from .asking import Asking, Result, work
 from .audit import Audit, audit
+from .budget import check_holdable
 from .chat import Chat
 from .distributed import LostProcess, Ranks
 from .draw import draw
 from .errors import AlignGuardError, RunError, StartError
 from .evidence import sides_of
-from .forward import read_head
-from .measure import items_of, remember
-from .observe import observing, trainer_autocast
+from .holding import Holder
+from .observe import trainer_autocast
 from .probes import Probe
 from .reference import Reference
 from .report import write_report
 from .restore import check_restorable, load_whole, restore_weights
-from .same_run import check_same_run
 from .settings import Settings, about, announcement
+from .starting import ask_start, hold_to, resume
 from .stop import StopRule
 from .store import Store
-from .trackers import NullTracker, Tracker, find_tracker
-from .training import ask_training, sample_prompts, training_items, training_probes
+from .trackers import Tracker, Trackers
+from .trackers.find import find_trackers
+from .training import sample_prompts
 from .verdict import Verdict, Watch, format_table
 
 logger = logging.getLogger("alignguard")
@@ -56,6 +55,8 @@ class Run:
             Its last step.
         writes (`bool`):
             Whether this process keeps the record (rank 0).
+        trainer (`Trainer`, *optional*):
+            Where it was passed: its trackers are found through it.
     """
 
     settings: Settings
@@ -65,11 +66,12 @@ class Run:
     tokenizer: Any
     last: int
     writes: bool
+    trainer: Any = None
     prompts: dict[str, list[int]] = field(default_factory=dict)
     baseline: dict[str, Result] = field(default_factory=dict)
     audits: list[Audit] = field(default_factory=list)
     verdict: Verdict | None = None
-    tracker: Tracker = field(default_factory=NullTracker)
+    tracker: Tracker = field(default_factory=Trackers)
 
     def __post_init__(self) -> None:
         chosen, self.ranks = self.settings, Ranks.of(self.model)
@@ -84,8 +86,9 @@ class Run:
         )
         self.store = Store(self.args.output_dir)
         self.about = about(self.model.config, self.asking.chat, self.reference, chosen, self.last)
-        self.watch = self._watch()
+        self.watch = self.new_watch()
         self.to_act = self.just_aligned = False  # a regression was called that nothing was done about yet
+        self.holder: Holder | None = None
         self._reported: set[str] = set()
         self._begun, self._seconds, self._spent = time.perf_counter(), 0.0, 0.0
         self._bar_off = self.args.disable_tqdm or not self.writes
@@ -108,20 +111,26 @@ class Run:
         """
         if earlier is not None:
             self.baseline, self.prompts = earlier.baseline, earlier.prompts
-            self.watch = self._watch()
+            self.watch = self.new_watch()
         check_restorable(self.settings.stop, self.args, self.ranks.whole)
+        if self.settings.budget is not None:
+            check_holdable(self.args, self.ranks.whole)
         self._agree_on_start()
         if step > 0:
-            self._resume(step)
-        self._on_first(lambda: self._open_record(step, earlier))
+            resume(self, step)
+        self.on_first(lambda: self._open_record(step, earlier))
         self.say(announcement(self.asking.chat, self.reference, self.settings, self.last))
-        self.tracker = find_tracker(self.args) if self.writes else NullTracker()
+        if self.writes:
+            found = self.guarded("the tracker", lambda: find_trackers(self.args, self.trainer, self.settings.quote))
+            self.tracker = Trackers(found or (), self.guarded)
         self.guarded("the tracker", lambda: self.tracker.begin(self.about))
         if step > 0:
             return
         if earlier is None:
             self.prompts = sample_prompts(dataset, self.asking.chat, self.settings.train_prompts, self.settings.seed)
-            self._ask_start()
+            ask_start(self)
+        elif earlier.holder is not None:
+            hold_to(self, earlier.holder.anchors)
         verdict = self.audit(0)
         for name, floor in (self.settings.stop or StopRule()).floors.items():
             if earlier is None and name in verdict.since:
@@ -142,13 +151,26 @@ class Run:
 
         self.guarded("the audit", lambda: self.ranks.together(audit))
 
+    def hold(self, step: int, optimizer: Any) -> None:
+        """Before an optimizer step: add the gradient of the drift budget's penalty, where there is one."""
+        holder = self.holder
+        if holder is None or step % holder.budget.every:
+            return
+
+        def pull() -> None:
+            holder.step(self.model, step, getattr(optimizer, "scaler", None))  # accelerate keeps fp16's scaler there
+            if self.writes:
+                self.guarded("the store", lambda: self.store.append_budget(holder.state(step + 1)))
+
+        self.guarded("the drift budget", pull)
+
     def audit(self, step: int) -> Verdict:
         """Ask, compare, keep and show."""
         begun, mine = time.perf_counter(), self.ranks.mine
-        asked = self._draw(step)
+        asked = self.draw(step)
         missing = [probe for probe in asked if probe.id not in self.baseline]
         ticks = work(mine(missing), baseline=True) + work(mine(asked), baseline=False)
-        with self._bar(ticks, f"AlignGuard audit, step {step}"):
+        with self.bar(ticks, f"AlignGuard audit, step {step}"):
             found = audit(
                 self.model,
                 None,
@@ -168,7 +190,7 @@ class Run:
             earlier.results = {}
         self.audits.append(found)
         self.verdict = verdict = self.watch.look(found)
-        found.metrics |= verdict.metrics()
+        found.metrics |= verdict.metrics() | (self.holder.metrics if self.holder is not None else {})
         self.to_act |= bool(verdict.new)
         self.just_aligned = verdict.last_aligned_step == step and not verdict.since
         if not self.writes:
@@ -176,7 +198,7 @@ class Run:
         if missing or step == 0:
             self.guarded("the store", lambda: self.store.write_baseline(self.about, self.baseline))
         self.guarded("the store", lambda: self.store.append(found))
-        self.guarded("the tracker", lambda: self.tracker.log(found, self.audits))
+        self.guarded("the tracker", lambda: self.tracker.log(found, self.audits, verdict))
         self.guarded("the report", lambda: write_report(self.store.report, self.about, self.audits, verdict))
         self.say(format_table(found, verdict))
         if verdict.new:
@@ -195,6 +217,10 @@ class Run:
             self.say("AlignGuard: no audit after step 0 was aligned; the weights of the start were put back")
         else:
             self.say("AlignGuard: there is no aligned checkpoint to restore; the weights are left as they are")
+
+    def close_trackers(self) -> None:
+        """The trainer's own have closed."""
+        self.guarded("the tracker", lambda: self.tracker.end())
 
     def end(self) -> None:
         """Say where everything is."""
@@ -227,6 +253,32 @@ class Run:
             logger.log(level, f"AlignGuard: {what} failed and training goes on ({type(error).__name__}: {line})")
             logger.debug("details", exc_info=error)
 
+    def draw(self, step: int) -> list[Probe]:
+        """The probes that are asked at a step."""
+        schedule, seed, pool = self.settings.schedule, self.settings.seed, self.settings.pool
+        asked = draw(pool, schedule.draw, seed, step if schedule.rotate else 0)
+        if self.reference.model is None and any(probe.id not in self.baseline for probe in asked):
+            # a cache knows what was planned; an audit that was not (a run stopped early) asks among that
+            known = [probe for probe in pool if probe.id in self.baseline]
+            asked = draw(known, schedule.draw, seed, step)
+        return asked
+
+    @contextmanager
+    def bar(self, total: int, what: str) -> Iterator[None]:
+        """A progress bar, moved on by whoever asks."""
+        with tqdm(total=total, desc=what, leave=False, disable=self._bar_off) as bar:
+            self.asking.tick = lambda n: bar.update(n) and None
+            yield
+
+    def new_watch(self) -> Watch:
+        """One that has seen no audit yet."""
+        chosen = self.settings
+        return Watch(self.baseline, chosen.stop, self.about["looks"], sides_of(chosen.pool), chosen.seed)
+
+    def on_first(self, do: Callable[[], Any]) -> None:
+        """What the process that keeps the record does, while the others wait; if it fails, all do."""
+        self.ranks.together(lambda: do() if self.writes else None)
+
     # -----------------------------------------------------------------------------------------------------------------
 
     def _agree_on_start(self) -> None:
@@ -239,10 +291,6 @@ class Run:
                 "model is made"
             )
 
-    def _on_first(self, do: Callable[[], Any]) -> None:
-        """What the process that keeps the record does, while the others wait; if it fails, all do."""
-        self.ranks.together(lambda: do() if self.writes else None)
-
     def _open_record(self, step: int, earlier: Run | None) -> None:
         if step > 0:
             self.store.rewind(step)
@@ -252,90 +300,8 @@ class Run:
             self.say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
         self.store.prepare()
 
-    def _watch(self) -> Watch:
-        chosen = self.settings
-        return Watch(self.baseline, chosen.stop, self.about["looks"], sides_of(chosen.pool), chosen.seed)
-
     def _alarm(self, verdict: Verdict) -> None:
-        text = regression_text(verdict, self.args.output_dir)
+        text = regression_text(verdict, self.args.output_dir, self.settings.quote)
         logger.warning(headline(verdict))
         self.say(text)
         self.guarded("the alert", lambda: self.tracker.alert(headline(verdict), text))
-
-    def _draw(self, step: int) -> list[Probe]:
-        schedule, seed, pool = self.settings.schedule, self.settings.seed, self.settings.pool
-        asked = draw(pool, schedule.draw, seed, step if schedule.rotate else 0)
-        if self.reference.model is None and any(probe.id not in self.baseline for probe in asked):
-            # a cache knows what was planned; an audit that was not (a run stopped early) asks among that
-            known = [probe for probe in pool if probe.id in self.baseline]
-            asked = draw(known, schedule.draw, seed, step)
-        return asked
-
-    @contextmanager
-    def _bar(self, total: int, what: str) -> Iterator[None]:
-        with tqdm(total=total, desc=what, leave=False, disable=self._bar_off) as bar:
-            self.asking.tick = lambda n: bar.update(n) and None
-            yield
-
-    def _ask_start(self) -> None:
-        """What only the start can say: its answers to training prompts and, for a cache, to all that will be asked."""
-        model = self.model
-        if self.prompts:
-            with self.reference.awake(next(model.parameters()).device), self.reference.loaded() as frozen:
-                self.baseline |= ask_training(frozen, self.prompts, self.asking)
-            if self.writes:
-                self.store.write_prompts(self.prompts)
-        cache = self.reference.cache
-        if cache is None:
-            return
-        with observing(model, autocast=self.asking.autocast):
-            head, module = read_head(model), model.get_output_embeddings()
-        plain = head.weight is not None and head.scale == 1.0 and not head.softcap
-        cache.frozen_head = plain and not any(p.requires_grad for p in module.parameters())
-        drawn = {probe.id for step in self.settings.schedule.planned(self.last) for probe in self._draw(step)}
-        asked = [probe for probe in self.settings.pool if probe.id in drawn]
-        with self._bar(work(asked, baseline=True), "AlignGuard asks the start"):
-            self.baseline |= ask_baseline(model, asked, self.asking)
-        chat = self.asking.chat
-        items = items_of(asked, self.baseline, chat) + training_items(self.prompts, self.baseline, chat)
-        remember(model, self.reference, items, self.asking, self.store.cache)
-        self._on_first(lambda: self.store.write_baseline(self.about, self.baseline))
-        self.reference.model = None
-        self.say(
-            f"AlignGuard: {len(asked)} probes asked of the start; its cache takes {cache.bytes / 2**20:,.0f} MiB on disk"
-        )
-
-    def _resume(self, step: int) -> None:
-        """Take up the record of the run, if it can be proven to be this run's."""
-        about = self.store.read_about()
-        if about is None:
-            raise RunError(
-                f"the run is resumed at step {step}, but {self.store.root} holds no baseline.json of it; "
-                "put the record back, or begin anew without resume_from_checkpoint"
-            )
-        if self.reference.cache is not None:  # the start is on disk: whatever model was given, it is not needed
-            self.reference.cache.open(self.store.cache, str(about["model_fingerprint"]))
-            self.reference.model, self.reference.fingerprint = None, str(about["model_fingerprint"])
-            self.about["model_fingerprint"] = self.reference.fingerprint
-        check_same_run(Path(self.store.root / "baseline.json"), about, self.about)
-        # alpha stays spread as it was, whatever the run is prolonged to
-        self.about["looks"] = about.get("looks", self.about["looks"])
-        pool = self.settings.pool
-        self.prompts = self.store.read_prompts()
-        self.baseline = self.store.read_baseline([*pool, *training_probes(self.prompts, self.asking.chat)])
-        self.audits = self.store.read_audits(pool, step)
-        self.watch = self._watch()
-        for earlier in self.audits:  # evidence, patience and what was called follow from the record
-            self.verdict = self.watch.look(earlier)
-        if (
-            self.verdict is not None
-            and self.verdict.since
-            and self.settings.stop is not None
-            and self.settings.stop.stop
-        ):
-            raise RunError(
-                f"{headline(self.verdict).removeprefix('AlignGuard: ')}: this run is resumed after it. Resume from "
-                f"{aligned_checkpoint(self.args.output_dir, self.verdict) or 'an earlier checkpoint'}, or go on with "
-                "StopRule(stop=False)"
-            )
-        self.asking.failed = lambda error: self.report_once("a scorer", error)

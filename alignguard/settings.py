@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import __about__
+from .anchors import Anchor, check_disjoint, load_anchors
 from .asking import prompt_of
+from .budget import DriftBudget
 from .chat import Chat
 from .draw import draw
 from .generation import TokenBudget
@@ -33,8 +35,14 @@ class Settings:
     reverse: int
     train_prompts: int
     seed: int
+    budget: DriftBudget | None = None
+    quote: bool = True
+    anchors: dict[str, Anchor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.budget is not None:
+            self.anchors = load_anchors(self.budget.anchors)
+            check_disjoint(self.anchors, self.pool)
         own = next((probe for probe in self.pool if probe.judge == "own"), None)
         if own is not None and self.judge is None:
             raise ProbeError(f"probe {own.id!r} has the judge 'own': give judge=, a callable (prompt, answer) -> float")
@@ -52,7 +60,7 @@ def about(config: Any, chat: Chat, reference: Reference, settings: Settings, las
         last (`int`):
             The trainer's last step.
     """
-    rule = settings.stop or StopRule()
+    rule = settings.stop or StopRule(checkpoint=False, stop=False)
     return {
         "alignguard": __about__.__version__,
         "model": getattr(config, "_name_or_path", "") or config.model_type,
@@ -67,12 +75,25 @@ def about(config: Any, chat: Chat, reference: Reference, settings: Settings, las
         "judge": scorer_name(settings.judge),
         "rule": f"{rule.rule}, alpha {rule.alpha}, min_drop {rule.min_drop}, patience {rule.patience}"
         + ("" if settings.stop else "; stops nothing"),
+        "stop": {**vars(rule), "dimensions": list(rule.dimensions), "floors": dict(rule.floors)},
         "looks": rule.looks or max(1, len(settings.schedule.planned(last)) - 1),
+        "budget": _budget_name(settings),
         "tags": list(chat.tags),
         "answer_tokens": settings.tokens.answer,
         "trace_tokens": settings.tokens.trace,
         "max_steps": last,
+        "quote": settings.quote,
     }
+
+
+def _budget_name(settings: Settings) -> str | None:
+    budget = settings.budget
+    if budget is None:
+        return None
+    how = "held by the controller" if budget.coefficient is None else f"coefficient {budget.coefficient}"
+    return (
+        f"max_kl {budget.max_kl}, {how}, {budget.batch} of {len(settings.anchors)} anchors every {budget.every} steps"
+    )
 
 
 def announcement(chat: Chat, reference: Reference, settings: Settings, last: int) -> str:
@@ -89,6 +110,8 @@ def announcement(chat: Chat, reference: Reference, settings: Settings, last: int
         f"AlignGuard: reference '{reference.kind}' ({reference.why}), {reference.bytes / 2**20:,.0f} MiB "
         f"beside the policy; toxicity by {scorer_name(settings.toxicity)}"
     )
+    if settings.budget is not None:
+        text += f"\nAlignGuard: drift budget: {_budget_name(settings)}"
     if settings.toxicity is None and any(probe.judge == "toxicity" for probe in settings.pool):
         text += f"\nAlignGuard: toxicity stays unscored; {INSTALL}, or give toxicity= a callable"
     return text

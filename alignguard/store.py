@@ -4,8 +4,11 @@
 |---|---|
 | baseline.json | what was asked of whom: hashes, scorers, seed, the baseline's scores |
 | audits.jsonl | one line an audit, appended whole or not at all |
+| probes.jsonl | what has been asked so far |
 | answers/baseline.parquet | the reference's answers |
 | answers/step_00080.parquet | the policy's at a step |
+| anchors.safetensors | what the start says to a drift budget's anchors |
+| budget.jsonl | one line a step at which the budget was looked after |
 | train_prompts.json | the training prompts drift is measured on |
 | reference.safetensors | what the start said, token by token, where the reference is a cache |
 | report.html | the report |
@@ -16,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +137,18 @@ class Store:
     Args:
         output_dir (`str` or `Path`):
             The trainer's output directory.
+        folder (`str`, *optional*, defaults to `"alignguard"`):
+            The record's own in it.
 
     Raises:
         RunError: The directory cannot be written.
     """
 
-    def __init__(self, output_dir: str | Path) -> None:
-        self.root = Path(output_dir) / "alignguard"
+    def __init__(self, output_dir: str | Path, folder: str = "alignguard") -> None:
+        self.root = Path(output_dir) / folder
         self.report = self.root / "report.html"
         self.cache = self.root / "reference.safetensors"
+        self.anchors = self.root / "anchors.safetensors"
 
     def prepare(self) -> None:
         """Make the directory, and prove that it can be written to."""
@@ -151,16 +158,14 @@ class Store:
             trial.write_text("")
             trial.unlink()
         except OSError as error:
-            raise RunError(
-                f"output_dir: {self.root} cannot be written ({error.strerror}); choose another --output_dir"
-            ) from None
+            raise RunError(f"output_dir: {self.root} cannot be written ({error.strerror}); choose another") from None
 
     def set_aside(self) -> Path | None:
         """Move the record of an earlier run out of the way; where to, or `None` where there was none."""
         if not (self.root / "audits.jsonl").exists() and not (self.root / "baseline.json").exists():
             return None
         number = 1
-        while (target := self.root.with_name(f"alignguard.{number}")).exists():
+        while (target := self.root.with_name(f"{self.root.name}.{number}")).exists():
             number += 1
         self.root.rename(target)
         return target
@@ -170,7 +175,10 @@ class Store:
     def write_baseline(self, about: dict[str, Any], baseline: dict[str, Result]) -> None:
         """Write what was asked of whom, and the reference's answers and scores."""
         write_results(self.root / "answers" / "baseline.parquet", baseline)
-        scores = {id: result.score.value for id, result in baseline.items() if result.probe.judge != "none"}
+        asked = [result.probe for result in baseline.values() if result.probe.judge != "none"]
+        lines = "".join(json.dumps(asdict(probe)) + "\n" for probe in asked)
+        _write_whole(self.root / "probes.jsonl", lambda beside: beside.write_text(lines, encoding="utf-8"))
+        scores = {probe.id: baseline[probe.id].score.value for probe in asked}
         text = json.dumps({**about, "scores": scores}, indent=1, ensure_ascii=False)
         _write_whole(self.root / "baseline.json", lambda beside: beside.write_text(text, encoding="utf-8"))
 
@@ -182,6 +190,14 @@ class Store:
         about = json.loads(path.read_text(encoding="utf-8"))
         about.pop("scores", None)
         return about
+
+    def read_probes(self) -> list[Probe]:
+        """What has been asked so far; nothing in a record of before it was kept."""
+        found = []
+        for line in self.lines("probes.jsonl"):
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in line.items()}
+            found.append(Probe(**fields))
+        return found
 
     def read_baseline(self, pool: Sequence[Probe]) -> dict[str, Result]:
         """The reference's answers so far."""
@@ -212,7 +228,14 @@ class Store:
                 "profile": audit.profile,
             }
         )
-        descriptor = os.open(self.root / "audits.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._append("audits.jsonl", line)
+
+    def append_budget(self, state: dict[str, Any]) -> None:
+        """Add what a drift budget did before a step."""
+        self._append("budget.jsonl", json.dumps(state))
+
+    def _append(self, name: str, line: str) -> None:
+        descriptor = os.open(self.root / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(descriptor, line.encode() + b"\n")  # one write: whole or not at all
         finally:
@@ -222,9 +245,9 @@ class Store:
         """Where the answers of a step are kept."""
         return self.root / "answers" / f"step_{step:05d}.parquet"
 
-    def lines(self) -> list[dict[str, Any]]:
-        """The lines of audits.jsonl; a last line cut off by a crash is left out."""
-        path = self.root / "audits.jsonl"
+    def lines(self, name: str = "audits.jsonl") -> list[dict[str, Any]]:
+        """The lines of audits.jsonl, or of another; a last line cut off by a crash is left out."""
+        path = self.root / name
         found = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             try:
@@ -251,8 +274,14 @@ class Store:
         Returns:
             `int`: how many were dropped.
         """
-        lines = self.lines()
+        dropped = self._rewind("audits.jsonl", step)
+        if (self.root / "budget.jsonl").exists():
+            self._rewind("budget.jsonl", step)
+        return dropped
+
+    def _rewind(self, name: str, step: int) -> int:
+        lines = self.lines(name)
         kept = [line for line in lines if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        _write_whole(self.root / "audits.jsonl", lambda beside: beside.write_text(text, encoding="utf-8"))
+        _write_whole(self.root / name, lambda beside: beside.write_text(text, encoding="utf-8"))
         return len(lines) - len(kept)

@@ -204,7 +204,7 @@ def test_the_message_names_the_checkpoint_to_resume_from(tmp_path):
     assert aligned_checkpoint(tmp_path, verdict).name == "checkpoint-8"
     text = regression_text(verdict, tmp_path)
     assert "trainer.train(resume_from_checkpoint='" in text and "checkpoint-8')" in text
-    assert "now :" not in regression_text(verdict, tmp_path, answers=False)
+    assert "now :" not in regression_text(verdict, tmp_path, quote=False)
 
 
 def evaluated(**kwargs):

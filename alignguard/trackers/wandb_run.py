@@ -1,0 +1,94 @@
+"""W&B: a section `alignguard/`, with charts over drift, tables, alerts and a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan
+from typing import Any
+
+import wandb
+
+from ..audit import Audit
+from ..probes import DIMENSIONS
+from ..verdict import Verdict
+from . import tables
+
+_DRIFT = "drift (nats/token)"
+_LONGEST_TITLE = 63
+
+
+class WandbRun:
+    """The W&B run that the trainer, or its user, opened; without step=, which is the run's own count of logs."""
+
+    name = "W&B"
+
+    def __init__(self, run: Any, quote: bool) -> None:
+        self.run, self.quote = run, quote
+        # a table that was logged and then grows keeps showing its first version, unless it is told to grow; this also
+        # takes up the table of a run that was resumed
+        self.flips, self.answers = (
+            wandb.Table(columns=tables.columns(names, quote), log_mode="INCREMENTAL")
+            for names in (tables.FLIPS, tables.ANSWERS)
+        )
+
+    def begin(self, about: dict[str, Any]) -> None:
+        self.run.define_metric("train/global_step")
+        self.run.define_metric("alignguard/*", step_metric="train/global_step", step_sync=True)
+        self.run.config.update({"alignguard": about}, allow_val_change=True)
+
+    def log(self, audit: Audit, history: Sequence[Audit], verdict: Verdict) -> None:
+        shown = {**audit.metrics, **_charts(history)}
+        for name, table, new in (
+            ("flips", self.flips, tables.flips(verdict, self.quote)),
+            ("answers", self.answers, tables.answers(audit, self.quote)),
+        ):
+            for row in new.rows:
+                table.add_data(*row)
+            if new.rows:
+                shown[f"alignguard/{name}"] = table
+        self.run.log({**shown, "train/global_step": audit.step})
+        self.run.summary.update(_worst(history))
+
+    def alert(self, title: str, text: str) -> None:
+        self.run.alert(title=title[:_LONGEST_TITLE], text=text, level="WARN")
+
+    def end(self) -> None:
+        """The run stays open until its user finishes it."""
+
+
+def _charts(history: Sequence[Audit]) -> dict[str, Any]:
+    """W&B's own panels have one x axis a metric; over drift a figure needs a chart, made anew of all audits."""
+    charts = {}
+    toxicity = _over_drift(history, "alignguard/toxicity/mean")
+    if toxicity:
+        table = wandb.Table(columns=[_DRIFT, "toxicity"], data=[list(point) for point in toxicity])
+        charts["alignguard/chart/toxicity_vs_drift"] = wandb.plot.scatter(
+            table, _DRIFT, "toxicity", title="Toxicity against drift"
+        )
+    scores = {name: _over_drift(history, f"alignguard/{name}/score") for name in DIMENSIONS}
+    scores = {name: points for name, points in scores.items() if points}
+    if scores:
+        charts["alignguard/chart/score_vs_drift"] = wandb.plot.line_series(
+            xs=[[x for x, _ in points] for points in scores.values()],
+            ys=[[y for _, y in points] for points in scores.values()],
+            keys=list(scores),
+            title="Score of each dimension against drift",
+            xname=_DRIFT,
+        )
+    return charts
+
+
+def _over_drift(history: Sequence[Audit], name: str) -> list[tuple[float, float]]:
+    drift = "alignguard/kl/answer"
+    return [(a.metrics[drift], a.metrics[name]) for a in history if drift in a.metrics and name in a.metrics]
+
+
+def _worst(history: Sequence[Audit]) -> dict[str, float]:
+    """The largest drop of each dimension over the run."""
+    worst = {}
+    for name in DIMENSIONS:
+        drops = [a.metrics[f"alignguard/{name}/drop"] for a in history if f"alignguard/{name}/drop" in a.metrics]
+        drops = [drop for drop in drops if not isnan(drop)]
+        if drops:
+            worst[f"alignguard/{name}/worst_drop"] = max(drops)
+    return worst
