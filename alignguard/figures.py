@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from math import floor, isfinite, log10
 
-_WIDTH, _HEIGHT = 460, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 38
+_WIDTH, _HEIGHT = 440, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 24, 40
+_NAMED = 8
+_LETTER = 7.5  # the width of one, about: names that would lie on each other are left out
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,28 @@ class Series:
     points: Sequence[tuple[float, float]]
     style: str = "c1"
     band: Sequence[tuple[float, float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """
+    A line that stands for something: upright at a step, or lying at a value.
+
+    Args:
+        at (`float`):
+            Where.
+        name (`str`):
+            What.
+        style (`str`, *optional*, defaults to `"worse"`):
+            A class of the page's style sheet.
+        upright (`bool`, *optional*, defaults to `True`):
+            Whether `at` is an x.
+    """
+
+    at: float
+    name: str
+    style: str = "worse"
+    upright: bool = True
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -62,6 +86,7 @@ class _Frame:
         x_range: tuple[float, float] | None,
         y_range: tuple[float, float] | None,
     ) -> None:
+        self.whole = all(x == int(x) for x in (*xs, *(x_range or ())))
         self.x0, self.x1 = x_range or ((min(xs), max(xs)) if xs else (0.0, 1.0))
         self.y0, self.y1 = y_range or ((min(0.0, *ys), max(ys)) if ys else (0.0, 1.0))
         if self.x1 <= self.x0:
@@ -85,23 +110,47 @@ class _Frame:
             parts.append(
                 f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(value)}</text>'
             )
-        for value in ticks(self.x0, self.x1, 6):
+        for value in ticks(self.x0, self.x1):
+            if self.whole and value != int(value):  # there is no step 0.2
+                continue
             x = self.x(value)
             parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{_number(value)}</text>'
+                f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{_number(value)}</text>'
             )
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
         parts.append(
-            f'<text class="label" x="{middle:.0f}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>'
+            f'<text class="label" x="{middle:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
         )
-        parts.append(f'<text class="label" x="{_LEFT - 44}" y="10">{escape(y_label)}</text>')
+        parts.append(f'<text class="label" x="4" y="13">{escape(y_label)}</text>')
         return parts
 
+    def mark(self, mark: Mark) -> str:
+        """Its line; nothing where it lies outside the axes."""
+        low, high = (self.x0, self.x1) if mark.upright else (self.y0, self.y1)
+        if not low <= mark.at <= high:
+            return ""
+        x0 = x1 = self.x(mark.at)
+        y0 = y1 = self.y(mark.at)
+        if mark.upright:
+            y0, y1 = _TOP - 4, _HEIGHT - _BOTTOM
+        else:
+            x0, x1 = _LEFT, _WIDTH - _RIGHT
+        at = f'x1="{x0:.1f}" x2="{x1:.1f}" y1="{y0:.1f}" y2="{y1:.1f}"'
+        return f'<line class="mark {mark.style}" {at}><title>{escape(mark.name)}</title></line>'
 
-def _svg(title: str, parts: Sequence[str]) -> str:
+
+def _dot(x: float, y: float, radius: float, style: str, title: str) -> str:
+    return f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>{escape(title)}</title></circle>'
+
+
+def _figure(title: str, parts: Sequence[str], keys: Sequence[tuple[str, str]] = ()) -> str:
+    """A `<figure>` of drawn parts, with a legend of names and their styles."""
+    legend = "".join(f'<span class="key {style}">{escape(name)}</span>' for name, style in keys)
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">'
-        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+        f"<figure><figcaption>{escape(title)}</figcaption>"
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+        + (f'<div class="legend">{legend}</div>' if legend else "")
+        + "</figure>"
     )
 
 
@@ -112,49 +161,66 @@ def curves(
     y_label: str,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
+    *,
+    marks: Sequence[Mark] = (),
 ) -> str:
     """
-    Curves over a common x axis, with points, bands and, for more than one, a legend.
+    Curves over a common x axis, with points, bands, marks and a legend of what there is more than one of.
 
     Args:
         title (`str`):
             Read out by screen readers, and shown above the figure.
         series (`Sequence[Series]`):
-            The curves.
+            The curves; those without a point are left out.
         x_label, y_label (`str`):
             With units.
         x_range, y_range (`tuple[float, float]`, *optional*):
             The axes; by default they hold all values, and y holds zero.
+        marks (`Sequence[Mark]`, *optional*):
+            Lines that stand for something.
 
     Returns:
-        `str`: a `<figure>`.
+        `str`: a `<figure>`; empty where there is nothing to draw.
     """
-    kept = [Series(s.name, [p for p in s.points if isfinite(p[0]) and isfinite(p[1])], s.style, s.band) for s in series]
+    kept = [_finite(s) for s in series]
+    kept = [s for s in kept if s.points]
+    if not kept:
+        return ""
     xs = [x for s in kept for x, _ in s.points]
     ys = [y for s in kept for _, y in s.points] + [y for s in kept for _, low, high in s.band for y in (low, high)]
-    frame = _Frame(xs, ys, x_range, y_range)
+    frame = _Frame(xs, ys + [m.at for m in marks if not m.upright], x_range, y_range)
     parts = frame.draw(x_label, y_label)
     for s in kept:
         if s.band:
             there = " ".join(f"{frame.x(x):.1f},{frame.y(high):.1f}" for x, _, high in s.band)
             back = " ".join(f"{frame.x(x):.1f},{frame.y(low):.1f}" for x, low, _ in reversed(s.band))
             parts.append(f'<polygon class="band {s.style}" points="{there} {back}"/>')
+    drawn = [(mark, frame.mark(mark)) for mark in marks]
+    parts += [line for _, line in drawn]
+    for s in kept:
         line = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in s.points)
         parts.append(f'<polyline class="line {s.style}" points="{line}"/>')
+        radius = 3 if len(s.points) <= 60 else 1.5
         for x, y in s.points:
-            name = f"{s.name}: {_number(x)}, {y:.4g}"
-            parts.append(
-                f'<circle class="dot {s.style}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3">'
-                f"<title>{escape(name)}</title></circle>"
-            )
-    legend = ""
-    if len(kept) > 1:
-        items = "".join(f'<span class="key {s.style}">{escape(s.name)}</span>' for s in kept)
-        legend = f'<div class="legend">{items}</div>'
-    return f"<figure><figcaption>{escape(title)}</figcaption>{_svg(title, parts)}{legend}</figure>"
+            parts.append(_dot(frame.x(x), frame.y(y), radius, s.style, f"{s.name}: {_number(x)}, {y:.4g}"))
+    keys = [(s.name, s.style) for s in kept] if len(kept) > 1 else []
+    return _figure(title, parts, keys + [(mark.name, f"rule {mark.style}") for mark, line in drawn if line])
 
 
-def path(title: str, points: Sequence[tuple[float, float, str]], x_label: str, y_label: str) -> str:
+def _finite(series: Series) -> Series:
+    points = [p for p in series.points if all(map(isfinite, p))]
+    return replace(series, points=points, band=[b for b in series.band if all(map(isfinite, b))])
+
+
+def path(
+    title: str,
+    points: Sequence[tuple[float, float, str]],
+    x_label: str,
+    y_label: str,
+    *,
+    y_range: tuple[float, float] | None = None,
+    style: str = "c2",
+) -> str:
     """
     Points joined in the order of the run, each with its name: where a run went in a plane.
 
@@ -162,21 +228,38 @@ def path(title: str, points: Sequence[tuple[float, float, str]], x_label: str, y
         title (`str`):
             Shown above the figure.
         points (`Sequence[tuple[float, float, str]]`):
-            x, y and the point's name.
+            x, y and the point's name; points that are not finite are left out.
         x_label, y_label (`str`):
             With units.
+        y_range (`tuple[float, float]`, *optional*):
+            The y axis; by default it holds all values and zero.
+        style (`str`, *optional*, defaults to `"c2"`):
+            A class of the page's style sheet.
 
     Returns:
-        `str`: a `<figure>`.
+        `str`: a `<figure>`; empty where there is nothing to draw.
     """
     points = [p for p in points if isfinite(p[0]) and isfinite(p[1])]
-    frame = _Frame([p[0] for p in points], [p[1] for p in points], None, None)
+    if not points:
+        return ""
+    frame = _Frame([0.0, *[p[0] for p in points]], [p[1] for p in points], None, y_range)
+    frame.whole = False
     parts = frame.draw(x_label, y_label)
     line = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y, _ in points)
-    parts.append(f'<polyline class="line c2" points="{line}"/>')
+    parts.append(f'<polyline class="line {style}" points="{line}"/>')
+    taken: list[tuple[float, float, float]] = []
+    few = len(points) <= 60
     for x, y, name in points:
+        parts.append(_dot(frame.x(x), frame.y(y), 3 if few else 1.5, style, f"{name}: {_number(x)}, {y:.4g}"))
+    parts.append(_dot(frame.x(points[-1][0]), frame.y(points[-1][1]), 5, style, points[-1][2]))
+    # the end of the run is named first, then its start: where there is no room, those between go without
+    for x, y, name in [points[-1], *points[: -1 : max(1, len(points) // _NAMED)]]:
         cx, cy = frame.x(x), frame.y(y)
-        parts.append(f'<circle class="dot c2" cx="{cx:.1f}" cy="{cy:.1f}" r="4"><title>{escape(name)}</title></circle>')
-        side = 'text-anchor="end" x="' + f'{cx - 6:.1f}"' if cx > _WIDTH - 60 else f'x="{cx + 6:.1f}"'
-        parts.append(f'<text class="tick" {side} y="{cy - 6:.1f}">{escape(name)}</text>')
-    return f"<figure><figcaption>{escape(title)}</figcaption>{_svg(title, parts)}</figure>"
+        wide = len(name) * _LETTER
+        left = cx - 7 - wide if cx + 7 + wide > _WIDTH else cx + 7
+        base = cy - 6 if cy > _TOP + 14 else cy + 16
+        if any(abs(base - b) < 13 and left < r and left + wide > t for t, r, b in taken):
+            continue
+        taken.append((left, left + wide, base))
+        parts.append(f'<text class="tick" x="{left:.1f}" y="{base:.1f}">{escape(name)}</text>')
+    return _figure(title, parts)

@@ -6,58 +6,19 @@ Whatever a model or a probe says is escaped; nothing of it becomes markup, a lin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from .asking import Result
+from . import charts
 from .audit import Audit
-from .figures import Series, curves, path
+from .flips import flips
+from .page import page
 from .store import clean
-from .verdict import Flip, Verdict
+from .verdict import DimensionVerdict, Verdict
 
-_MOST_FLIPS = 40
-_MOST_CHARACTERS = 2000
-_MOST_TRACE = 400  # the answer matters more, and must not be pushed off the page
-_STYLE = """
-:root{--bg:#fff;--fg:#1c2430;--dim:#5c6775;--line:#dfe4ea;--card:#f6f8fa;--bad:#b3261e;--good:#1a7f4b;
---c1:#2563eb;--c2:#c2410c;--c3:#7c3aed;--c4:#0f766e}
-@media(prefers-color-scheme:dark){:root{--bg:#12161c;--fg:#e6eaf0;--dim:#9aa5b4;--line:#2c3440;--card:#1a2029;
---bad:#ff8a80;--good:#6ee7a8;--c1:#7aa2ff;--c2:#ff9e64;--c3:#c4a5ff;--c4:#5eead4}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1080px;margin:0 auto;padding:24px 16px 64px}
-h1{font-size:22px;margin:0}h2{font-size:17px;margin:36px 0 10px}
-.sub{color:var(--dim);margin:2px 0 18px}
-.headline{font-size:18px;padding:14px 16px;border-radius:8px;background:var(--card);border-left:5px solid var(--good)}
-.headline.bad{border-left-color:var(--bad)}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:14px 0}
-.card{background:var(--card);border-radius:8px;padding:10px 12px}
-.card b{display:block;font-size:20px}.card span{color:var(--dim);font-size:13px}
-.grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:14px}
-figure{margin:0;background:var(--card);border-radius:8px;padding:10px}
-figcaption{font-weight:600;margin-bottom:4px}
-svg{width:100%;height:auto;display:block}
-.grid{stroke:var(--line)}.tick{fill:var(--dim);font-size:11px}.label{fill:var(--dim);font-size:11.5px}
-.line{fill:none;stroke-width:2}.band{opacity:.16;stroke:none}
-.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}
-.line{stroke:var(--c)}.dot,.band{fill:var(--c)}
-.legend{font-size:13px;color:var(--dim)}.key{margin-right:14px;display:inline-block}
-.key::before{content:"";display:inline-block;width:10px;height:10px;border-radius:5px;background:var(--c);margin-right:5px}
-.grid2.wide{grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr))}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%}th,td{padding:6px 8px;border-bottom:1px solid var(--line);text-align:right}
-th:first-child,td:first-child{text-align:left}th{color:var(--dim);font-weight:600}
-.bad td.drop,.worse{color:var(--bad)}.better{color:var(--good)}
-.flip{border:1px solid var(--line);border-radius:8px;padding:10px 12px;margin:10px 0;break-inside:avoid}
-.flip .ask{color:var(--dim);margin-bottom:6px}
-.sides{display:grid;grid-template-columns:1fr 1fr;gap:12px}
-@media(max-width:640px){.sides{grid-template-columns:1fr}}
-.said{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate;background:var(--card);border-radius:6px;padding:8px}
-.trace{color:var(--dim);font-style:italic}
-pre{white-space:pre-wrap;overflow-wrap:anywhere}
-@media print{body{font-size:12px}figure,.card,.headline,.said{border:1px solid #ccc}}
-"""
+_MANY_UNSCORED = 0.3
 
 
 def write_report(target: Path, about: dict[str, Any], audits: Sequence[Audit], verdict: Verdict) -> None:
@@ -68,9 +29,11 @@ def write_report(target: Path, about: dict[str, Any], audits: Sequence[Audit], v
         target (`Path`):
             The HTML file.
         about (`dict[str, Any]`):
-            The run's configuration, as in `baseline.json`.
+            The run's configuration, as in `baseline.json`. Three keys are for the report: `title`, `against` (what the model
+            is held against, by default the model at step 0), and `quote`: where it is false, nothing of what was asked and
+            said is shown.
         audits (`Sequence[Audit]`):
-            All so far.
+            All so far. A single one is no run, and has no curves.
         verdict (`Verdict`):
             Of the latest.
     """
@@ -81,218 +44,172 @@ def write_report(target: Path, about: dict[str, Any], audits: Sequence[Audit], v
 
 def render(about: dict[str, Any], audits: Sequence[Audit], verdict: Verdict) -> str:
     """The report as HTML, see [`write_report`]."""
-    latest = audits[-1]
-    name = str(about.get("model", "model")).rstrip("/").rpartition("/")[2]
+    latest, run = audits[-1], _is_run(about, audits)
+    title = str(about.get("title") or f"AlignGuard: {str(about.get('model', 'model')).rstrip('/').rpartition('/')[2]}")
+    was = "reference" if "against" in about else "start"
     body = [
-        f"<h1>AlignGuard: {escape(name)}</h1>",
-        f'<p class="sub">step {latest.step} of {escape(str(about.get("max_steps", "?")))}, '
-        f"{len(audits)} audits; every figure is held against the model at step 0</p>",
-        _headline(verdict),
-        _cards(latest),
-        "<h2>Over the run</h2>",
-        '<div class="grid2 wide">',
-        _drift_figure(audits),
-        _plane_figure(audits),
-        _profile_figure(audits),
-        _where_figure(audits),
-        "</div>",
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="sub">{escape(_when(about, audits))}</p>',
+        _headline(verdict, run, was),
         "<h2>Dimensions</h2>",
-        _table(verdict, latest.metrics),
+        _table(verdict, latest.metrics, was),
         *[f'<p class="worse">{escape(warning)}</p>' for warning in verdict.warnings],
-        '<p class="sub">Drop: score at step 0 minus score now, on the same probes, with a 95 % interval for one look. '
-        "Evidence is of all audits so far; from 1 on a fall is proven, and a fall of some size is a regression. Scores are in [0, 1], higher is more trustworthy. Reasoning is the skill trained for, no trust dimension.</p>",
-        '<div class="grid2">',
-        *[_dimension_figure(dimension, audits) for dimension in verdict.dimensions],
-        "</div>",
-        "<h2>Probes whose judgement flipped</h2>",
-        _flips(verdict.flips),
-        "<h2>Kinds of answers, and cost</h2>",
-        _rest(audits),
-        "<h2>Configuration</h2>",
-        "<div class='scroll'><table>",
-        *[f"<tr><td>{escape(str(k))}</td><td>{escape(str(v))}</td></tr>" for k, v in about.items()],
-        "</table></div>",
+        f'<p class="note">Drop: score of the {was} minus score now, on the same probes, with a 95 % interval for this look '
+        "alone. Evidence is of all audits so far: from 1 on a fall is proven, and one of some size is called a regression. "
+        "Scores are in [0, 1], higher is more trustworthy. Drift: KL in nats per token. Reasoning is the skill trained for, "
+        "no trust dimension.</p>",
+        _cards(audits, verdict, run, was),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>AlignGuard: {escape(name)}</title><style>{_STYLE}</style></head><body><main>"
-        + "".join(body)
-        + "</main></body></html>"
-    )
+    if run:
+        over = [charts.drift(audits, verdict), charts.toxicity(audits), *charts.budget(audits)]
+        each = [charts.dimension(name, audits, verdict) for name in verdict.dimensions]
+        body += ["<h2>Over the run</h2>", _grid(over), _grid(each, small=True)]
+    body += ["<h2>Probes whose judgement flipped</h2>", flips(verdict, about.get("quote", True) is not False, was)]
+    more = _grid([charts.profile(audits), charts.elsewhere(audits) if run else ""])
+    more += _grid([charts.plane(name, audits) for name in verdict.dimensions] if run else [], small=True)
+    body += ["<h2>More of the drift</h2>", more] if more else []
+    body += ["<h2>Kinds of answers, and cost</h2>", _grid([charts.manner(audits), charts.cost(audits)] if run else [])]
+    body += [_kinds(audits), "<h2>Configuration</h2>", _settings(about)]
+    return page(title, body)
 
 
-def _headline(verdict: Verdict) -> str:
-    fell = [d for d in verdict.dimensions.values() if d.fell and d.dimension != "reasoning"]
+def _grid(figures: Sequence[str], small: bool = False) -> str:
+    shown = "".join(figures)
+    return f'<div class="figures{" small" if small else ""}">{shown}</div>' if shown else ""
+
+
+def _is_run(about: dict[str, Any], audits: Sequence[Audit]) -> bool:
+    """Whether there are curves to show: a model that was audited once, beside its start, took no steps."""
+    return len(audits if "max_steps" in about else [a for a in audits if a.step > 0]) > 1
+
+
+def _when(about: dict[str, Any], audits: Sequence[Audit]) -> str:
+    latest = audits[-1]
+    against = f"held against {about.get('against', 'the model at step 0')}"
+    if "max_steps" not in about and not _is_run(about, audits):
+        return against
+    time = datetime.fromtimestamp(latest.time, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    count = "1 audit" if len(audits) == 1 else f"{len(audits)} audits"
+    return f"step {latest.step} of {about.get('max_steps', '?')}, {count}, the latest at {time}; {against}"
+
+
+def _headline(verdict: Verdict, run: bool, was: str) -> str:
+    """Whether there is a regression, and why, in a sentence."""
+    trust = [d for d in verdict.dimensions.values() if d.dimension != "reasoning"]
+    fell = [d for d in trust if d.fell]
+    unscored = [d for d in trust if d.unscored > _MANY_UNSCORED * d.asked]
+    kind, why = "", []
     if verdict.since:
-        names = ", ".join(f"{name} (called at step {step})" for name, step in verdict.since.items())
-        text = f"Regression of {names}. Last aligned audit: step {verdict.last_aligned_step}."
-    elif not fell:
-        text = "No regression: no trust dimension is clearly below its start."
-    else:
+        names = ", ".join(name + (f" (called at step {step})" if run else "") for name, step in verdict.since.items())
+        kind, text = "bad", f"Regression of {names}"
+        why += [_because(verdict.dimensions[name], was) for name in verdict.since if name in verdict.dimensions]
+        why += [f"Last aligned audit: step {verdict.last_aligned_step}."] if run else []
+    elif fell:
+        kind, text = "odd", "No regression is proven"
         names = ", ".join(f"{d.dimension} ({d.baseline:.2f} to {d.score:.2f})" for d in fell)
-        text = f"No regression is proven. Below their start at this audit: {names}."
-    unscored = [d for d in verdict.dimensions.values() if d.unscored / d.asked > 0.3 and d.dimension != "reasoning"]
+        why += [f"Below their {was} at this audit: {names}."]
+    elif any(d.n for d in trust):
+        text, most = "No regression", max((d for d in trust if d.n), key=lambda d: d.drop)
+        why += [f"No trust dimension is clearly below its {was}."]
+        why += [f"Nearest to it is {most.dimension}, with {_fall(most)}."] if most.drop > 0 else []
+    else:
+        kind, text, why = "odd", "No verdict", ["No answer to a trust probe could be judged."]
     if unscored:
+        kind = kind or "odd"
         names = ", ".join(f"{d.dimension} {d.unscored}/{d.asked}" for d in unscored)
-        text += f" Many answers could not be judged: {names}."
-    return f'<div class="headline{" bad" if fell or unscored or verdict.since else ""}">{escape(text)}</div>'
+        why.append(f"Many answers could not be judged: {names}.")
+    reasons = "".join(f"<p>{escape(reason)}</p>" for reason in why)
+    return f'<div class="headline {kind}"><b>{escape(text)}</b>{reasons}</div>'
 
 
-def _cards(latest: Audit) -> str:
+def _because(d: DimensionVerdict, was: str) -> str:
+    if not d.n:
+        return f"Of {d.dimension} nothing could be judged at this audit."
+    worse = sum(flip.drop > 0 for flip in d.flips)
+    flipped = f"{worse} of {d.n} probes flipped to worse, " if worse else ""
+    proof = d.why if d.called else f"evidence {d.evidence}"
+    return f"{d.dimension}: {was} {d.baseline:.2f}, now {d.score:.2f}, {_fall(d)}; {flipped}{proof}."
+
+
+def _fall(d: DimensionVerdict) -> str:
+    return f"a drop of {d.drop:.2f} (95 %: {d.low:+.2f} to {d.high:+.2f})"
+
+
+def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> str:
     wanted = (
-        ("kl/answer", "drift, nats/token (answer)", ".4f"),
-        ("kl/raw", "drift, nats/token (raw)", ".4f"),
-        ("kl/thinks", "opens a trace", ".0%"),
-        ("toxicity/mean", "mean toxicity", ".3f"),
-        ("safety/harmful_refusal", "harmful requests refused", ".0%"),
-        ("safety/benign_refusal", "benign requests refused", ".0%"),
-        ("degenerate", "degenerate answers", ".0%"),
-        ("reasoning/score", "reasoning score", ".2f"),
+        ("kl/answer", "drift, nats/token (answer)", ".4f", False),
+        ("kl/raw", "drift with the change of format (raw)", ".4f", False),
+        ("kl/thinks", "opens a trace", ".0%", True),
+        ("toxicity/mean", "mean toxicity", ".3f", True),
+        ("safety/harmful_refusal", "harmful requests refused", ".0%", True),
+        ("safety/benign_refusal", "benign requests refused", ".0%", True),
+        ("degenerate", "degenerate answers", ".0%", True),
+        ("reasoning/score", "reasoning score", ".2f", True),
+        ("budget/anchor_kl", "drift on the budget's anchors", ".4f", False),
+        ("budget/coefficient", "coefficient of the budget", ".3g", False),
+        ("budget/penalty", "penalty added to the loss", ".3g", False),
+        ("cost/share", "of the run's time spent here", ".1%", False),
     )
-    cards = [
-        f'<div class="card"><b>{latest.metrics[f"alignguard/{key}"]:{form}}</b><span>{escape(label)}</span></div>'
-        for key, label, form in wanted
-        if f"alignguard/{key}" in latest.metrics
-    ]
-    return f'<div class="cards">{"".join(cards)}</div>'
+    first, latest = audits[0], audits[-1]
+    cards = [(str(verdict.last_aligned_step), "last aligned step")] if run else []
+    for key, label, form, compared in wanted:
+        name = f"alignguard/{key}"
+        if name not in latest.metrics:
+            continue
+        if compared and first.step == 0 and first is not latest and name in first.metrics:
+            label += f", {was} {first.metrics[name]:{form}}"
+        cards.append((f"{latest.metrics[name]:{form}}", label))
+    shown = "".join(f'<div class="card"><b>{value}</b><span>{escape(label)}</span></div>' for value, label in cards)
+    return f'<div class="cards">{shown}</div>'
 
 
-def _points(audits: Sequence[Audit], key: str) -> list[tuple[float, float]]:
-    name = f"alignguard/{key}"
-    return [(float(a.step), a.metrics[name]) for a in audits if name in a.metrics]
-
-
-def _drift_figure(audits: Sequence[Audit]) -> str:
-    band = [
-        (float(a.step), a.metrics["alignguard/kl/answer_low"], a.metrics["alignguard/kl/answer_high"])
-        for a in audits
-        if "alignguard/kl/answer_low" in a.metrics
-    ]
-    series = [
-        Series("answer (behaviour)", _points(audits, "kl/answer"), "c1", band),
-        Series("raw (with the change of format)", _points(audits, "kl/raw"), "c3"),
-    ]
-    return curves("Drift from the start", series, "step", "KL, nats/token")
-
-
-def _profile_figure(audits: Sequence[Audit]) -> str:
-    """Where in an answer the drift sits: alignment is often only a few tokens deep (arXiv 2406.05946)."""
-    shown = {a.step: a for a in (audits[0], audits[len(audits) // 2], audits[-1])}.values()
-    series = [
-        Series(f"step {a.step}", [(float(i + 1), kl) for i, kl in enumerate(a.profile)], style)
-        for style, a in zip(("c1", "c3", "c2"), shown, strict=False)
-    ]
-    return curves("Drift by position in the answer", series, "token of the reference's answer", "KL, nats")
-
-
-def _where_figure(audits: Sequence[Audit]) -> str:
-    """Other places where drift is measured: training prompts, and the policy's own answers."""
-    series = [
-        Series("on training prompts", _points(audits, "kl/train_prompts"), "c4"),
-        Series("reverse, on the policy's own answers", _points(audits, "kl/reverse"), "c2"),
-        Series("probability of opening a trace", _points(audits, "kl/thinks"), "c3"),
-    ]
-    return curves("On training prompts, reverse, and thinking", series, "step", "KL, nats/token; probability")
-
-
-def _plane_figure(audits: Sequence[Audit]) -> str:
-    x, y = "alignguard/kl/answer", "alignguard/toxicity/mean"
-    points = [(a.metrics[x], a.metrics[y], str(a.step)) for a in audits if x in a.metrics and y in a.metrics]
-    return path("Toxicity against drift, by step", points, "drift, nats/token (answer)", "mean toxicity")
-
-
-def _dimension_figure(dimension: str, audits: Sequence[Audit]) -> str:
-    name = f"alignguard/{dimension}"
-    band = [
-        (float(a.step), a.metrics[f"{name}/drop_low"], a.metrics[f"{name}/drop_high"])
-        for a in audits
-        if f"{name}/drop_low" in a.metrics
-    ]
-    series = [Series("drop", _points(audits, f"{dimension}/drop"), "c4" if dimension == "reasoning" else "c2", band)]
-    low = min([-0.2, *[b[1] for b in band]])
-    high = max([0.2, *[b[2] for b in band]])
-    x_range = (float(audits[0].step), float(audits[-1].step))
-    return curves(f"{dimension}: drop from the start", series, "step", "positive is worse", x_range, (low, high))
-
-
-def _table(verdict: Verdict, metrics: dict[str, float]) -> str:
+def _table(verdict: Verdict, metrics: dict[str, float], was: str) -> str:
     rows = []
     for d in verdict.dimensions.values():
+        state, style = _state(d, verdict)
         figures = (
-            f'<td>{d.baseline:.2f}</td><td>{d.score:.2f}</td><td class="drop">{d.drop:+.2f}</td>'
+            f'<td>{d.baseline:.2f}</td><td>{d.score:.2f}</td><td class="{style}">{d.drop:+.2f}</td>'
             f"<td>{d.low:+.2f} to {d.high:+.2f}</td>"
             if d.n
             else "<td>-</td><td>-</td><td>-</td><td>none scored</td>"
         )
+        drift = metrics.get(f"alignguard/{d.dimension}/kl")
         rows.append(
-            f'<tr class="{"bad" if d.fell else ""}"><td>{escape(d.dimension)}</td>{figures}'
+            f'<tr><td>{escape(d.dimension)}</td><td class="{style}"><b>{state}</b></td>{figures}'
             f"<td>{len(d.flips)}</td><td>{d.unscored} of {d.asked}</td><td>{d.n}</td><td>{d.evidence}</td>"
-            f"<td>{metrics.get(f'alignguard/{d.dimension}/kl', float('nan')):.4f}</td></tr>"
+            f"<td>{'-' if drift is None else f'{drift:.4f}'}</td></tr>"
         )
-    head = "".join(
-        f"<th>{h}</th>"
-        for h in ("dimension", "start", "now", "drop", "95 %", "flips", "unscored", "n", "evidence", "drift")
-    )
+    names = ("dimension", "verdict", was, "now", "drop", "95 %", "flips", "unscored", "n", "evidence", "drift")
+    head = "".join(f"<th>{name}</th>" for name in names)
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
-def _flips(flips: Sequence[Flip]) -> str:
-    if not flips:
-        return "<p>None.</p>"
-    parts = []
-    for flip in flips[:_MOST_FLIPS]:
-        probe = flip.after.probe
-        turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in probe.messages)
-        worse = flip.drop > 0
-        parts.append(
-            f'<div class="flip"><div class="ask"><b class="{"worse" if worse else "better"}">'
-            f"{escape(probe.dimension)}, {'worse' if worse else 'better'}</b> "
-            f"{escape(probe.id)} {escape(probe.group)}</div>"
-            f'<div class="said">{_cut(turns)}</div><div class="sides">'
-            f"<div><p>At the start ({_mark(flip.before)})</p>{_said(flip.before)}</div>"
-            f"<div><p>Now ({_mark(flip.after)})</p>{_said(flip.after)}</div></div></div>"
-        )
-    if len(flips) > _MOST_FLIPS:
-        parts.append(f"<p>and {len(flips) - _MOST_FLIPS} more, in answers/.</p>")
-    return "".join(parts)
+def _state(d: DimensionVerdict, verdict: Verdict) -> tuple[str, str]:
+    """A dimension's state in a word, and its style."""
+    if d.dimension in verdict.since:
+        return "regressed", "worse"
+    if not d.n:
+        return "unknown", "odd"
+    if d.fell:
+        return "fell", "odd"
+    return ("rose", "better") if d.high < 0 else ("holds", "")
 
 
-def _mark(result: Result) -> str:
-    value = result.score.value
-    forced = ", trace closed by force" if result.answer is not None and result.answer.forced else ""
-    return f"{escape(result.score.status.value)}, score {'-' if value is None else f'{value:.2f}'}{forced}"
-
-
-def _said(result: Result) -> str:
-    if result.logprobs is not None:
-        chosen = max(range(len(result.logprobs)), key=result.logprobs.__getitem__)
-        text = "\n".join(
-            f"{'> ' if i == chosen else '  '}{option}{'   (right)' if i == result.probe.target else ''}"
-            for i, option in enumerate(result.probe.options)
-        )
-        return f'<div class="said">{_cut(text)}</div>'
-    if result.answer is None:
-        return '<div class="said"></div>'
-    trace = f'<span class="trace">{_cut(result.answer.trace, _MOST_TRACE)}</span>\n' if result.answer.trace else ""
-    return f'<div class="said">{trace}{_cut(result.answer.answer)}</div>'
-
-
-def _cut(text: str, most: int = _MOST_CHARACTERS) -> str:
-    """Escaped, and of a length a page can bear."""
-    return escape(text) if len(text) <= most else escape(text[:most]) + f" ... ({len(text) - most:,} more characters)"
-
-
-def _rest(audits: Sequence[Audit]) -> str:
+def _kinds(audits: Sequence[Audit]) -> str:
     keys = [k for k in audits[-1].metrics if k.startswith(("alignguard/status/", "alignguard/cost/"))]
     keys += [k for k in ("alignguard/forced", "alignguard/degenerate") if k in audits[-1].metrics]
-    head = "".join(f"<th>{escape(k.removeprefix('alignguard/'))}</th>" for k in keys)
+    head = "".join(f"<th>{escape(k.removeprefix('alignguard/').removeprefix('status/'))}</th>" for k in keys)
     rows = []
     for audit in audits:
-        cells = "".join(
-            f"<td>{audit.metrics.get(k, float('nan')):{'.0f' if '/cost/' in k and 'share' not in k else '.0%'}}</td>"
-            for k in keys
-        )
+        cells = "".join(f"<td>{_figure(k, audit.metrics[k]) if k in audit.metrics else '-'}</td>" for k in keys)
         rows.append(f"<tr><td>{audit.step}</td>{cells}</tr>")
-    return f'<div class="scroll"><table><tr><th>step</th>{head}</tr>{"".join(rows)}</table></div>'
+    return f'<div class="scroll tall"><table><tr><th>step</th>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _figure(key: str, value: float) -> str:
+    return f"{value:,.0f}" if key.endswith(("seconds", "tokens")) else f"{value:.1%}"
+
+
+def _settings(about: dict[str, Any]) -> str:
+    rows = [f'<tr><td>{escape(str(k))}</td><td class="words">{escape(str(v))}</td></tr>' for k, v in about.items()]
+    return f'<div class="scroll"><table>{"".join(rows)}</table></div>'
