@@ -137,7 +137,7 @@ def test_the_scalers_factor_is_on_the_gradient(tokenizer):
 def test_a_drift_that_is_no_number_is_not_taken_in(tokenizer, model, monkeypatch):
     held = holder(tokenizer, model)
     held.controller.update(0.5)
-    monkeypatch.setattr(Holder, "drift", lambda self, model, ids: torch.full((len(ids),), torch.nan))
+    monkeypatch.setattr(Holder, "drift", lambda self, model, ids: torch.full((len(ids),), torch.nan).requires_grad_())
     before = held.state(1)
     held.step(model, 0)
     assert held.state(1) == before and held.controller.coefficient > 0
