@@ -1,39 +1,35 @@
-"""The command line: `alignguard probes list | show | check`.
-
-    alignguard probes list                       what there is: dimensions and published benchmarks
-    alignguard probes show safety --size 5       probes of a dimension, a file or a benchmark, as they are asked
-    alignguard probes check my_probes.jsonl      whether a file is right, and what it holds
-
-Exit codes: 0 fine, 1 a mistake, told in one line.
-"""
+"""`alignguard probes list | show | check`: what is asked."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .__about__ import __version__
-from .asking import turns
-from .errors import AlignGuardError
-from .probes import DIMENSIONS, Probe, load_probes, pool_hash
-from .probes.public import BENCHMARKS, load_public
+from ..asking import turns
+from ..probes import DIMENSIONS, Probe, load_probes, pool_hash
+from ..probes.public import BENCHMARKS, load_public
+
+_DESCRIPTION = """What is asked: the built-in probes, published benchmarks, and your own.
+
+    alignguard probes list                       what there is: dimensions and published benchmarks
+    alignguard probes show safety --size 5       probes of a dimension, a file or a benchmark, as they are asked
+    alignguard probes check my_probes.jsonl      whether a file is right, and what it holds
+
+exit codes: 0 fine, 1 a mistake (told in one line)"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
-    parser = argparse.ArgumentParser(
-        "alignguard", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "probes",
+        help="list, show and check probes",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=__version__)
-    rooms = parser.add_subparsers(required=True, metavar="COMMAND")
-    probes = rooms.add_parser("probes", help="list, show and check probes").add_subparsers(
-        required=True, metavar="WHAT"
-    )
+    probes = parser.add_subparsers(required=True, metavar="WHAT")
     command = probes.add_parser("list", help="dimensions of the core pool, and published benchmarks")
     command.set_defaults(run=_list)
     command.add_argument("--json", action="store_true", help="print JSON")
@@ -47,20 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--path", help="a benchmark's local file or folder")
         command.add_argument("--json", action="store_true", help="print JSON")
     probes.choices["show"].add_argument("--size", type=int, default=10, help="at most so many (default 10)")
-    options = parser.parse_args(arguments)
-    try:
-        options.run(options)
-    except AlignGuardError as error:
-        print(f"alignguard: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
-def _load(options: Any) -> list[Probe]:
+def _load(options: argparse.Namespace) -> list[Probe]:
     return load_public(options.source, options.path) if options.path else load_probes(options.source)
 
 
-def _list(options: Any) -> None:
+def _list(options: argparse.Namespace) -> None:
     counts = Counter(probe.dimension for probe in load_probes("core"))
     if options.json:
         benchmarks = [{"name": b.name, "hub": b.hub} for b in BENCHMARKS]
@@ -74,7 +63,7 @@ def _list(options: Any) -> None:
         print(f"  {benchmark.name:<18} {benchmark.hub}")
 
 
-def _show(options: Any) -> None:
+def _show(options: argparse.Namespace) -> None:
     pool = _load(options)[: options.size]
     if options.json:
         print(json.dumps([asdict(probe) for probe in pool], indent=1, ensure_ascii=False))
@@ -89,7 +78,7 @@ def _show(options: Any) -> None:
         print()
 
 
-def _check(options: Any) -> None:
+def _check(options: argparse.Namespace) -> None:
     pool = _load(options)
     about = {
         "probes": len(pool),
@@ -107,7 +96,3 @@ def _check(options: Any) -> None:
     for key, value in about.items():
         shown = ", ".join(f"{k} {n}" for k, n in value.items()) if isinstance(value, dict) else value
         print(f"  {key.replace('_', ' '):<15} {shown}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

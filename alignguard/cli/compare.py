@@ -1,0 +1,160 @@
+"""`alignguard compare RUN...`: several runs over one another."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..figures import Series, curves
+from ..page import page
+from ..probes import DIMENSIONS
+from .record import Record, read_record
+from .show import columns, dumps, headline, summary
+
+_COLOURS = 8  # of the page's style sheet
+_LEAST = 0.2  # of an axis of drops: what is smaller should look small
+# what figures depend on: where runs differ in one of these, their figures are not of the same thing
+_SAME = {
+    "pool_hash": "probes",
+    "model_fingerprint": "start",
+    "tokenizer_fingerprint": "tokenizer",
+    "toxicity": "toxicity scorer",
+    "judge": "judge",
+    "answer_tokens": "answer budget",
+    "trace_tokens": "trace budget",
+}
+_DESCRIPTION = """Show several runs over one another: drift, each dimension's last and worst drop, reasoning, and what regressed when.
+A RUN is a trainer's output_dir, the folder alignguard/ in it, or what `alignguard audit` wrote.
+
+    alignguard compare runs/sft runs/sft-kl runs/lora
+    alignguard compare runs/* --html compare.html     with curves, one colour a run
+
+exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options, 3 a run has a regression"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "compare",
+        help="show several runs over one another",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_run)
+    parser.add_argument(
+        "records", metavar="RUN", nargs="+", help="output directories, or outputs of `alignguard audit`"
+    )
+    parser.add_argument("--html", metavar="FILE", help="write a page with curves")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _run(options: argparse.Namespace) -> int:
+    records = [read_record(path) for path in options.records]
+    differ = [name for key, name in _SAME.items() if len({str(r.about.get(key)) for r in records}) > 1]
+    warning = f"not comparable: the runs differ in their {', '.join(differ)}" if differ else ""
+    if warning:
+        print(f"alignguard: {warning}", file=sys.stderr)
+    if options.html:
+        Path(options.html).write_text(_page(records, warning), encoding="utf-8")
+    if options.json:
+        print(dumps({"runs": [{**summary(r), **_over(r)} for r in records], "differ": differ}))
+    else:
+        print("\n\n".join(columns(rows) for rows in _tables(records)))
+        if options.html:
+            print(f"\npage  {options.html}")
+    return 3 if any(record.verdict.since for record in records) else 0
+
+
+def _over(record: Record) -> dict[str, Any]:
+    """The figures over a whole run."""
+    audits = record.audits
+    drops = {name: [d for _, d in _points(record, f"{name}/drop")] for name in DIMENSIONS}
+    return {
+        "audits": len(audits),
+        "drift": audits[-1].metrics.get("alignguard/kl/answer"),
+        "last_drop": {name: values[-1] for name, values in drops.items() if values},
+        "worst_drop": {name: max(values) for name, values in drops.items() if values},
+        "seconds": sum(audit.metrics.get("alignguard/cost/seconds", 0.0) for audit in audits),
+    }
+
+
+def _points(record: Record, key: str, x: str | None = None) -> list[tuple[float, float]]:
+    """A figure over steps, or over another figure."""
+    y = f"alignguard/{key}"
+    return [
+        (float(audit.step) if x is None else audit.metrics[f"alignguard/{x}"], audit.metrics[y])
+        for audit in record.audits
+        if y in audit.metrics and (x is None or f"alignguard/{x}" in audit.metrics)
+    ]
+
+
+def _tables(records: Sequence[Record]) -> list[list[list[str]]]:
+    """Two tables: of the runs, and of their drops."""
+    runs = [["run", "step", "audits", "drift", "reasoning", "last aligned", "seconds", ""]]
+    found = [_over(record) for record in records]
+    names = [name for name in DIMENSIONS if any(name in over["last_drop"] for over in found)]
+    drops = [["drop (worst)", *names]]
+    for record, over in zip(records, found, strict=True):
+        d = record.verdict.dimensions.get("reasoning")
+        runs.append(
+            [
+                record.name,
+                str(record.audits[-1].step) if record.is_run else "-",
+                str(over["audits"]),
+                "-" if over["drift"] is None else f"{over['drift']:.4f}",
+                f"{d.baseline:.2f} to {d.score:.2f}" if d is not None and d.n else "-",
+                str(record.verdict.last_aligned_step) if record.is_run else "-",
+                f"{over['seconds']:,.0f}",
+                headline(record),
+            ]
+        )
+        last, worst = over["last_drop"], over["worst_drop"]
+        drops.append([record.name, *(f"{last[n]:+.2f} ({worst[n]:+.2f})" if n in last else "-" for n in names)])
+    return [runs, drops]
+
+
+def _page(records: Sequence[Record], warning: str) -> str:
+    runs = [record for record in records if record.is_run]
+    style = {id(record): f"c{1 + i % _COLOURS}" for i, record in enumerate(records)}
+
+    def series(shown: Sequence[Record], points: Callable[[Record], list[tuple[float, float]]]) -> list[Series]:
+        return [Series(record.name, points(record), style[id(record)]) for record in shown]
+
+    steps = [curves("Drift from the start", series(runs, lambda r: _points(r, "kl/answer")), "step", "KL, nats/token")]
+    planes = []
+    for d in DIMENSIONS:
+        over_steps = series(runs, partial(_points, key=f"{d}/drop"))
+        against_drift = series(records, partial(_points, key=f"{d}/drop", x="kl/answer"))
+        drops = [y for s in against_drift for _, y in s.points]
+        axis = min([-_LEAST, *drops]), max([_LEAST, *drops])
+        steps.append(curves(f"{d}: drop from the start", over_steps, "step", "positive is worse", None, axis))
+        x = "drift, nats/token (answer)"
+        planes.append(curves(f"{d}: drop against drift", against_drift, x, "positive is worse", None, axis))
+    keys = "".join(f'<span class="key {style[id(r)]}">{escape(r.name)}</span>' for r in records)
+    body = [
+        f"<h1>{len(records)} runs</h1>",
+        f'<p class="legend">{keys}</p>',
+        f'<p class="worse">{escape(warning)}</p>' if warning else "",
+        *[_html(rows) for rows in _tables(records)],
+        '<p class="note">Drop: score of the start minus score at an audit, on the same probes; positive is worse. Drift: KL '
+        "in nats per token. Reasoning is the skill trained for, no trust dimension.</p>",
+        f'<h2>Over steps</h2><div class="figures">{"".join(steps)}</div>' if runs else "",
+        f'<h2>Against drift</h2><div class="figures small">{"".join(planes)}</div>',
+    ]
+    return page("AlignGuard: runs compared", body)
+
+
+def _html(rows: Sequence[Sequence[str]]) -> str:
+    def line(tag: str, row: Sequence[str]) -> str:
+        cells = [f"<{tag}>{escape(cell)}</{tag}>" for cell in row]
+        if not rows[0][-1]:  # words, not figures
+            cells[-1] = cells[-1].replace(f"<{tag}>", f'<{tag} class="left">', 1)
+        return f"<tr>{''.join(cells)}</tr>"
+
+    lines = "".join([line("th", rows[0]), *(line("td", row) for row in rows[1:])])
+    return f'<div class="scroll"><table>{lines}</table></div>'

@@ -1,0 +1,132 @@
+"""Models, adapters and tokenizers by path or hub id; nothing of theirs is run but their weights."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from ..alarm import checkpoints
+from ..errors import StartError
+from ..reference import check_tokenizers
+
+
+def device_of(name: str) -> torch.device:
+    """
+    A device by name; `auto` is a GPU where there is one.
+
+    Raises:
+        StartError: There is none of this name.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        line = " ".join(str(error).split())[:120]
+        raise StartError(f"--device {name}: cannot be used here ({line}); 'auto' takes what there is") from None
+    return device
+
+
+def check_place(name: str) -> None:
+    """
+    Whether a model may be found under a name: what is plainly a path must be a folder with a model in it.
+
+    Raises:
+        StartError: It is not.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if (path / "config.json").exists() or (path / "adapter_config.json").exists():
+            return
+        inside = checkpoints(path)
+        hint = f"; give one of its checkpoints, e.g. {list(inside.values())[-1]}" if inside else ""
+        raise StartError(f"{name}: the folder holds no model (neither config.json nor adapter_config.json){hint}")
+    if path.exists():
+        raise StartError(f"{name}: a file; give the folder of a model or adapter, or a hub id")
+    if path.is_absolute() or name.startswith((".", "~")) or name.strip("/").count("/") > 1:
+        raise StartError(f"{name}: no such folder; give the folder of a model or adapter, or a hub id")
+
+
+def load_tokenizer(model: str, reference: str) -> tuple[Any, str]:
+    """
+    The tokenizer both are asked with: the model's, or the reference's where the model comes without one, or without a
+    chat template.
+
+    Args:
+        model, reference (`str`):
+            Paths or hub ids.
+
+    Returns:
+        `tuple[Any, str]`: the tokenizer, and a note for people; empty where there is nothing to note.
+
+    Raises:
+        StartError: Neither has one, or they are not the same.
+    """
+    ours, theirs = _tokenizer(model), _tokenizer(reference)
+    if ours is None or theirs is None:
+        if ours is None and theirs is None:
+            raise StartError(f"neither {model} nor {reference} holds a tokenizer; save it beside the model")
+        there, lacks = (reference, model) if ours is None else (model, reference)
+        return (ours or theirs), f"{lacks} has no tokenizer that can be loaded: both are asked with that of {there}"
+    check_tokenizers(ours, theirs)
+    if ours.chat_template == theirs.chat_template:
+        return ours, ""
+    if ours.chat_template is None:
+        return theirs, f"{model} has no chat template: both are asked with that of {reference}"
+    return ours, f"the two have different chat templates: both are asked with that of {model}"
+
+
+def _tokenizer(name: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except ValueError:  # there is none; what cannot be reached is an OSError
+        return None
+    except OSError as error:
+        raise _unloadable(name, error) from None
+
+
+def load_model(name: str, dtype: str | torch.dtype, device: torch.device) -> Any:
+    """
+    A model by path or hub id, or an adapter on its base.
+
+    Args:
+        name (`str`):
+            Where it is.
+        dtype (`str` or `torch.dtype`):
+            `"auto"` for that of its weights.
+        device (`torch.device`):
+            Where to.
+
+    Raises:
+        StartError: It cannot be loaded.
+    """
+    try:
+        if find_adapter_config_file(name) is None:
+            model, about = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            )
+            if about["missing_keys"]:  # they would be drawn at random
+                raise StartError(f"{name}: lacks weights of the model, e.g. {min(map(str, about['missing_keys']))}")
+            return model.to(device)
+        if importlib.util.find_spec("peft") is None:
+            raise StartError(f"{name}: an adapter, which needs peft; pip install peft")
+        from peft import AutoPeftModelForCausalLM
+
+        return AutoPeftModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=False).to(device)
+    except (StartError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a broken folder makes libraries raise many kinds
+        raise _unloadable(name, error) from None
+
+
+def _unloadable(name: str, error: Exception) -> StartError:
+    line = " ".join(str(error).split())[:200]
+    if Path(name).is_dir():
+        return StartError(f"{name}: cannot be loaded ({line})")
+    return StartError(
+        f"{name}: no folder here, and as a hub id it cannot be loaded; check path, id and network ({line})"
+    )
