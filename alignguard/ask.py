@@ -8,6 +8,7 @@ from typing import Any
 
 from .asking import Asking, Result, prompt_of
 from .chat import Answer
+from .context import check_fits
 from .generation import TokenBudget, answer_all
 from .likelihood import ask_choices, refusal_margins
 from .observe import observing
@@ -88,7 +89,11 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[st
 
     Returns:
         `dict[str, Result]` by probe id; choices have an answer too (of a few tokens), which drift is measured on.
+
+    Raises:
+        ProbeError: A probe is too long for the model.
     """
+    check_fits(model, probes, asking)
     found = asking.ranks.share(probes, lambda part: _ask_share(model, part, asking))
     return {probe.id: found[probe.id] for probe in probes}
 

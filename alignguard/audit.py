@@ -21,7 +21,7 @@ from .gather import gather, mean_drift, position_profile
 from .generation import answer_all
 from .likelihood import ask_choices, refusal_margins
 from .measure import Item, items_of, measure_drift, measure_reverse
-from .observe import observing
+from .observe import observing, restored_rng
 from .probes import Probe, load_probes
 from .reference import Reference, given_reference, load_reference
 from .scoring import judge_choice
@@ -117,8 +117,8 @@ def audit(
     pool = load_probes(probes)
     asking = asking or Asking(Chat.of(model, tokenizer), toxicity=default_toxicity())
     baseline = {} if baseline is None else baseline
-    begun, chat, ranks = time.perf_counter(), asking.chat, asking.ranks
-    with reference.awake(next(model.parameters()).device):
+    begun, chat, ranks, device = time.perf_counter(), asking.chat, asking.ranks, next(model.parameters()).device
+    with restored_rng(device), reference.awake(device):  # scorers may draw too
         missing = [probe for probe in pool if probe.id not in baseline]
         if missing:
             with reference.loaded() as frozen:

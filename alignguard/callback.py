@@ -13,7 +13,7 @@ from .budget import DriftBudget
 from .distributed import will_shard
 from .errors import AlignGuardError, StartError
 from .generation import TokenBudget
-from .observe import restored_rng
+from .observe import restored_rng, uncompiled
 from .probes import Probe, load_probes
 from .reference import Reference, check_tokenizers, freeze_start, load_tokenizer
 from .run import Run
@@ -115,7 +115,7 @@ class AlignGuardCallback(TrainerCallback):
         self.reference: Reference | None = None
         self.run: Run | None = None
         if trainer is not None:
-            self.reference = freeze_start(trainer.model, self.kind, will_shard(trainer.args))
+            self.reference = freeze_start(uncompiled(trainer.model), self.kind, will_shard(trainer.args))
 
     # hooks ---------------------------------------------------------------------------------------------------------
 
@@ -123,14 +123,14 @@ class AlignGuardCallback(TrainerCallback):
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the start: here no trainer has patched the model yet, and no checkpoint has been loaded."""
         if self.reference is None and kwargs.get("model") is not None:
-            self.reference = freeze_start(kwargs["model"], self.kind, will_shard(args))
+            self.reference = freeze_start(uncompiled(kwargs["model"]), self.kind, will_shard(args))
 
     @restored_rng()
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Everything that can be wrong is found here, and the audit of step 0 is taken."""
-        model, tokenizer = kwargs["model"], kwargs.get("processing_class")
+        model, tokenizer = uncompiled(kwargs["model"]), kwargs.get("processing_class")
         if tokenizer is None:
             raise AlignGuardError("the trainer has no tokenizer; give it processing_class=tokenizer")
         if self.reference is None:

@@ -11,6 +11,7 @@ and policy share their chance, and the answer is a function of weights and key.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,15 +61,16 @@ class TokenBudget:
                 raise ValueError(f"TokenBudget: {name} must be at least 1, not {getattr(self, name)}")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Asked:
     """One prompt on its way to an answer."""
 
     prompt: list[int]
     inside: bool  # the prompt itself opened a trace
     said: list[int]  # generated so far
+    most: int  # that fits in the model's context
     key: str = ""  # of a sampled answer's noise; none of a greedy one's
-    forced: bool = False
+    forced: int = 0  # what it had said when its trace was closed for it
 
 
 class _Sampled(LogitsProcessor):
@@ -127,16 +129,28 @@ class _Budgets(StoppingCriteria):
         return torch.tensor(self.done, device=input_ids.device)
 
 
+def context_size(model: Any) -> int:
+    """Tokens that a model reads at most, prompt and answer together; no end where its config tells none."""
+    config = getattr(model, "config", None)
+    size = None if config is None else getattr(config.get_text_config(), "max_position_embeddings", None)
+    return size if isinstance(size, int) and size > 0 else sys.maxsize
+
+
+def reserve(chat: Chat) -> int:
+    """Tokens kept free beside prompt and answer: for closing a trace, and for the empty one that drift puts before an answer."""
+    return len(chat.closed_trace_ids()) + len(chat.close_ids())
+
+
 def _limit(row: _Asked, said: list[int], chat: Chat, budget: TokenBudget) -> int:
     """How many tokens this row may have said in all, judged by what it has said so far."""
     if row.forced:
-        return len(row.said) + budget.answer
+        return row.forced + budget.answer
     _, _, thinks, closed = split_trace(chat.decode(said), chat.tags, row.inside)
     if not thinks:
         return budget.answer
-    if not closed:
-        return budget.trace
-    return chat.closing(said) + budget.answer
+    if not closed:  # a whole answer must fit after it
+        return min(budget.trace, row.most - budget.answer)
+    return min(chat.closing(said) + budget.answer, row.most)
 
 
 @contextmanager
@@ -153,14 +167,21 @@ def _plain_defaults(model: Any) -> Iterator[None]:
 
 def _generate(
     model: Any, rows: list[_Asked], chat: Chat, budget: TokenBudget, synced: bool, tick: Callable[[int], None]
-) -> None:
-    """Continue every row until it ends or its budget does."""
-    device = next(model.parameters()).device
+) -> list[_Asked]:
+    """
+    Continue every row until it ends or its budget does, or the longest row of its batch fills the model's context.
+
+    Returns:
+        `list[_Asked]`: those that are to go on without it.
+    """
+    device, size = next(model.parameters()).device, context_size(model)
+    left: list[_Asked] = []
     room = budget.answer if all(row.forced for row in rows) else budget.trace + budget.answer
     lengths = [len(row.prompt) + len(row.said) for row in rows]
     for batch in batches([n + min(room, 4 * budget.answer) for n in lengths], budget.batch_tokens):
         part = [rows[i] for i in batch]
         width = max(lengths[i] for i in batch)
+        fits = max(1, size - width)
         ids = torch.full((len(part), width), chat.pad_token_id, dtype=torch.long)
         mask = torch.zeros((len(part), width), dtype=torch.long)
         for k, row in enumerate(part):  # padding on the left: every row goes on at the same position
@@ -171,7 +192,7 @@ def _generate(
             do_sample=False,
             num_beams=1,
             repetition_penalty=1.0,
-            max_new_tokens=room,
+            max_new_tokens=min(room, fits),
             eos_token_id=list(chat.eos_token_ids) or None,
             pad_token_id=chat.pad_token_id,
             use_cache=True,
@@ -191,8 +212,11 @@ def _generate(
             said = row.said + tokens
             end = next((i + 1 for i, t in enumerate(said) if t in chat.eos_token_ids and i >= len(row.said)), len(said))
             said = said[:end]
-            row.said = said[: max(_limit(row, said, chat, budget), len(row.said))]
-        tick(len(part))
+            before, row.said = len(row.said), said[: max(_limit(row, said, chat, budget), len(row.said))]
+            if fits < room and len(row.said) > before and not _is_done(row, chat, budget):
+                left.append(row)
+        tick(sum(row not in left for row in part))
+    return left
 
 
 def answer_all(
@@ -232,8 +256,9 @@ def answer_all(
     Returns:
         `list[Answer]`, in the order of the prompts.
     """
+    size = context_size(model) - reserve(chat)
     rows = [
-        _Asked(list(prompt), opens, [] if key else list(draft), key)
+        _Asked(list(prompt), opens, [] if key else list(draft), max(size - len(prompt), budget.answer + 1), key)
         for prompt, opens, draft, key in zip(
             prompts, inside, drafts or [[]] * len(prompts), keys or [""] * len(prompts), strict=True
         )
@@ -243,15 +268,16 @@ def answer_all(
         row.said = row.said[: _limit(row, row.said, chat, budget)] if row.said else row.said
     todo = [row for row in rows if not _is_done(row, chat, budget)]
     tick(len(rows) - len(todo))
-    if todo:
-        _generate(model, todo, chat, budget, synced, tick)
+    while todo:
+        todo = _generate(model, todo, chat, budget, synced, tick)
     if budget.force_close:
         cut = [row for row in rows if not chat.answer(row.said, row.inside).closed and not _ended(row, chat)]
         for row in cut:
-            row.said, row.forced = row.said + chat.close_ids(), True
-        if cut:
-            _generate(model, cut, chat, budget, synced, lambda n: None)
-    return [chat.answer(row.said, row.inside, row.forced) for row in rows]
+            row.said += chat.close_ids()
+            row.forced = len(row.said)
+        while cut:
+            cut = _generate(model, cut, chat, budget, synced, lambda n: None)
+    return [chat.answer(row.said, row.inside, row.forced > 0) for row in rows]
 
 
 def _ended(row: _Asked, chat: Chat) -> bool:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+_CPU = torch.device("cpu")
+
 
 @contextmanager
-def restored_rng(device: torch.device) -> Iterator[None]:
+def restored_rng(device: torch.device = _CPU) -> Iterator[None]:
     """Python's, numpy's and torch's generators (CPU and `device`) continue afterwards as if nothing had been drawn."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     backend = getattr(torch, device.type, None) if device.type != "cpu" else None
@@ -59,9 +61,16 @@ def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> 
         for model in models:
             stack.enter_context(eval_mode(model))
         stack.enter_context(torch.no_grad())
+        # an audit asks at many lengths: compiled anew for each, they would use up what training may recompile
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         if autocast is not None:
             stack.enter_context(torch.autocast(device.type, dtype=autocast))
         yield
+
+
+def uncompiled(model: Any) -> Any:
+    """The model itself, where `torch.compile` has wrapped it."""
+    return getattr(model, "_orig_mod", model)
 
 
 def trainer_autocast(args: Any) -> torch.dtype | None:

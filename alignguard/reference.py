@@ -187,8 +187,13 @@ def freeze_start(model: Any, kind: Any = "auto", sharded: bool = False) -> Refer
             Whether the trainer will shard the weights (FSDP, ZeRO-3); `"auto"` then takes a cache.
 
     Raises:
-        StartError: `kind` is none of these, or does not fit the model.
+        StartError: `kind` is none of these, or does not fit the model; or the model says nothing, as a reward model.
     """
+    if not (hasattr(model, "can_generate") and model.can_generate()):
+        raise StartError(
+            f"{type(model).__name__} generates no text, so there is nothing to audit; AlignGuard needs a causal language "
+            "model"
+        )
     if not isinstance(kind, str):
         return given_reference(model, kind)
     if kind not in KINDS:

@@ -16,6 +16,7 @@ from .asking import Asking, Result, work
 from .audit import Audit, audit
 from .budget import check_holdable
 from .chat import Chat
+from .context import check_fits, longest_prompt
 from .distributed import LostProcess, Ranks
 from .draw import draw
 from .errors import AlignGuardError, RunError, StartError
@@ -115,6 +116,7 @@ class Run:
         check_restorable(self.settings.stop, self.args, self.ranks.whole)
         if self.settings.budget is not None:
             check_holdable(self.args, self.ranks.whole)
+        check_fits(self.model, self.settings.pool, self.asking)
         self._agree_on_start()
         if step > 0:
             resume(self, step)
@@ -127,7 +129,10 @@ class Run:
         if step > 0:
             return
         if earlier is None:
-            self.prompts = sample_prompts(dataset, self.asking.chat, self.settings.train_prompts, self.settings.seed)
+            longest = longest_prompt(self.model, self.asking)
+            self.prompts = sample_prompts(
+                dataset, self.asking.chat, self.settings.train_prompts, self.settings.seed, longest
+            )
             ask_start(self)
         elif earlier.holder is not None:
             hold_to(self, earlier.holder.anchors)

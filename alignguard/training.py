@@ -49,7 +49,7 @@ def prompt_of(row: Any, chat: Chat) -> list[int] | None:
     return None
 
 
-def sample_prompts(dataset: Any, chat: Chat, size: int, seed: int) -> dict[str, list[int]]:
+def sample_prompts(dataset: Any, chat: Chat, size: int, seed: int, longest: int = _LONGEST) -> dict[str, list[int]]:
     """
     A seeded sample of training prompts.
 
@@ -62,6 +62,8 @@ def sample_prompts(dataset: Any, chat: Chat, size: int, seed: int) -> dict[str, 
             Prompts.
         seed (`int`):
             Of the sample.
+        longest (`int`, *optional*, defaults to `1024`):
+            Tokens of the longest prompt that may be taken; never more than the default.
 
     Returns:
         `dict[str, list[int]]`: token ids by a name of ours; empty where prompts cannot be told.
@@ -71,7 +73,7 @@ def sample_prompts(dataset: Any, chat: Chat, size: int, seed: int) -> dict[str, 
     found: dict[str, list[int]] = {}
     for index in np.random.default_rng(seed).permutation(len(dataset))[: 4 * size]:
         ids = prompt_of(dataset[int(index)], chat)
-        if ids and len(ids) <= _LONGEST and len(found) < size:
+        if ids and len(ids) <= min(longest, _LONGEST) and len(found) < size:
             found[f"train-{int(index)}"] = ids
     return found
 
