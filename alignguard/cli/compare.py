@@ -140,7 +140,7 @@ def _page(records: Sequence[Record], warning: str) -> str:
         f"<h1>{len(records)} runs</h1>",
         f'<p class="legend">{keys}</p>',
         f'<p class="worse">{escape(warning)}</p>' if warning else "",
-        *[_html(rows) for rows in _tables(records)],
+        "<h2>Drop, last and worst</h2>".join(_html(rows) for rows in _tables(records)),
         '<p class="note">Drop: score of the start minus score at an audit, on the same probes; positive is worse. Drift: KL '
         "in nats per token. Reasoning is the skill trained for, no trust dimension.</p>",
         f'<h2>Over steps</h2><div class="figures">{"".join(steps)}</div>' if runs else "",
