@@ -68,8 +68,8 @@ class _Asked:
     prompt: list[int]
     inside: bool  # the prompt itself opened a trace
     said: list[int]  # generated so far
-    most: int  # that fits in the model's context
     key: str = ""  # of a sampled answer's noise; none of a greedy one's
+    most: int = sys.maxsize  # tokens that fit in the model's context
     forced: int = 0  # what it had said when its trace was closed for it
 
 
@@ -258,7 +258,7 @@ def answer_all(
     """
     size = context_size(model) - reserve(chat)
     rows = [
-        _Asked(list(prompt), opens, [] if key else list(draft), max(size - len(prompt), budget.answer + 1), key)
+        _Asked(list(prompt), opens, [] if key else list(draft), key, max(size - len(prompt), budget.answer + 1))
         for prompt, opens, draft, key in zip(
             prompts, inside, drafts or [[]] * len(prompts), keys or [""] * len(prompts), strict=True
         )
