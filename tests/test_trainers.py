@@ -3,10 +3,13 @@
 import math
 import re
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import trl
+from packaging.version import Version
 from tiny import tiny_model, tiny_tokenizer
 from trainers import CASES, OTHERS, SETTINGS, audits, draw_all, drifts, guard, rows, same, save_start, trained
 from transformers import LlamaForSequenceClassification, set_seed
@@ -43,6 +46,9 @@ def start(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_watching_changes_nothing(case, tokenizer, start, tmp_path):
+    older = Version(trl.__version__) < Version("1.16")
+    if older and ("experimental" in case.module or not hasattr(import_module(case.module), case.name)):
+        pytest.skip("the table is of TRL 1.16: older ones lack some, and what is experimental was another then")
     runs = {
         how: trained(partial(case.build, tokenizer, start, tmp_path / how), how) for how in ("alone", "list", "add")
     }
