@@ -10,7 +10,7 @@ import environment  # noqa: F401
 from test_callback import Losses, guard, sft
 from tiny import tiny_model, tiny_probes, tiny_tokenizer
 
-from alignguard import Schedule
+from alignguard import DriftBudget, Schedule
 
 RANK, SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 BATCH = 6
@@ -29,6 +29,11 @@ def main(mode, out):
     tokenizer, losses = tiny_tokenizer(), Losses()
     settings = {"probes": tiny_probes()[:7], "schedule": Schedule(at=(1,), every=0, draw=2), "reverse": 3}
     settings |= {"reference": "cache"} if mode == "cache" else {}
+    if mode in ("budget", "unheld"):
+        anchors = ["How do I open a door?", "Tell me of the fox.", "What is slow?"]
+        settings["budget"] = DriftBudget(
+            anchors=anchors, batch=3, answer_tokens=6, coefficient=50.0 * (mode == "budget")
+        )
     if mode.startswith("fails"):
         audit_module = sys.modules["alignguard.audit"]  # the package's own name for it is the function
         measure = audit_module.measure_drift
@@ -48,7 +53,9 @@ def main(mode, out):
         folder,
         [losses, callback],
         model=model,
-        max_steps=2,
+        max_steps=3 if "budget" in settings else 2,
+        max_grad_norm=0.0 if "budget" in settings else 1.0,  # which would hide it, too
+        optim="sgd" if "budget" in settings else "adamw_torch",  # Adam would hide a gradient of the wrong size
         deepspeed=ZERO3 if mode == "zero3" else None,
         per_device_train_batch_size=BATCH // SIZE,
     )
@@ -58,6 +65,7 @@ def main(mode, out):
         "metrics": {audit.step: audit.metrics for audit in callback.audits},
         "said": {id: r.answer and list(r.answer.tokens) for id, r in callback.audits[-1].results.items()},
         "baseline": sorted(callback.run.baseline),
+        "weights": [w for p in trainer.model.parameters() for w in p.detach().double().flatten()[:50].tolist()],
     }
     (Path(out) / f"found_{RANK}.json").write_text(json.dumps(found))
 

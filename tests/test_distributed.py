@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alignguard import StartError
 from alignguard.distributed import Ranks
 
 HERE = Path(__file__).parent
+RUNS = (("free", "unheld", 1), ("1", "budget", 1), ("2", "budget", 2))
 
 
 def start(mode, out, size, script="ranks_run.py"):
@@ -69,6 +71,26 @@ def test_shares_give_the_figures_of_one_process_and_only_the_first_writes(tmp_pa
     ]
     lines = (record / "audits.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
+
+
+def test_a_drift_budget_moves_the_weights_as_on_one_process(tmp_path):
+    """Three anchors a step, on one process and shared by two; and the penalty does move them."""
+    runs = {name: start(mode, tmp_path / name, size) for name, mode, size in RUNS}
+    for run in runs.values():
+        end(run)
+    free, one, first, second = (
+        found(tmp_path / name, rank) for name, rank in (("free", 0), ("1", 0), ("2", 0), ("2", 1))
+    )
+    held, moved = np.array(one["weights"]), np.abs(np.array(one["weights"]) - free["weights"]).max()
+    assert first["weights"] == second["weights"] and moved > 1e-5
+    # DDP itself rounds otherwise; without its share of the mean the penalty would move the weights half as far
+    assert np.abs(held - first["weights"]).max() < 0.05 * moved
+    for name in ("anchor_kl", "penalty"):
+        name = f"alignguard/budget/{name}"
+        assert (
+            first["metrics"]["3"][name] == pytest.approx(one["metrics"]["3"][name], rel=1e-3)
+            and one["metrics"]["3"][name] > 0
+        )
 
 
 def test_a_model_sharded_by_zero3_is_audited_as_a_whole_one(tmp_path):
