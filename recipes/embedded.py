@@ -67,7 +67,7 @@ def embedded_model() -> str:
 
 def trained_teacher() -> str:
     """
-    Path of the embedded model as sft.py makes a reasoner of it, trained at the first call (a few minutes on two cores).
+    Path of the embedded model as sft.py makes a reasoner of it, trained at the first call.
 
     Returns:
         `str`: a directory for `from_pretrained`.
