@@ -25,13 +25,14 @@ from typing import Any
 import torch
 
 from .cache import Cache
-from .distributed import whole_weight
+from .distributed import is_sharded, whole_weight
 from .errors import StartError
 from .forward import final_hidden
 from .observe import observing
 
 KINDS = ("auto", "copy", "adapter", "offload", "cache")
 _CHECK_TOLERANCE = 1e-5  # of the largest hidden value: adapters that start at zero change nothing at all
+_ROUNDING = 0.01  # of a weight's largest value: adapters that are merged and unmerged in bf16 leave that much behind
 _ADAM_BYTES = 12  # a float32 gradient and two moments, for every weight that trains
 
 
@@ -51,6 +52,8 @@ class Reference:
             Of the start, see [`fingerprint`].
         start (`dict[str, torch.Tensor]`, *optional*):
             For `adapter`, where switching off is not the start: what trains, as it was.
+        base (`dict[str, torch.Tensor]`, *optional*):
+            For `adapter`: values of what lies under the adapters, as it was.
         cache ([`Cache`], *optional*):
             For `cache`.
     """
@@ -60,6 +63,7 @@ class Reference:
     why: str
     fingerprint: str = ""
     start: dict[str, torch.Tensor] = field(default_factory=dict)
+    base: dict[str, torch.Tensor] = field(default_factory=dict)
     cache: Cache | None = None
 
     @contextmanager
@@ -78,7 +82,14 @@ class Reference:
 
     @contextmanager
     def awake(self, device: torch.device) -> Iterator[None]:
-        """For the time of an audit: what is kept on the CPU is moved to the device."""
+        """
+        For the time of an audit: what is kept on the CPU is moved to the device.
+
+        Raises:
+            StartError: For `adapter`, the weights under the adapters are not what they were.
+        """
+        if self.kind == "adapter":
+            self._check_base()
         try:  # a move that runs out of memory half way is undone too
             if self.kind == "offload" or (self.kind == "copy" and next(self.model.parameters()).device != device):
                 self.model.to(device)
@@ -90,6 +101,17 @@ class Reference:
                 self.model.to("cpu")
             if self.cache is not None:
                 self.cache.sleep()
+
+    def _check_base(self) -> None:
+        if is_sharded(self.model):
+            return  # all weights would be gathered
+        for name, _, now in _samples(self.model, without_adapters=True):
+            then = self.base.get(name, now)
+            if not torch.allclose(now, then, rtol=0.0, atol=_ROUNDING * float(then.abs().amax()), equal_nan=True):
+                raise StartError(
+                    f"{name} changed under the adapters, so switching them off does not give the start any more; use "
+                    "reference='offload' or 'copy'"
+                )
 
     @property
     def models(self) -> tuple[Any, ...]:
@@ -204,13 +226,13 @@ def freeze_start(model: Any, kind: Any = "auto", sharded: bool = False) -> Refer
     if kind == "adapter":
         if not is_peft(model):
             raise StartError("reference='adapter' needs a PEFT model; use reference='copy' or 'cache'")
+        base = {name: values for name, _, values in _samples(model, without_adapters=True)}
         if _adapters_start_at_zero(model):
-            return Reference(
-                "adapter", model, "the adapters are new: switched off they are the start", fingerprint(model, True)
-            )
+            why = "the adapters are new: switched off they are the start"
+            return Reference("adapter", model, why, fingerprint(model, True), base=base)
         start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         why = "the adapters already change the model, so their start is kept"
-        return Reference("adapter", model, why, fingerprint(model, False), start)
+        return Reference("adapter", model, why, fingerprint(model, False), start, base)
     if kind != "cache" and any(p.is_meta or hasattr(p, "ds_id") for p in model.parameters()):
         raise StartError(f"reference={kind!r} needs all weights, and this process holds none or a part; use 'cache'")
     mark = fingerprint(model, False)
@@ -290,6 +312,21 @@ def check_tokenizers(tokenizer: Any, other: Any) -> None:
             )
 
 
+def _samples(model: Any, without_adapters: bool) -> Iterator[tuple[str, tuple[int, ...], torch.Tensor]]:
+    """Name, shape and 64 evenly spaced values, float32 on the CPU, of every weight."""
+    trains = {name for name, p in model.named_parameters() if p.requires_grad}
+    for name, p in sorted(model.state_dict(keep_vars=True).items()):
+        if p.is_meta:  # another process holds it
+            continue
+        if without_adapters:
+            if name in trains or "lora_" in name or "modules_to_save" in name:
+                continue
+            name = name.replace("base_model.model.", "").replace(".base_layer", "").replace(".original_module", "")
+        whole = whole_weight(p).detach()
+        flat = whole.reshape(-1)
+        yield name, tuple(whole.shape), flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32, copy=True)
+
+
 def fingerprint(model: Any, without_adapters: bool) -> str:
     """
     16 hexadecimal digits that tell one start from another: names, shapes and 64 evenly spaced values of every weight.
@@ -301,18 +338,7 @@ def fingerprint(model: Any, without_adapters: bool) -> str:
             Leave PEFT adapters out.
     """
     digest = hashlib.sha256()
-    trains = {name for name, p in model.named_parameters() if p.requires_grad}
-    with torch.no_grad():
-        for name, p in sorted(model.state_dict(keep_vars=True).items()):
-            if p.is_meta:  # another process holds it
-                continue
-            if without_adapters:
-                if name in trains or "lora_" in name or "modules_to_save" in name:
-                    continue
-                name = name.replace("base_model.model.", "").replace(".base_layer", "").replace(".original_module", "")
-            whole = whole_weight(p).detach()
-            digest.update(f"{name} {tuple(whole.shape)} ".encode())
-            flat = whole.reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 64)][:64]
-            digest.update(sample.to("cpu", torch.float32).numpy().tobytes())
+    for name, shape, values in _samples(model, without_adapters):
+        digest.update(f"{name} {shape} ".encode())
+        digest.update(values.numpy().tobytes())
     return digest.hexdigest()[:16]

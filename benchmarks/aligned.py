@@ -46,7 +46,14 @@ def prompt_completion(rows: list[dict[str, Any]]) -> Dataset:
     )
 
 
-def train(start: str, rows: Dataset, output_dir: Path, callbacks: tuple[Any, ...] = (), **settings: Any) -> Any:
+def train(
+    start: str,
+    rows: Dataset,
+    output_dir: Path,
+    callbacks: tuple[Any, ...] = (),
+    held_out: Dataset | None = None,
+    **settings: Any,
+) -> Any:
     """Supervised fine-tuning in float32 on this machine, without any record; the trainer, when done."""
     cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
     args = SFTConfig(
@@ -60,7 +67,7 @@ def train(start: str, rows: Dataset, output_dir: Path, callbacks: tuple[Any, ...
             **settings,
         },
     )
-    trainer = SFTTrainer(start, args, train_dataset=rows, callbacks=list(callbacks))
+    trainer = SFTTrainer(start, args, train_dataset=rows, eval_dataset=held_out, callbacks=list(callbacks))
     trainer.train()
     return trainer
 

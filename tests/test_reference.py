@@ -109,6 +109,31 @@ def test_the_start_of_a_continued_adapter_is_kept(tokenizer):
     assert all(torch.equal(p, moved[name]) for name, p in model.named_parameters())
 
 
+@pytest.mark.parametrize("continued", [False, True])
+def test_weights_that_move_under_the_adapters_are_an_error(continued, tokenizer):
+    """Switched off, such adapters leave another model than the start, and a drift that is plausible and wrong."""
+    model = lora(tiny_model(tokenizer))
+    if continued:
+        shift_adapters(model)
+    reference = freeze_start(model)
+    train_adapters(model)
+    device = torch.device("cpu")
+    with reference.awake(device):
+        pass
+    model.merge_adapter()
+    model.unmerge_adapter()  # as TRL does for vLLM; in bf16 it leaves rounding errors
+    base = model.get_submodule("base_model.model.model.layers.0.self_attn.q_proj.base_layer")
+    base.weight.data.mul_(1 + 2**-9)
+    with reference.awake(device):
+        pass
+    base.weight.data.mul_(1.05)
+    with (
+        pytest.raises(StartError, match=r"layers.0.self_attn.q_proj.weight changed under the adapters.*'offload'"),
+        reference.awake(device),
+    ):
+        pass
+
+
 def test_looking_makes_no_frozen_adapter_weight_trainable(tokenizer):
     model = lora(tiny_model(tokenizer))
     for name, p in model.named_parameters():
