@@ -62,7 +62,7 @@ def test_traces_of_2000_tokens(kind, thinking, tmp_path):
         model = short_model(thinking, 200)
     tokens = TokenBudget(answer=8, trace=2000, force_close=False)
     guarded = guard(probes=tiny_probes()[:1], tokens=tokens, train_prompts=0 if kind == "long" else 2)
-    args = SFTConfig(str(tmp_path), **{**SETTINGS, "max_steps": 1, "learning_rate": 0.0 if kind == "long" else 1e-2})
+    args = SFTConfig(str(tmp_path), **{**SETTINGS, "max_steps": 1, "learning_rate": 0.0 if kind == "long" else 1e-3})
     data = rows("prompt completion", thinking)
     SFTTrainer(model, args, train_dataset=data, processing_class=thinking, callbacks=[guarded]).train()
     (result,) = guarded.audits[-1].results.values()

@@ -208,6 +208,7 @@ def trained(build, attach, **resume):
     `build` takes the callbacks, and `attach` is how ours is put on: "alone" (it is not), "list" or "add"; or a callback.
     """
     logs = Logs()
+    torch.manual_seed(0)  # TRL 1.0 draws new adapters before the trainer sets its seed
     ours = {"alone": [], "add": [], "list": [guard()]}[attach] if isinstance(attach, str) else [attach]
     trainer = build(callbacks=[logs, *ours])
     if attach == "add":

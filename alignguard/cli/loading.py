@@ -14,6 +14,8 @@ from ..alarm import checkpoints
 from ..errors import StartError
 from ..reference import check_tokenizers
 
+_TOKENIZERS = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
 
 def device_of(name: str) -> torch.device:
     """
@@ -81,6 +83,9 @@ def load_tokenizer(model: str, reference: str) -> tuple[Any, str]:
 
 
 def _tokenizer(name: str) -> Any:
+    # in a folder without one, transformers 5.0 makes up an empty tokenizer of the model's kind
+    if Path(name).is_dir() and not any((Path(name) / file).exists() for file in _TOKENIZERS):
+        return None
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except ValueError:  # there is none; what cannot be reached is an OSError
