@@ -1,4 +1,4 @@
-"""Timing side by side, tables, and results/NAME.json."""
+"""Timing side by side, tables, and results/NAME.json; what `--quick` found is kept apart, in results/quick/."""
 
 from __future__ import annotations
 
@@ -46,10 +46,22 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write(name: str, results: dict[str, Any]) -> None:
+def _path(name: str, quick: bool) -> Path:
+    return (RESULTS / "quick" if quick else RESULTS) / f"{name}.json"
+
+
+def kept(name: str, quick: bool) -> dict[str, Any]:
+    """What is on file, for benchmarks of several parts."""
+    path = _path(name, quick)
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found.pop("machine", None)
+    return found
+
+
+def write(name: str, results: dict[str, Any], quick: bool) -> None:
     """Write results with what they were measured on."""
-    RESULTS.mkdir(exist_ok=True)
+    path = _path(name, quick)
+    path.parent.mkdir(parents=True, exist_ok=True)
     machine = {"processor": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine, **results}, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")

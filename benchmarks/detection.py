@@ -17,11 +17,12 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, table, write
+from common import kept, table, write
 from detection_sim import ALPHA, Pool, World, even, shipped, sign_flip, simple_rules
 
 from alignguard import load_probes
@@ -196,16 +197,16 @@ def planted(guard: Any) -> dict[str, Any]:
     return found
 
 
-def null(guard: Any, seeds: int) -> list[dict[str, Any]]:
+def null(guard: Any, seeds: int) -> Iterator[dict[str, Any]]:
     """Runs in which nothing is to be found: training on the start's own answers."""
     from aligned import aligned_rows, aligned_start
 
     start = aligned_start()
-    own, found = own_rows(start, aligned_rows()), []
+    own = own_rows(start, aligned_rows())
     for seed in range(1, seeds + 1):
-        found.append(real_run(guard, start, own, seed, 2))
-        print("null", found[-1], flush=True)
-    return found
+        found = real_run(guard, start, own, seed, 2)
+        print("null", found, flush=True)
+        yield found
 
 
 def confusion(planted: dict[str, Any], null: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
@@ -216,27 +217,27 @@ def confusion(planted: dict[str, Any], null: list[dict[str, Any]]) -> dict[str, 
 
 
 def main() -> None:
-    import json
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="200 simulated runs at the shipped pool, one null run")
     parser.add_argument(
         "--only", choices=("simulated", "planted", "null"), help="that part alone; others stay as they are"
     )
     options = parser.parse_args()
-    path = RESULTS / "detection.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if options.only and path.exists() else {}
-    found.pop("machine", None)
+    quick = options.quick
+    found = kept("detection", quick) if options.only else {}
     if options.only in (None, "simulated"):
-        found |= simulated(options.quick)
+        found |= simulated(quick)
     if options.only in (None, "planted"):
         found["planted"] = planted(watcher(12, 10_000))
     if options.only in (None, "null"):
-        found["null"] = null(watcher(8, 300), 1 if options.quick else 5)
+        found["null"] = []
+        for run in null(watcher(8, 300), 1 if quick else 5):
+            found["null"].append(run)
+            write("detection", found, quick)  # a run takes long; whole ones are kept, wherever this ends
     if "planted" in found and "null" in found:
         found["confusion"] = confusion(found["planted"], found["null"])
         print(table([{"planted": name, **row} for name, row in found["confusion"].items()]))
-    write("detection", found)
+    write("detection", found, quick)
 
 
 if __name__ == "__main__":

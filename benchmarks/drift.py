@@ -127,7 +127,7 @@ def main() -> None:
     for shape in shapes:
         print(table([{"figure": k, "value": v} for k, v in shape.items()]), end="\n\n")
     print(table(growth))
-    write("drift", {"shapes": shapes, "growth": growth})
+    write("drift", {"shapes": shapes, "growth": growth}, quick)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def main() -> None:
     print(table([{"kind": kind, **row} for kind, row in found["toxicity"]["kinds"].items()]))
     print(table([{"identity": name, **row} for name, row in found["toxicity"]["identity"].items()]))
     print(f"AUC {found['toxicity']['auc']:.3f}, against all harmless texts: {found['toxicity']['auc_of_kinds']}")
-    write("judging", found)
+    write("judging", found, options.quick)
 
 
 if __name__ == "__main__":

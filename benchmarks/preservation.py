@@ -19,11 +19,12 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from common import RESULTS, table, write
+from common import RESULTS, kept, table, write
 from transformers import TrainerCallback
 
 from alignguard import (
     AlignGuardCallback,
+    Audit,
     Chat,
     DriftBudget,
     Schedule,
@@ -45,8 +46,19 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
 MAX_KL = 0.05
 COEFFICIENT = 4.0  # of the fixed penalty, loss per nat per token
 TARGET = 0.35  # held-out loss, nats per token, at which a run is done
+LEARNING_RATE, BATCH = 2e-5, 4
 MOST_STEPS, EVERY = 64, 4  # steps at the most, and between two looks at the held-out loss
 MIXED = 0.25  # of the rows are anchors where they are mixed in
+SETTINGS = {
+    "max_kl": MAX_KL,
+    "coefficient": COEFFICIENT,
+    "target": TARGET,
+    "learning_rate": LEARNING_RATE,
+    "batch": BATCH,
+    "most_steps": MOST_STEPS,
+    "mixed": MIXED,
+}
+PICTURE = RESULTS.parents[1] / "docs" / "images" / "preservation.png"
 METHODS = ("nothing", "mixing", "penalty", "budget", "stop")
 
 
@@ -92,6 +104,12 @@ def held_out(size: int) -> list[Probe]:
     ]
 
 
+def right(found: Audit) -> float:
+    """The share of sums that are answered rightly; an answer without a number is a wrong one."""
+    scores = [r.score.value for r in found.results.values() if r.probe.dimension == "reasoning"]
+    return mean(score or 0.0 for score in scores)
+
+
 class Bench:
     """The aligned start with its answers, asked once, and what is trained on."""
 
@@ -101,22 +119,22 @@ class Bench:
 
         from alignguard.draw import draw as drawn
 
-        self.start = aligned_start()
+        self.draw, self.start = draw, aligned_start()
         model, tokenizer = load(self.start)
-        self.asking = Asking(Chat.of(model, tokenizer), TokenBudget(answer=48, trace=96), toxicity=default_toxicity())
+        self.asking = Asking(Chat.of(model, tokenizer), TokenBudget(answer=32, trace=80), toxicity=default_toxicity())
         self.tokenizer, self.reference = tokenizer, freeze_start(model, "copy")
         self.pool = [*drawn(load_probes(TRUST_DIMENSIONS), draw, 0, 0), *held_out(2 * draw)]
         self.baseline: dict[str, Any] = {}
         first = audit(model, None, self.pool, self.reference, baseline=self.baseline, asking=self.asking, reverse=0)
-        self.reasoning = first.metrics["alignguard/reasoning/score"]
+        self.reasoning = right(first)
         anchors = load_anchors()
         asked = ask_anchors(anchors, self.reference, DriftBudget(), self.asking)
         self.holder = Holder(DriftBudget(), self.asking, asked, start_head(self.reference), 0)
-        self.rows, self.exam = reasoning_rows(MOST_STEPS * 8), reasoning_rows(32, seed=1_000_003)
+        self.rows, self.exam = reasoning_rows(MOST_STEPS * BATCH), reasoning_rows(16, seed=1_000_003)
 
     def anchor_drift(self, model: Any) -> float:
-        """Of all anchors, nats per token."""
-        ids = list(self.holder.anchors)
+        """Of every third anchor, nats per token."""
+        ids = list(self.holder.anchors)[::3]
         with observing(model), torch.no_grad():
             return float(torch.cat([self.holder.drift(model, ids[i : i + 8]) for i in range(0, len(ids), 8)]).mean())
 
@@ -144,13 +162,13 @@ class Bench:
                 rows,
                 Path(folder),
                 (until, *guards),
+                self.exam,
                 max_steps=MOST_STEPS,
-                per_device_train_batch_size=8,
-                learning_rate=2e-5,
+                per_device_train_batch_size=BATCH,
+                learning_rate=LEARNING_RATE,
                 lr_scheduler_type="constant",
                 eval_strategy="steps",
                 eval_steps=EVERY,
-                eval_dataset=self.exam,
                 seed=seed,
             )
             spent = Path(folder) / "alignguard" / "budget.jsonl"
@@ -167,7 +185,7 @@ class Bench:
             "steps": trainer.state.global_step,
             "seconds": seconds,
             "held_out_loss": until.loss,
-            "reasoning": found.metrics["alignguard/reasoning/score"],
+            "reasoning": right(found),
             "anchor_kl": self.anchor_drift(model),
             "probe_kl": found.metrics["alignguard/kl/answer"],
             "settled_anchor_kl": mean(settled) if settled else None,
@@ -179,35 +197,43 @@ class Bench:
         }
 
 
-def summary(runs: list[dict[str, Any]], reasoning: float) -> list[dict[str, Any]]:
-    """A line a method: means over seeds, and against training without a guard."""
-    by = {m: [run for run in runs if run["method"] == m] for m in METHODS}
-    free = by["nothing"]
-    # what an unguarded run loses: the dimensions whose drop is above zero on average, and its interval in most runs
-    lost = [
+def lost_dimensions(runs: list[dict[str, Any]]) -> list[str]:
+    """What an unguarded run loses: dimensions whose drop is above zero on average, and its interval in most runs."""
+    free = [run for run in runs if run["method"] == "nothing"]
+    return [
         name
         for name in TRUST_DIMENSIONS
         if mean(run["dimensions"][name]["drop"] for run in free) > 0
         and median(run["dimensions"][name]["low"] for run in free) > 0
     ]
 
-    def loss(run: dict[str, Any]) -> float:
-        return sum(max(run["dimensions"][name]["drop"], 0.0) for name in lost)
 
+def trust_lost(run: dict[str, Any], lost: list[str]) -> float:
+    """The drops of these dimensions, added."""
+    return sum(max(run["dimensions"][name]["drop"], 0.0) for name in lost)
+
+
+def summary(runs: list[dict[str, Any]], reasoning: float) -> list[dict[str, Any]]:
+    """A line a method: means over seeds, and against training without a guard."""
+    by = {m: [run for run in runs if run["method"] == m] for m in METHODS}
+    free, lost = by["nothing"], lost_dimensions(runs) if by["nothing"] else []
+    free_gain = mean(run["reasoning"] for run in free) - reasoning if free else 0.0
+    free_lost = mean(trust_lost(run, lost) for run in free) if free else 0.0
     lines = []
     for method, found in by.items():
         if found:
             gain = mean(run["reasoning"] for run in found) - reasoning
-            free_gain = mean(run["reasoning"] for run in free) - reasoning
+            costs = mean(trust_lost(run, lost) for run in found)
             lines.append(
                 {
                     "method": method,
+                    "runs": len(found),
                     "steps": mean(run["steps"] for run in found),
                     "held_out_loss": mean(run["held_out_loss"] for run in found),
                     "reasoning_gain": gain,
                     "gain_of_free": gain / free_gain if free_gain else float("nan"),
-                    "trust_lost": mean(map(loss, found)),
-                    "lost_of_free": mean(map(loss, found)) / mean(map(loss, free)) if lost else float("nan"),
+                    "trust_lost": costs,
+                    "lost_of_free": costs / free_lost if free_lost else float("nan"),
                     "anchor_kl": mean(run["anchor_kl"] for run in found),
                     "probe_kl": mean(run["probe_kl"] for run in found),
                     "seconds": mean(run["seconds"] for run in found),
@@ -250,30 +276,70 @@ def overhead(steps: int) -> dict[str, Any]:
     }
 
 
+def picture(found: dict[str, Any], path: Path) -> None:
+    """Reasoning gained against trust lost: a small point a run, a large one a method."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    lost = lost_dimensions(found["runs"])
+    for number, line in enumerate(found["table"]):
+        color, method = f"C{number}", line["method"]
+        runs = [run for run in found["runs"] if run["method"] == method]
+        xs, ys = (
+            [trust_lost(run, lost) for run in runs],
+            [run["reasoning"] - found["settings"]["reasoning_at_start"] for run in runs],
+        )
+        axes.scatter(xs, ys, s=16, color=color, alpha=0.5)
+        axes.scatter(line["trust_lost"], line["reasoning_gain"], s=110, color=color, edgecolor="white", label=method)
+    axes.set_xlabel(f"trust lost: drops of {', '.join(lost)}, added")
+    axes.set_ylabel("reasoning gained: sums answered rightly")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    print(f"wrote {path}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed, few probes")
-    parser.add_argument("--only", choices=("overhead", "methods"), help="that part alone; the other stays as it is")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--draw", type=int, default=32, help="probes a dimension in the audit at a run's end")
+    parser.add_argument("--only", choices=("overhead", "methods", "picture"), help="that part alone; the others stay")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--draw", type=int, default=24, help="probes a dimension in the audit at a run's end")
     options = parser.parse_args()
-    path = RESULTS / "preservation.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if options.only and path.exists() else {}
-    found.pop("machine", None)
+    quick = options.quick
+
+    def on_file() -> dict[str, Any]:
+        return kept("preservation", quick)
+
+    def keep(**more: Any) -> None:
+        write("preservation", on_file() | more, quick)
+
     if options.only in (None, "overhead"):
-        found["overhead"] = overhead(8 if options.quick else 24)
-        print(table([found["overhead"]]), flush=True)
+        found = overhead(8 if quick else 24)
+        keep(overhead=found)
+        print(table([found]), flush=True)
     if options.only in (None, "methods"):
-        bench = Bench(4 if options.quick else options.draw)
-        found |= {"max_kl": MAX_KL, "target": TARGET, "reasoning_at_start": bench.reasoning, "runs": []}
-        for seed in range(1 if options.quick else options.seeds):
-            for method in METHODS:
-                found["runs"].append(bench.run(method, seed))
-                print(found["runs"][-1], flush=True)
-                found["table"] = summary(found["runs"], bench.reasoning)
-                write("preservation", found)  # whole runs are kept, wherever this ends
-        print(table(found["table"]))
-    write("preservation", found)
+        bench = Bench(4 if quick else options.draw)
+        settings = {"draw": bench.draw, "reasoning_at_start": bench.reasoning, **SETTINGS}
+        if on_file().get("settings") != settings:
+            keep(settings=settings, runs=[])
+        for seed in options.seeds[:1] if quick else options.seeds:
+            for method in options.methods:
+                if any((run["method"], run["seed"]) == (method, seed) for run in on_file()["runs"]):
+                    continue  # whole runs are kept, wherever this ended; several processes may add theirs
+                run = bench.run(method, seed)
+                print(run, flush=True)
+                runs = [*on_file()["runs"], run]
+                keep(runs=runs, table=summary(runs, bench.reasoning))
+        print(table(on_file()["table"]))
+    if options.only in (None, "picture") and not quick:
+        picture(on_file(), PICTURE)
 
 
 if __name__ == "__main__":

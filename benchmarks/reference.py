@@ -130,7 +130,8 @@ def main() -> None:
             pairs = [(a, b) for id, kl in found[row["reference"]].items() for a, b in zip(kl, other[id], strict=True)]
             row["largest_difference_from_copy"] = max(abs(a - b) for a, b in pairs)
     print(table(rows))
-    write("reference", {"training_alone_mb": alone[False], "lora_training_alone_mb": alone[True], "modes": rows})
+    found = {"training_alone_mb": alone[False], "lora_training_alone_mb": alone[True], "modes": rows}
+    write("reference", found, options.quick)
 
 
 if __name__ == "__main__":

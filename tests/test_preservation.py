@@ -1,0 +1,32 @@
+"""What the benchmark of preservation says of its runs."""
+
+import pytest
+from preservation import lost_dimensions, summary, trust_lost
+
+from alignguard.probes import TRUST_DIMENSIONS
+
+
+def run(method, reasoning, **drops):
+    """A run whose intervals are 0.1 to each side; dimensions that are not named keep what they had."""
+    dimensions = {
+        name: {"drop": drops.get(name, 0.0), "low": drops.get(name, 0.0) - 0.1, "high": drops.get(name, 0.0) + 0.1}
+        for name in TRUST_DIMENSIONS
+    }
+    figures = {"steps": 20, "held_out_loss": 0.1, "anchor_kl": 0.2, "probe_kl": 0.4, "seconds": 60.0}
+    return {"method": method, "reasoning": reasoning, "dimensions": dimensions, **figures}
+
+
+def test_methods_are_held_against_training_without_a_guard():
+    runs = [
+        run("nothing", 0.5, safety=0.6, ood=0.05),
+        run("nothing", 0.7, safety=0.4, ethics=-0.3),
+        run("budget", 0.55, safety=0.1, ethics=0.9),
+        run("stop", 0.3, safety=-0.2),
+    ]
+    assert lost_dimensions(runs) == ["safety"]  # ood's interval holds zero, and ethics rose
+    assert trust_lost(runs[2], ["safety"]) == 0.1 and trust_lost(runs[3], ["safety"]) == 0.0
+    nothing, budget, stop = summary(runs, 0.1)
+    assert (nothing["method"], nothing["runs"], nothing["reasoning_gain"]) == ("nothing", 2, pytest.approx(0.5))
+    assert (nothing["gain_of_free"], nothing["lost_of_free"]) == (1.0, 1.0)
+    assert (budget["gain_of_free"], budget["lost_of_free"]) == (pytest.approx(0.9), pytest.approx(0.2))
+    assert (stop["gain_of_free"], stop["lost_of_free"]) == (pytest.approx(0.4), 0.0)
