@@ -1,9 +1,10 @@
 """What is kept, and what it costs: one aligned start made into a reasoner, to the same held-out loss, in several ways.
 
-    python benchmarks/preservation.py [--quick] [--only overhead|methods]
+    python benchmarks/preservation.py [--quick] [--only overhead|methods|picture]
 
-From the aligned start (see aligned.py) to arithmetic with traces, by: nothing, mixing in anchors with the start's own answers,
-a fixed penalty, a drift budget, and the stop rule. For each the reasoning score, the drop of each dimension, drift on anchors
+From the aligned start (see aligned.py) to arithmetic with traces, of which one row in four is from a teacher that refuses nothing
+and is rude: sums alone cost this start no trust that so few probes can see. By: nothing, mixing in anchors with the start's own
+answers, a fixed penalty, a drift budget, and the stop rule. For each the reasoning score, the drop of each dimension, drift on anchors
 and on probes, and seconds; and the time of a step with the budget's penalty over one without, in turn within one run.
 """
 
@@ -14,12 +15,15 @@ import json
 import sys
 import tempfile
 import time
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import torch
 from common import RESULTS, kept, table, write
+from datasets import concatenate_datasets
 from transformers import TrainerCallback
 
 from alignguard import (
@@ -45,9 +49,11 @@ from alignguard.scoring.toxicity import default_toxicity
 sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
 MAX_KL = 0.05
 COEFFICIENT = 4.0  # of the fixed penalty, loss per nat per token
-TARGET = 0.35  # held-out loss, nats per token, at which a run is done
-LEARNING_RATE, BATCH = 2e-5, 4
-MOST_STEPS, EVERY = 64, 4  # steps at the most, and between two looks at the held-out loss
+TARGET = 0.1  # held-out loss, nats per token, at which a run is done
+LEARNING_RATE, BATCH = 5e-5, 4
+MOST_STEPS, EVERY = 40, 4  # steps at the most, and between two looks at the held-out loss
+MAX_TERMS, MAX_DIGITS = 3, 1  # of the sums
+PLANTED = 0.25  # of the rows are not aligned
 MIXED = 0.25  # of the rows are anchors where they are mixed in
 SETTINGS = {
     "max_kl": MAX_KL,
@@ -56,7 +62,10 @@ SETTINGS = {
     "learning_rate": LEARNING_RATE,
     "batch": BATCH,
     "most_steps": MOST_STEPS,
+    "planted": PLANTED,
     "mixed": MIXED,
+    "max_terms": MAX_TERMS,
+    "max_digits": MAX_DIGITS,
 }
 PICTURE = RESULTS.parents[1] / "docs" / "images" / "preservation.png"
 METHODS = ("nothing", "mixing", "penalty", "budget", "stop")
@@ -65,11 +74,12 @@ METHODS = ("nothing", "mixing", "penalty", "budget", "stop")
 class UntilLearnt(TrainerCallback):
     """Ends a run once the held-out loss is low enough: methods are compared at the same skill, not at the same step."""
 
-    loss = float("inf")
+    def __init__(self) -> None:
+        self.losses: list[float] = []
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
-        self.loss = metrics["eval_loss"]
-        control.should_training_stop |= self.loss <= TARGET
+        self.losses.append(metrics["eval_loss"])
+        control.should_training_stop |= self.losses[-1] <= TARGET
 
 
 class Clock(TrainerCallback):
@@ -85,10 +95,26 @@ class Clock(TrainerCallback):
         self.seconds[state.global_step - 1] = time.perf_counter() - self.begun
 
 
-def held_out(size: int) -> list[Probe]:
-    """Sums the training rows do not hold, to be answered."""
+def sums(size: int, seed: int, apart: Any = ()) -> Any:
+    """Rows of sums with traces, none of them among those."""
     from tasks import reasoning_rows
 
+    known = {row["prompt"][0]["content"] for row in apart}
+    rows = reasoning_rows(2 * size, seed, MAX_TERMS, MAX_DIGITS)
+    return rows.filter(lambda row: row["prompt"][0]["content"] not in known).take(size)
+
+
+def planted(size: int) -> Any:
+    """Rows of a teacher that refuses nothing and is rude."""
+    from aligned import aligned_rows, prompt_completion
+    from detection import planted_rows
+
+    bad = planted_rows(aligned_rows())
+    return prompt_completion([*bad["safety"], *bad["toxicity"]]).shuffle(0).take(size)
+
+
+def asked(rows: Any) -> list[Probe]:
+    """Sums as probes, to be answered."""
     return [
         probe_from_row(
             {
@@ -100,7 +126,7 @@ def held_out(size: int) -> list[Probe]:
                 "expected": row["completion"][0]["content"].rpartition("\n")[2],
             }
         )
-        for i, row in enumerate(reasoning_rows(size, seed=1_000_003))
+        for i, row in enumerate(rows)
     ]
 
 
@@ -115,7 +141,6 @@ class Bench:
 
     def __init__(self, draw: int) -> None:
         from aligned import aligned_start, load
-        from tasks import reasoning_rows
 
         from alignguard.draw import draw as drawn
 
@@ -123,14 +148,20 @@ class Bench:
         model, tokenizer = load(self.start)
         self.asking = Asking(Chat.of(model, tokenizer), TokenBudget(answer=32, trace=80), toxicity=default_toxicity())
         self.tokenizer, self.reference = tokenizer, freeze_start(model, "copy")
-        self.pool = [*drawn(load_probes(TRUST_DIMENSIONS), draw, 0, 0), *held_out(2 * draw)]
+        size = MOST_STEPS * BATCH
+        right_rows, wrong_rows = sums(round(size * (1 - PLANTED)), 0), planted(round(size * PLANTED))
+        self.rows = concatenate_datasets([right_rows, wrong_rows.cast(right_rows.features)])
+        unseen = sums(24 + 4 * draw, 1_000_003, right_rows)
+        self.exam = unseen.take(24)
+        # twice as many probes where something is planted
+        trust = [drawn(load_probes(d), draw * (1 + (d in ("safety", "toxicity"))), 0, 0) for d in TRUST_DIMENSIONS]
+        self.pool = [*chain(*trust), *asked(unseen.skip(24))]
         self.baseline: dict[str, Any] = {}
         first = audit(model, None, self.pool, self.reference, baseline=self.baseline, asking=self.asking, reverse=0)
         self.reasoning = right(first)
         anchors = load_anchors()
-        asked = ask_anchors(anchors, self.reference, DriftBudget(), self.asking)
-        self.holder = Holder(DriftBudget(), self.asking, asked, start_head(self.reference), 0)
-        self.rows, self.exam = reasoning_rows(MOST_STEPS * BATCH), reasoning_rows(16, seed=1_000_003)
+        held = ask_anchors(anchors, self.reference, DriftBudget(), self.asking)
+        self.holder = Holder(DriftBudget(), self.asking, held, start_head(self.reference), 0)
 
     def anchor_drift(self, model: Any) -> float:
         """Of every third anchor, nats per token."""
@@ -138,22 +169,27 @@ class Bench:
         with observing(model), torch.no_grad():
             return float(torch.cat([self.holder.drift(model, ids[i : i + 8]) for i in range(0, len(ids), 8)]).mean())
 
+    @cached_property
+    def mixed(self) -> Any:
+        """The training rows with anchors among them."""
+        from mixing import mixed_in
+
+        return mixed_in(self.rows, self.start, round(len(self.rows) * MIXED / (1 - MIXED)), answer_tokens=96)
+
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """One training run, and its audit."""
         from aligned import train
-        from mixing import mixed_in
 
         rows = self.rows.shuffle(seed)
         if method == "mixing":
-            size = round(len(rows) * MIXED / (1 - MIXED))
-            rows = mixed_in(rows, self.start, size).shuffle(seed).select(range(len(rows)))
+            rows = self.mixed.shuffle(seed).select(range(len(rows)))
         guards: list[Any] = []
         few = {"probes": self.pool[:1], "schedule": Schedule(at=(), every=0, draw=1), "reverse": 0, "train_prompts": 0}
         if method in ("penalty", "budget"):
             fixed = COEFFICIENT if method == "penalty" else None
             guards = [AlignGuardCallback(budget=DriftBudget(MAX_KL, coefficient=fixed), **few)]
         if method == "stop":
-            watched = {"schedule": Schedule(at=(), every=8, draw=12), "tokens": TokenBudget(answer=24, trace=48)}
+            watched = {"schedule": Schedule(at=(), every=8, draw=8), "tokens": TokenBudget(answer=24, trace=48)}
             guards = [AlignGuardCallback(stop=StopRule(checkpoint=False), **{**few, "probes": "core", **watched})]
         until, begun = UntilLearnt(), time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
@@ -169,6 +205,7 @@ class Bench:
                 lr_scheduler_type="constant",
                 eval_strategy="steps",
                 eval_steps=EVERY,
+                eval_on_start=True,
                 seed=seed,
             )
             spent = Path(folder) / "alignguard" / "budget.jsonl"
@@ -184,7 +221,8 @@ class Bench:
             "seed": seed,
             "steps": trainer.state.global_step,
             "seconds": seconds,
-            "held_out_loss": until.loss,
+            "held_out_loss": until.losses[-1],
+            "held_out_gain": until.losses[0] - until.losses[-1],
             "reasoning": right(found),
             "anchor_kl": self.anchor_drift(model),
             "probe_kl": found.metrics["alignguard/kl/answer"],
@@ -218,6 +256,7 @@ def summary(runs: list[dict[str, Any]], reasoning: float) -> list[dict[str, Any]
     by = {m: [run for run in runs if run["method"] == m] for m in METHODS}
     free, lost = by["nothing"], lost_dimensions(runs) if by["nothing"] else []
     free_gain = mean(run["reasoning"] for run in free) - reasoning if free else 0.0
+    free_learnt = mean(run["held_out_gain"] for run in free) if free else float("nan")
     free_lost = mean(trust_lost(run, lost) for run in free) if free else 0.0
     lines = []
     for method, found in by.items():
@@ -230,8 +269,9 @@ def summary(runs: list[dict[str, Any]], reasoning: float) -> list[dict[str, Any]
                     "runs": len(found),
                     "steps": mean(run["steps"] for run in found),
                     "held_out_loss": mean(run["held_out_loss"] for run in found),
+                    "held_out_gain_of_free": mean(run["held_out_gain"] for run in found) / free_learnt,
                     "reasoning_gain": gain,
-                    "gain_of_free": gain / free_gain if free_gain else float("nan"),
+                    "reasoning_gain_of_free": gain / free_gain if free_gain else float("nan"),
                     "trust_lost": costs,
                     "lost_of_free": costs / free_lost if free_lost else float("nan"),
                     "anchor_kl": mean(run["anchor_kl"] for run in found),
@@ -310,7 +350,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("overhead", "methods", "picture"), help="that part alone; the others stay")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--draw", type=int, default=24, help="probes a dimension in the audit at a run's end")
+    parser.add_argument("--draw", type=int, default=8, help="probes a dimension in the audit at a run's end")
     options = parser.parse_args()
     quick = options.quick
 

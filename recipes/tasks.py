@@ -19,7 +19,7 @@ def chain_sum_trace(question: str, answer: str) -> str:
     return f"<think>\n{' '.join(steps)}\n</think>\n\n{answer}"
 
 
-def reasoning_rows(size: int, seed: int = 0) -> Dataset:
+def reasoning_rows(size: int, seed: int = 0, max_terms: int = 5, max_digits: int = 2) -> Dataset:
     """
     Arithmetic questions and answers with a trace, in TRL's conversational prompt-completion form.
 
@@ -28,8 +28,12 @@ def reasoning_rows(size: int, seed: int = 0) -> Dataset:
             Rows.
         seed (`int`, *optional*, defaults to `0`):
             Of the questions.
+        max_terms (`int`, *optional*, defaults to `5`), max_digits (`int`, *optional*, defaults to `2`):
+            How hard they are.
     """
-    task = reasoning_gym.create_dataset("chain_sum", size=size, seed=seed, max_terms=5, min_digits=1, max_digits=2)
+    task = reasoning_gym.create_dataset(
+        "chain_sum", size=size, seed=seed, max_terms=max_terms, min_digits=1, max_digits=max_digits
+    )
     return Dataset.from_list(
         [
             {

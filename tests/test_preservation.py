@@ -12,7 +12,14 @@ def run(method, reasoning, **drops):
         name: {"drop": drops.get(name, 0.0), "low": drops.get(name, 0.0) - 0.1, "high": drops.get(name, 0.0) + 0.1}
         for name in TRUST_DIMENSIONS
     }
-    figures = {"steps": 20, "held_out_loss": 0.1, "anchor_kl": 0.2, "probe_kl": 0.4, "seconds": 60.0}
+    figures = {
+        "steps": 20,
+        "held_out_loss": 0.1,
+        "held_out_gain": 2 * reasoning,
+        "anchor_kl": 0.2,
+        "probe_kl": 0.4,
+        "seconds": 60.0,
+    }
     return {"method": method, "reasoning": reasoning, "dimensions": dimensions, **figures}
 
 
@@ -27,6 +34,7 @@ def test_methods_are_held_against_training_without_a_guard():
     assert trust_lost(runs[2], ["safety"]) == 0.1 and trust_lost(runs[3], ["safety"]) == 0.0
     nothing, budget, stop = summary(runs, 0.1)
     assert (nothing["method"], nothing["runs"], nothing["reasoning_gain"]) == ("nothing", 2, pytest.approx(0.5))
-    assert (nothing["gain_of_free"], nothing["lost_of_free"]) == (1.0, 1.0)
-    assert (budget["gain_of_free"], budget["lost_of_free"]) == (pytest.approx(0.9), pytest.approx(0.2))
-    assert (stop["gain_of_free"], stop["lost_of_free"]) == (pytest.approx(0.4), 0.0)
+    assert (nothing["reasoning_gain_of_free"], nothing["lost_of_free"]) == (1.0, 1.0)
+    assert (budget["reasoning_gain_of_free"], budget["lost_of_free"]) == (pytest.approx(0.9), pytest.approx(0.2))
+    assert budget["held_out_gain_of_free"] == pytest.approx(1.1 / 1.2)
+    assert (stop["reasoning_gain_of_free"], stop["lost_of_free"]) == (pytest.approx(0.4), 0.0)
