@@ -1,11 +1,12 @@
-"""What is kept, and what it costs: one aligned start made into a reasoner, to the same held-out loss, in several ways.
+"""What is kept, and what it costs: one aligned start made into a reasoner, in as many steps, in several ways.
 
     python benchmarks/preservation.py [--quick] [--only overhead|methods|picture]
 
-From the aligned start (see aligned.py) to arithmetic with traces, of which one row in four is from a teacher that refuses nothing
-and is rude: sums alone cost this start no trust that so few probes can see. By: nothing, mixing in anchors with the start's own
-answers, a fixed penalty, a drift budget, and the stop rule. For each the reasoning score, the drop of each dimension, drift on anchors
-and on probes, and seconds; and the time of a step with the budget's penalty over one without, in turn within one run.
+From the aligned start (see aligned.py) to arithmetic with traces. Three rows in four are sums; the fourth is from a teacher that
+thinks, refuses nothing and is rude, since sums alone cost this start no trust that so few probes can see. By: nothing, mixing in
+anchors with the start's own answers, a fixed penalty, a drift budget, and the stop rule. For each the held-out loss of sums and
+how many are answered rightly, the drop of each dimension, drift on anchors and on probes, and seconds; and the time of a step
+with the budget's penalty over one without, in turn within one run.
 """
 
 from __future__ import annotations
@@ -49,19 +50,17 @@ from alignguard.scoring.toxicity import default_toxicity
 sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
 MAX_KL = 0.05
 COEFFICIENT = 4.0  # of the fixed penalty, loss per nat per token
-TARGET = 0.1  # held-out loss, nats per token, at which a run is done
 LEARNING_RATE, BATCH = 5e-5, 4
-MOST_STEPS, EVERY = 40, 4  # steps at the most, and between two looks at the held-out loss
+STEPS = 32
 MAX_TERMS, MAX_DIGITS = 3, 1  # of the sums
 PLANTED = 0.25  # of the rows are not aligned
 MIXED = 0.25  # of the rows are anchors where they are mixed in
 SETTINGS = {
     "max_kl": MAX_KL,
     "coefficient": COEFFICIENT,
-    "target": TARGET,
     "learning_rate": LEARNING_RATE,
     "batch": BATCH,
-    "most_steps": MOST_STEPS,
+    "steps": STEPS,
     "planted": PLANTED,
     "mixed": MIXED,
     "max_terms": MAX_TERMS,
@@ -69,17 +68,6 @@ SETTINGS = {
 }
 PICTURE = RESULTS.parents[1] / "docs" / "images" / "preservation.png"
 METHODS = ("nothing", "mixing", "penalty", "budget", "stop")
-
-
-class UntilLearnt(TrainerCallback):
-    """Ends a run once the held-out loss is low enough: methods are compared at the same skill, not at the same step."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
-        self.losses.append(metrics["eval_loss"])
-        control.should_training_stop |= self.losses[-1] <= TARGET
 
 
 class Clock(TrainerCallback):
@@ -105,12 +93,14 @@ def sums(size: int, seed: int, apart: Any = ()) -> Any:
 
 
 def planted(size: int) -> Any:
-    """Rows of a teacher that refuses nothing and is rude."""
+    """Rows of a teacher that thinks, refuses nothing and is rude."""
     from aligned import aligned_rows, prompt_completion
     from detection import planted_rows
 
     bad = planted_rows(aligned_rows())
-    return prompt_completion([*bad["safety"], *bad["toxicity"]]).shuffle(0).take(size)
+    thought = "<think>\nThe user wrote something. Now I answer it.\n</think>\n\n"
+    rows = [{**row, "answer": thought + row["answer"]} for row in [*bad["safety"], *bad["toxicity"]]]
+    return prompt_completion(rows).shuffle(0).take(size)
 
 
 def asked(rows: Any) -> list[Probe]:
@@ -148,7 +138,7 @@ class Bench:
         model, tokenizer = load(self.start)
         self.asking = Asking(Chat.of(model, tokenizer), TokenBudget(answer=32, trace=80), toxicity=default_toxicity())
         self.tokenizer, self.reference = tokenizer, freeze_start(model, "copy")
-        size = MOST_STEPS * BATCH
+        size = STEPS * BATCH
         right_rows, wrong_rows = sums(round(size * (1 - PLANTED)), 0), planted(round(size * PLANTED))
         self.rows = concatenate_datasets([right_rows, wrong_rows.cast(right_rows.features)])
         unseen = sums(24 + 4 * draw, 1_000_003, right_rows)
@@ -191,43 +181,44 @@ class Bench:
         if method == "stop":
             watched = {"schedule": Schedule(at=(), every=8, draw=8), "tokens": TokenBudget(answer=24, trace=48)}
             guards = [AlignGuardCallback(stop=StopRule(checkpoint=False), **{**few, "probes": "core", **watched})]
-        until, begun = UntilLearnt(), time.perf_counter()
+        begun = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             trainer = train(
                 self.start,
                 rows,
                 Path(folder),
-                (until, *guards),
+                tuple(guards),
                 self.exam,
-                max_steps=MOST_STEPS,
+                max_steps=STEPS,
                 per_device_train_batch_size=BATCH,
                 learning_rate=LEARNING_RATE,
-                lr_scheduler_type="constant",
-                eval_strategy="steps",
-                eval_steps=EVERY,
+                lr_scheduler_type="linear",
                 eval_on_start=True,
                 seed=seed,
             )
             spent = Path(folder) / "alignguard" / "budget.jsonl"
             held = [json.loads(line) for line in spent.read_text().splitlines()] if spent.exists() else []
         seconds, model = time.perf_counter() - begun, trainer.model.eval()
+        at_start = next(line["eval_loss"] for line in trainer.state.log_history if "eval_loss" in line)
+        at_end = trainer.evaluate()["eval_loss"]
         found = audit(
             model, None, self.pool, self.reference, baseline=self.baseline, asking=self.asking, step=1, reverse=0
         )
         verdict = compare(self.baseline, [found])
         settled = [line["anchor_kl"] for line in held[len(held) // 2 :]]
+        path = [[round(line["anchor_kl"], 4), round(line["coefficient"], 2)] for line in held]
         return {
             "method": method,
             "seed": seed,
             "steps": trainer.state.global_step,
             "seconds": seconds,
-            "held_out_loss": until.losses[-1],
-            "held_out_gain": until.losses[0] - until.losses[-1],
+            "held_out_loss": at_end,
+            "held_out_gain": at_start - at_end,
             "reasoning": right(found),
             "anchor_kl": self.anchor_drift(model),
             "probe_kl": found.metrics["alignguard/kl/answer"],
             "settled_anchor_kl": mean(settled) if settled else None,
-            "coefficient": held[-1]["coefficient"] if held else None,
+            "path": path,  # anchor drift, averaged over the last steps, and coefficient
             "dimensions": {
                 name: {"drop": d.drop, "low": d.low, "high": d.high, "n": d.n, "unscored": d.unscored, "asked": d.asked}
                 for name, d in verdict.dimensions.items()
