@@ -227,25 +227,20 @@ class Bench:
 
 
 def lost_dimensions(runs: list[dict[str, Any]]) -> list[str]:
-    """What an unguarded run loses: dimensions whose drop is above zero on average, and its interval in most runs."""
+    """What an unguarded run loses: dimensions that drop by five points or more, on average."""
     free = [run for run in runs if run["method"] == "nothing"]
-    return [
-        name
-        for name in TRUST_DIMENSIONS
-        if mean(run["dimensions"][name]["drop"] for run in free) > 0
-        and median(run["dimensions"][name]["low"] for run in free) > 0
-    ]
+    return [d for d in TRUST_DIMENSIONS if free and mean(run["dimensions"][d]["drop"] for run in free) >= 0.05]
 
 
 def trust_lost(run: dict[str, Any], lost: list[str]) -> float:
-    """The drops of these dimensions, added."""
-    return sum(max(run["dimensions"][name]["drop"], 0.0) for name in lost)
+    """The drop of these dimensions, on average."""
+    return mean(run["dimensions"][name]["drop"] for name in lost) if lost else 0.0
 
 
 def summary(runs: list[dict[str, Any]], reasoning: float) -> list[dict[str, Any]]:
     """A line a method: means over seeds, and against training without a guard."""
     by = {m: [run for run in runs if run["method"] == m] for m in METHODS}
-    free, lost = by["nothing"], lost_dimensions(runs) if by["nothing"] else []
+    free, lost = by["nothing"], lost_dimensions(runs)
     free_gain = mean(run["reasoning"] for run in free) - reasoning if free else 0.0
     free_learnt = mean(run["held_out_gain"] for run in free) if free else float("nan")
     free_lost = mean(trust_lost(run, lost) for run in free) if free else 0.0
@@ -325,9 +320,8 @@ def picture(found: dict[str, Any], path: Path) -> None:
         )
         axes.scatter(xs, ys, s=16, color=color, alpha=0.5)
         axes.scatter(line["trust_lost"], line["reasoning_gain"], s=110, color=color, edgecolor="white", label=method)
-    axes.set_xlabel(f"trust lost: drops of {', '.join(lost)}, added")
+    axes.set_xlabel(f"trust lost: mean drop of {', '.join(lost)}")
     axes.set_ylabel("reasoning gained: sums answered rightly")
-    axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)

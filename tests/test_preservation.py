@@ -25,16 +25,16 @@ def run(method, reasoning, **drops):
 
 def test_methods_are_held_against_training_without_a_guard():
     runs = [
-        run("nothing", 0.5, safety=0.6, ood=0.05),
+        run("nothing", 0.5, safety=0.6, ood=0.08),
         run("nothing", 0.7, safety=0.4, ethics=-0.3),
         run("budget", 0.55, safety=0.1, ethics=0.9),
         run("stop", 0.3, safety=-0.2),
     ]
-    assert lost_dimensions(runs) == ["safety"]  # ood's interval holds zero, and ethics rose
-    assert trust_lost(runs[2], ["safety"]) == 0.1 and trust_lost(runs[3], ["safety"]) == 0.0
+    assert lost_dimensions(runs) == ["safety"]  # ood fell by four points, and ethics rose
+    assert trust_lost(runs[2], ["safety"]) == 0.1 and trust_lost(runs[3], ["safety", "ood"]) == -0.1
     nothing, budget, stop = summary(runs, 0.1)
     assert (nothing["method"], nothing["runs"], nothing["reasoning_gain"]) == ("nothing", 2, pytest.approx(0.5))
     assert (nothing["reasoning_gain_of_free"], nothing["lost_of_free"]) == (1.0, 1.0)
     assert (budget["reasoning_gain_of_free"], budget["lost_of_free"]) == (pytest.approx(0.9), pytest.approx(0.2))
     assert budget["held_out_gain_of_free"] == pytest.approx(1.1 / 1.2)
-    assert (stop["reasoning_gain_of_free"], stop["lost_of_free"]) == (pytest.approx(0.4), 0.0)
+    assert (stop["reasoning_gain_of_free"], stop["lost_of_free"]) == (pytest.approx(0.4), pytest.approx(-0.4))
