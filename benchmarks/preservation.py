@@ -16,6 +16,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -215,6 +216,7 @@ class Bench:
             "held_out_loss": at_end,
             "held_out_gain": at_start - at_end,
             "reasoning": right(found),
+            "sums": Counter(r.score.status.value for r in found.results.values() if r.probe.dimension == "reasoning"),
             "anchor_kl": self.anchor_drift(model),
             "probe_kl": found.metrics["alignguard/kl/answer"],
             "settled_anchor_kl": mean(settled) if settled else None,
@@ -322,6 +324,8 @@ def picture(found: dict[str, Any], path: Path) -> None:
         axes.scatter(line["trust_lost"], line["reasoning_gain"], s=110, color=color, edgecolor="white", label=method)
     axes.set_xlabel(f"trust lost: mean drop of {', '.join(lost)}")
     axes.set_ylabel("reasoning gained: sums answered rightly")
+    axes.axhline(0, color="gray", linewidth=0.8)
+    axes.axvline(0, color="gray", linewidth=0.8)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -364,6 +368,7 @@ def main() -> None:
                 keep(runs=runs, table=summary(runs, bench.reasoning))
         print(table(on_file()["table"]))
     if options.only in (None, "picture") and not quick:
+        keep(table=summary(on_file()["runs"], on_file()["settings"]["reasoning_at_start"]))
         picture(on_file(), PICTURE)
 
 
