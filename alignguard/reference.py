@@ -312,6 +312,7 @@ def check_tokenizers(tokenizer: Any, other: Any) -> None:
             )
 
 
+@torch.no_grad()
 def _samples(model: Any, without_adapters: bool) -> Iterator[tuple[str, tuple[int, ...], torch.Tensor]]:
     """Name, shape and 64 evenly spaced values, float32 on the CPU, of every weight."""
     trains = {name for name, p in model.named_parameters() if p.requires_grad}

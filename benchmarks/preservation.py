@@ -138,7 +138,7 @@ class Bench:
         self.draw, self.start = draw, aligned_start()
         model, tokenizer = load(self.start)
         self.asking = Asking(Chat.of(model, tokenizer), TokenBudget(answer=32, trace=80), toxicity=default_toxicity())
-        self.tokenizer, self.reference = tokenizer, freeze_start(model, "copy")
+        self.reference = freeze_start(model, "copy")
         size = STEPS * BATCH
         right_rows, wrong_rows = sums(round(size * (1 - PLANTED)), 0), planted(round(size * PLANTED))
         self.rows = concatenate_datasets([right_rows, wrong_rows.cast(right_rows.features)])
@@ -368,6 +368,8 @@ def main() -> None:
                 keep(runs=runs, table=summary(runs, bench.reasoning))
         print(table(on_file()["table"]))
     if options.only in (None, "picture") and not quick:
+        if not any(run["method"] == "nothing" for run in on_file().get("runs", ())):
+            parser.error("the picture needs a run of 'nothing' on file; run --only methods first")
         keep(table=summary(on_file()["runs"], on_file()["settings"]["reasoning_at_start"]))
         picture(on_file(), PICTURE)
 
