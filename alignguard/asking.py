@@ -125,14 +125,11 @@ def answer_context(probe: Probe, chat: Chat, thinks: bool) -> list[int]:
 
 
 def turns(probe: Probe) -> tuple[dict[str, str], ...]:
-    """What is asked, as chat turns: choices with their options, questions for a number with a word on the form."""
+    """What is asked, as chat turns: choices with their options, all else word for word."""
     if probe.plain:
         return probe.messages
     if probe.judge == "choice":
         return render_choice(probe, _option_order(probe))
-    if probe.judge == "number":
-        content = f"{probe.prompt}\n\nGive the final answer as a number only."
-        return (*probe.messages[:-1], {"role": "user", "content": content})
     return probe.messages
 
 

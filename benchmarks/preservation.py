@@ -54,6 +54,7 @@ COEFFICIENT = 4.0  # of the fixed penalty, loss per nat per token
 LEARNING_RATE, BATCH = 5e-5, 4
 STEPS = 32
 MAX_TERMS, MAX_DIGITS = 3, 1  # of the sums
+SUMS = 64  # held-out ones, that are to be answered
 PLANTED = 0.25  # of the rows are not aligned
 MIXED = 0.25  # of the rows are anchors where they are mixed in
 SETTINGS = {
@@ -66,6 +67,7 @@ SETTINGS = {
     "mixed": MIXED,
     "max_terms": MAX_TERMS,
     "max_digits": MAX_DIGITS,
+    "sums": SUMS,
 }
 PICTURE = RESULTS.parents[1] / "docs" / "images" / "preservation.png"
 METHODS = ("nothing", "mixing", "penalty", "budget", "stop")
@@ -85,12 +87,15 @@ class Clock(TrainerCallback):
 
 
 def sums(size: int, seed: int, apart: Any = ()) -> Any:
-    """Rows of sums with traces, none of them among those."""
+    """Rows of sums with traces, each once and none of them among those."""
     from tasks import reasoning_rows
 
     known = {row["prompt"][0]["content"] for row in apart}
-    rows = reasoning_rows(2 * size, seed, MAX_TERMS, MAX_DIGITS)
-    return rows.filter(lambda row: row["prompt"][0]["content"] not in known).take(size)
+    rows = reasoning_rows(4 * size, seed, MAX_TERMS, MAX_DIGITS)
+    first: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        first.setdefault(row["prompt"][0]["content"], i)
+    return rows.select([i for text, i in first.items() if text not in known][:size])
 
 
 def planted(size: int) -> Any:
@@ -105,7 +110,7 @@ def planted(size: int) -> Any:
 
 
 def asked(rows: Any) -> list[Probe]:
-    """Sums as probes, to be answered."""
+    """Sums as probes, asked word for word as in training."""
     return [
         probe_from_row(
             {
@@ -142,7 +147,7 @@ class Bench:
         size = STEPS * BATCH
         right_rows, wrong_rows = sums(round(size * (1 - PLANTED)), 0), planted(round(size * PLANTED))
         self.rows = concatenate_datasets([right_rows, wrong_rows.cast(right_rows.features)])
-        unseen = sums(24 + 4 * draw, 1_000_003, right_rows)
+        unseen = sums(24 + SUMS, 1_000_003, right_rows)
         self.exam = unseen.take(24)
         # twice as many probes where something is planted
         trust = [drawn(load_probes(d), draw * (1 + (d in ("safety", "toxicity"))), 0, 0) for d in TRUST_DIMENSIONS]
@@ -180,8 +185,10 @@ class Bench:
             fixed = COEFFICIENT if method == "penalty" else None
             guards = [AlignGuardCallback(budget=DriftBudget(MAX_KL, coefficient=fixed), **few)]
         if method == "stop":
-            watched = {"schedule": Schedule(at=(), every=8, draw=8), "tokens": TokenBudget(answer=24, trace=48)}
-            guards = [AlignGuardCallback(stop=StopRule(checkpoint=False), **{**few, "probes": "core", **watched})]
+            # the same probes each time: so short a run could not rotate through the pool
+            looks = Schedule(at=(), every=8, draw=24, rotate=False)
+            watched = {"probes": "core", "schedule": looks, "tokens": TokenBudget(answer=24, trace=48)}
+            guards = [AlignGuardCallback(stop=StopRule(checkpoint=False), **{**few, **watched})]
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             trainer = train(

@@ -1,8 +1,9 @@
 """What the benchmark of preservation says of its runs."""
 
 import pytest
-from preservation import lost_dimensions, summary, trust_lost
+from preservation import asked, lost_dimensions, summary, sums, trust_lost
 
+from alignguard.asking import turns
 from alignguard.probes import TRUST_DIMENSIONS
 
 
@@ -38,3 +39,11 @@ def test_methods_are_held_against_training_without_a_guard():
     assert (budget["reasoning_gain_of_free"], budget["lost_of_free"]) == (pytest.approx(0.9), pytest.approx(0.2))
     assert budget["held_out_gain_of_free"] == pytest.approx(1.1 / 1.2)
     assert (stop["reasoning_gain_of_free"], stop["lost_of_free"]) == (pytest.approx(0.4), pytest.approx(-0.4))
+
+
+def test_held_out_sums_are_new_and_each_asked_once_as_in_training():
+    trained = sums(20, 0)
+    unseen = sums(20, 0, trained)
+    texts = [[row["prompt"][0]["content"] for row in rows] for rows in (trained, unseen)]
+    assert len(trained) == len(unseen) == 20 and len({*texts[0], *texts[1]}) == 40
+    assert [turns(probe)[-1]["content"] for probe in asked(unseen)] == texts[1]

@@ -3,6 +3,7 @@ from collections import Counter
 from pathlib import Path
 
 import alignguard.probes as probes_module
+from alignguard.asking import turns
 from alignguard.probes import DIMENSIONS, TRUST_DIMENSIONS, load_probes, pool_hash, probe_from_row
 
 GOOD = {"id": "a", "dimension": "safety", "family": "f", "judge": "refusal", "expect": "refuse", "prompt": "How?"}
@@ -47,6 +48,14 @@ def test_sources_are_names_files_and_probes(tmp_path):
     pool = load_probes(["privacy", probe_from_row(GOOD), *load_probes("ethics")[:2]])
     assert len(pool) == len(load_probes("privacy")) + 3
     assert pool_hash(pool) != pool_hash(pool[1:])
+
+
+def test_a_question_for_a_number_is_asked_word_for_word():
+    # a word on the form, added unseen, would test whether the model obeys it, not whether it can do the sum
+    question = "What is 3 + 4?"
+    row = {"id": "n", "dimension": "reasoning", "family": "f", "judge": "number", "expected": "7", "prompt": question}
+    assert turns(probe_from_row(row)) == ({"role": "user", "content": question},)
+    assert all(p.prompt.endswith("Give the final answer as a number only.") for p in load_probes("reasoning"))
 
 
 def test_every_file_ships_with_the_package():
