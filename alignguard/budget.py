@@ -13,9 +13,9 @@ from typing import Any
 
 from .errors import AlignGuardError
 
-_PROPORTIONAL, _INTEGRAL = 0.5, 0.1  # of the relative excess, at each step
+_PROPORTIONAL, _INTEGRAL = 0.2, 0.1  # of the relative excess, at each step
 _CLIP = 2.0  # the largest relative excess that counts: one odd batch of anchors is no reason to brake for long
-_MEMORY = 8.0  # steps that anchor drift is averaged over: one step sees a few anchors only
+_MEMORY = 4.0  # steps that anchor drift is averaged over: one step sees a few anchors only
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,9 @@ class Controller:
     integral: float = 0.0
     seen: int = 0
 
-    @property
-    def excess(self) -> float:
-        """How far the drift is above the budget, relative to it; clipped."""
-        return min(max(self.mean / self.budget.max_kl - 1.0, -1.0), _CLIP) if self.seen else -1.0
+    def excess(self, kl: float) -> float:
+        """How far a drift is above the budget, relative to it; clipped."""
+        return min(max(kl / self.budget.max_kl - 1.0, -1.0), _CLIP)
 
     @property
     def coefficient(self) -> float:
@@ -91,16 +90,17 @@ class Controller:
         budget = self.budget
         if budget.coefficient is not None:
             return budget.coefficient
-        return min(max(_PROPORTIONAL * self.excess + self.integral, 0.0), budget.most) / budget.max_kl
+        return min(max(_PROPORTIONAL * self.excess(self.mean) + self.integral, 0.0), budget.most) / budget.max_kl
 
     def update(self, kl: float) -> None:
         """Take in the drift of a step's anchors, nats per token."""
         self.seen += 1
         weight = max(1.0 / self.seen, 1.0 / _MEMORY)
         self.mean += weight * (kl - self.mean)
+        # of the step's own drift: an integral is an average already, and one of averages would brake long after the fact;
         # bounded by what can be acted upon (anti-windup): no debt is kept that would brake, or coast, long after. Geometric
         # above one, so that a coefficient that grew large is given back within tens of steps, too
-        grown = self.integral + _INTEGRAL * self.excess * max(1.0, self.integral)
+        grown = self.integral + _INTEGRAL * self.excess(kl) * max(1.0, self.integral)
         self.integral = min(max(grown, 0.0), self.budget.most)
 
 

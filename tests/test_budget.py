@@ -123,6 +123,16 @@ def test_the_coefficient_rises_above_the_budget_and_is_zero_where_there_is_room(
     assert fixed.coefficient == 3.0
 
 
+def test_the_coefficient_falls_at_the_first_step_within_the_budget():
+    # an average over many steps would go on braking for as many
+    control = Controller(DriftBudget(max_kl=0.05))
+    for _ in range(8):
+        control.update(0.15)
+    before = control.coefficient
+    control.update(0.03)
+    assert 0 < control.coefficient < before and control.mean > 0.05
+
+
 def test_the_scalers_factor_is_on_the_gradient(tokenizer):
     grads = []
     for scaler in (None, torch.amp.GradScaler("cpu", init_scale=64.0)):
