@@ -181,6 +181,7 @@ class Holder:
             "alignguard/budget/coefficient": self.controller.coefficient,
             "alignguard/budget/penalty": self.penalty,
             "alignguard/budget/anchor_kl": self.controller.mean,
+            "alignguard/budget/max_kl": self.budget.max_kl,
         }
 
     def state(self, step: int) -> dict[str, Any]:

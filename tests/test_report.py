@@ -189,10 +189,11 @@ def test_cards_tell_the_start_too(regressed):
 
 
 def test_a_drift_budget_is_shown_beside_the_drift():
-    spent = {"budget/anchor_kl": 0.001, "budget/coefficient": 2.0, "budget/penalty": 0.002}
+    spent = {"budget/anchor_kl": 0.001, "budget/coefficient": 2.0, "budget/penalty": 0.002, "budget/max_kl": 0.01}
     html = render({"max_steps": 5}, *run_of({0: 1.0, 5: 1.0}, **spent))
     beside = figure(html, "The drift budget: anchors beside probes")
     assert "on the anchors: 5, 0.005" in beside and "on probes (answer): 5, 0.05" in beside
+    assert "max_kl 0.05" in beside
     assert "coefficient: 5, 10" in figure(html, "The drift budget: its coefficient")
     assert "<b>0.01</b><span>penalty added to the loss</span>" in html
     assert "drift budget" not in render({"max_steps": 5}, *run_of({0: 1.0, 5: 1.0}))
