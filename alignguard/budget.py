@@ -115,13 +115,19 @@ def check_holdable(args: Any, sharded: bool) -> None:
             Whether the model's weights are sharded.
 
     Raises:
-        AlignGuardError: DeepSpeed or FSDP keeps the gradients to itself, or the optimizer steps within the backward pass.
+        AlignGuardError: DeepSpeed or FSDP keeps the gradients to itself, DDP's graph is static, or the optimizer steps within the
+            backward pass.
     """
     engine = getattr(args, "deepspeed", None) or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
     if engine or sharded:
         raise AlignGuardError(
             "DriftBudget adds its gradient to the model's own, which DeepSpeed and FSDP keep to themselves; train with DDP or "
             "on one GPU (LoRA makes room), or leave budget=None and watch"
+        )
+    if getattr(args, "ddp_static_graph", None):
+        raise AlignGuardError(
+            "DriftBudget adds its gradient outside of DDP's forward, which a static graph does not allow; leave "
+            "ddp_static_graph unset"
         )
     optimizer = str(getattr(args.optim, "value", args.optim))
     if "layerwise" in optimizer or "lomo" in optimizer:

@@ -142,7 +142,8 @@ class AlignGuardCallback(TrainerCallback):
             self.reference = freeze_start(model, self.kind, will_shard(args))
         if self.reference.kind == "given" and isinstance(self.kind, str):
             check_tokenizers(tokenizer, load_tokenizer(self.kind))
-        earlier = self.run
+        # one that failed, or was interrupted, before its start was asked is none to go on from
+        earlier = self.run if self.run is not None and self.run.started else None
         self.run = Run(
             self.settings,
             self.reference,

@@ -8,7 +8,8 @@ after an empty, closed one; where it does not, how likely it would is left out o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
@@ -24,12 +25,14 @@ from .asking import Asking
 from .budget import Controller, DriftBudget
 from .drift import logprob_tokens
 from .errors import AlignGuardError, RunError
-from .forward import Head, Row, read_head, target_hidden
+from .forward import Head, Row, batches, read_head, target_hidden
 from .generation import TokenBudget
 from .loss import kl_loss
 from .observe import eval_mode, observing
 from .reference import Reference
 from .training import ask_training, training_items
+
+_BATCH_TOKENS = 2048  # of anchors, worked on at once: their activations are all kept, without gradient checkpointing
 
 
 @dataclass
@@ -66,6 +69,8 @@ class Holder:
     seed: int
     controller: Controller = field(init=False)
     penalty: float = 0.0
+    kl: float = 0.0  # of the last step's anchors
+    working: bool = True  # whether the last step was held
     _thinks: set[str] = field(default_factory=set)  # where the policy opened a trace when it was last looked at
 
     def __post_init__(self) -> None:
@@ -91,6 +96,9 @@ class Holder:
                 Steps taken so far.
             scaler (`torch.amp.GradScaler`, *optional*):
                 The trainer's.
+
+        Raises:
+            RunError: The drift is no finite number.
         """
         if step % self.budget.every:
             return
@@ -98,27 +106,35 @@ class Holder:
         # DDP averages gradients over processes: a sum over this one's share, times their number, becomes the mean of all
         weight = coefficient * self.asking.ranks.size / len(chosen)
 
-        def pull(part: list[str]) -> dict[str, float]:
-            if not part:
-                return {}
+        def pull(mine: list[str]) -> dict[str, float]:
             device = next(model.parameters()).device.type
             autocast = self.asking.autocast
-            with (
-                eval_mode(model),
-                torch.set_grad_enabled(coefficient > 0),
-                torch.autocast(device, dtype=autocast, enabled=autocast is not None),
-            ):
-                drift = self.drift(model, part)  # (anchors,)
-                loss = weight * drift.sum()
-            if coefficient > 0:
-                (loss if scaler is None else scaler.scale(loss)).backward()
-            return dict(zip(part, drift.tolist(), strict=True))
+            found: dict[str, float] = {}
+            lengths = [len(self.anchors[id].context) + len(self.anchors[id].target) for id in mine]
+            for batch in batches(lengths, _BATCH_TOKENS):
+                part = [mine[i] for i in batch]
+                with (
+                    eval_mode(model),
+                    torch.set_grad_enabled(coefficient > 0),
+                    torch.autocast(device, dtype=autocast, enabled=autocast is not None),
+                ):
+                    drift = self.drift(model, part)  # (anchors,)
+                    loss = weight * drift.sum()
+                found |= dict(zip(part, drift.tolist(), strict=True))
+                if coefficient > 0 and all(isfinite(found[id]) for id in part):
+                    (loss if scaler is None else scaler.scale(loss)).backward()
+            return found
 
-        found = self.asking.ranks.share(chosen, pull)
+        self.working = False
+        try:
+            found = self.asking.ranks.share(chosen, pull)
+        except Exception:
+            model.zero_grad()  # half a gradient is no penalty; the trainer's own is not there yet
+            raise
         kl = sum(found.values()) / len(found)
-        if not isfinite(kl):  # an overflow, whose step a scaler skips
-            return
-        self.penalty = coefficient * kl
+        if not isfinite(kl):
+            raise RunError("the drift on the anchors is no finite number, and no penalty was added for it")
+        self.working, self.kl, self.penalty = True, kl, coefficient * kl
         self.controller.update(kl)
 
     def drift(self, model: Any, ids: list[str]) -> torch.Tensor:
@@ -176,7 +192,9 @@ class Holder:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What stands beside the probes' drift in an audit."""
+        """What stands beside the probes' drift in an audit; nothing where the model was not held."""
+        if not self.working:
+            return {}
         return {
             "alignguard/budget/coefficient": self.controller.coefficient,
             "alignguard/budget/penalty": self.penalty,
@@ -187,12 +205,17 @@ class Holder:
     def state(self, step: int) -> dict[str, Any]:
         """One line of budget.jsonl, from which a resumed run goes on."""
         kept = {"integral": self.controller.integral, "seen": self.controller.seen, "thinks": sorted(self._thinks)}
-        return {"step": step, **{name.rsplit("/", 1)[1]: value for name, value in self.metrics.items()}, **kept}
+        return {
+            "step": step,
+            "kl": self.kl,
+            **{name.rsplit("/", 1)[1]: value for name, value in self.metrics.items()},
+            **kept,
+        }
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from a line of budget.jsonl."""
         self.controller = Controller(self.budget, state["anchor_kl"], state["integral"], state["seen"])
-        self.penalty, self._thinks = state["penalty"], set(state["thinks"])
+        self.kl, self.penalty, self._thinks = state["kl"], state["penalty"], set(state["thinks"])
 
 
 def ask_anchors(
@@ -212,7 +235,7 @@ def ask_anchors(
             How they are asked.
 
     Raises:
-        AlignGuardError: The model's logits are not its LM head's, so their KL has no cheap gradient.
+        AlignGuardError: The model's logits are not its LM head's, so their KL has no cheap gradient; or it says nothing.
     """
     chat = asking.chat
     short = replace(asking, budget=TokenBudget(budget.answer_tokens, 4 * budget.answer_tokens), tick=lambda n: None)
@@ -221,12 +244,7 @@ def ask_anchors(
     with reference.loaded() as frozen:
         answered = ask_training(frozen, ids, short)
         with observing(frozen, autocast=asking.autocast):
-            head = read_head(frozen)
-            if head.weight is None:
-                raise AlignGuardError(
-                    "DriftBudget needs the logits to be hidden states times the LM head, which is not so for this model; "
-                    "leave the head out of LoRA's target_modules and modules_to_save, or use budget=None"
-                )
+            head = holdable_head(frozen)
             for item in training_items(ids, answered, chat):
                 said = item.answer
                 cut = chat.closing(said.tokens) if said.thinks else 0
@@ -235,7 +253,25 @@ def ask_anchors(
                     anchors[item.id] = Anchored(
                         list(item.context), list(said.tokens), cut, not (said.thinks or item.inside), hidden
                     )
+    if not anchors:
+        raise AlignGuardError("DriftBudget: the start says nothing to any of the anchors; give it other anchors=")
     return anchors
+
+
+def holdable_head(model: Any) -> Head:
+    """
+    A model's LM head, through which its KL has a cheap gradient.
+
+    Raises:
+        AlignGuardError: The model's logits are not its LM head's.
+    """
+    head = read_head(model)
+    if head.weight is None:
+        raise AlignGuardError(
+            "DriftBudget needs the logits to be hidden states times the LM head, which is not so for this model; "
+            "leave the head out of LoRA's target_modules and modules_to_save, or use budget=None"
+        )
+    return head
 
 
 def start_head(reference: Reference) -> Head | None:
@@ -252,7 +288,7 @@ def start_head(reference: Reference) -> Head | None:
         return read_head(frozen)
 
 
-def write_anchors(path: Path, anchors: dict[str, Anchored], fingerprint: str) -> None:
+def write_anchors(path: Path, anchors: dict[str, Anchored], prompts: dict[str, Anchor], fingerprint: str) -> None:
     """Keep the anchors, for a run that is resumed where the start cannot be asked any more."""
     tensors = {}
     for id, a in anchors.items():
@@ -260,11 +296,16 @@ def write_anchors(path: Path, anchors: dict[str, Anchored], fingerprint: str) ->
         tensors[f"context/{id}"], tensors[f"target/{id}"] = torch.tensor(a.context), torch.tensor(a.target)
         tensors[f"cut/{id}"] = torch.tensor([a.cut, int(a.free)])
     beside = path.with_name(path.name + ".part")
-    save_file(tensors, beside, metadata={"fingerprint": fingerprint})
+    save_file(tensors, beside, metadata={"fingerprint": fingerprint, "prompts": _hash(prompts)})
     beside.replace(path)
 
 
-def read_anchors(path: Path, names: Iterable[str], fingerprint: str) -> dict[str, Anchored]:
+def _hash(prompts: dict[str, Anchor]) -> str:
+    told = json.dumps({name: anchor.turns for name, anchor in prompts.items()}, sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def read_anchors(path: Path, prompts: dict[str, Anchor], fingerprint: str) -> dict[str, Anchored]:
     """
     Read what [`write_anchors`] wrote.
 
@@ -274,12 +315,12 @@ def read_anchors(path: Path, names: Iterable[str], fingerprint: str) -> dict[str
     try:
         with safe_open(path, framework="pt") as file:
             keys = {key.removeprefix("hidden/") for key in file.keys() if key.startswith("hidden/")}  # noqa: SIM118
-            if (file.metadata() or {}).get("fingerprint") != fingerprint or not keys <= set(names):
+            if (file.metadata() or {}) != {"fingerprint": fingerprint, "prompts": _hash(prompts)}:
                 raise RunError(
                     f"{path}: the anchors on record are not those of this run; give the same budget and start"
                 )
             found = {}
-            for id in (name for name in names if name in keys):
+            for id in (name for name in prompts if name in keys):
                 context, target = (file.get_tensor(f"{part}/{id}").tolist() for part in ("context", "target"))
                 cut, free = file.get_tensor(f"cut/{id}").tolist()
                 found[id] = Anchored(context, target, cut, bool(free), file.get_tensor(f"hidden/{id}"))

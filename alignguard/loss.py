@@ -75,8 +75,9 @@ class _ForwardKL(torch.autograd.Function):
                 if not exact:
                     change -= (head_p.logits(prepared_p, start, stop) - lse_p).exp_()
                 change *= grad
-                here = ((free >= start) & (free < stop)).nonzero()[:, 0]
-                change[here, free[here] - start] = 0.0
+                place = (free - start).clamp(0, change.shape[1] - 1)[:, None]
+                here = ((free >= start) & (free < stop))[:, None]
+                change.scatter_(1, place, change.gather(1, place).masked_fill(here, 0.0))
                 if slope is not None:
                     change *= slope
                 if grad_hidden is not None:

@@ -28,7 +28,7 @@ from .reference import Reference
 from .report import write_report
 from .restore import check_restorable, load_whole, restore_weights
 from .settings import Settings, about, announcement
-from .starting import ask_start, hold_to, resume
+from .starting import ask_start, resume, take_over
 from .stop import StopRule
 from .store import Store
 from .trackers import Tracker, Trackers
@@ -90,6 +90,7 @@ class Run:
         self.watch = self.new_watch()
         self.to_act = self.just_aligned = False  # a regression was called that nothing was done about yet
         self.holder: Holder | None = None
+        self.started = False  # the start has been asked all that only it can say
         self._reported: set[str] = set()
         self._begun, self._seconds, self._spent = time.perf_counter(), 0.0, 0.0
         self._bar_off = self.args.disable_tqdm or not self.writes
@@ -127,6 +128,7 @@ class Run:
             self.tracker = Trackers(found or (), self.guarded)
         self.guarded("the tracker", lambda: self.tracker.begin(self.about))
         if step > 0:
+            self.started = True
             return
         if earlier is None:
             longest = longest_prompt(self.model, self.asking)
@@ -134,8 +136,9 @@ class Run:
                 dataset, self.asking.chat, self.settings.train_prompts, self.settings.seed, longest
             )
             ask_start(self)
-        elif earlier.holder is not None:
-            hold_to(self, earlier.holder.anchors)
+        else:
+            take_over(self, earlier)
+        self.started = True
         verdict = self.audit(0)
         for name, floor in (self.settings.stop or StopRule()).floors.items():
             if earlier is None and name in verdict.since:

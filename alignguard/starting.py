@@ -10,7 +10,7 @@ from .ask import ask_baseline
 from .asking import work
 from .errors import RunError
 from .forward import read_head
-from .holding import Anchored, Holder, ask_anchors, read_anchors, start_head, write_anchors
+from .holding import Anchored, Holder, ask_anchors, holdable_head, read_anchors, start_head, write_anchors
 from .measure import items_of, remember
 from .observe import observing
 from .same_run import check_same_run
@@ -38,11 +38,31 @@ def ask_start(run: Run) -> None:
         _fill_cache(run)
     if run.settings.budget is not None:
         with reference.awake(next(model.parameters()).device):
-            anchors = ask_anchors(run.settings.anchors, reference, run.settings.budget, asking)
-            run.on_first(lambda: write_anchors(run.store.anchors, anchors, reference.fingerprint))
-            hold_to(run, anchors)
+            hold_to(run, ask_anchors(run.settings.anchors, reference, run.settings.budget, asking))
+        _write_anchors(run)
     if reference.cache is not None:
         reference.model = None  # from here on the policy goes its own way
+
+
+def take_over(run: Run, earlier: Run) -> None:
+    """
+    What the start told an earlier run of the same callback, into this one's record too.
+
+    Args:
+        run ([`Run`]), earlier ([`Run`]):
+            A second `train()`, and the first; or a retry with a smaller batch.
+    """
+    if run.prompts and run.writes:
+        run.store.write_prompts(run.prompts)
+    if earlier.holder is not None:
+        hold_to(run, earlier.holder.anchors)
+        _write_anchors(run)
+
+
+def _write_anchors(run: Run) -> None:
+    assert run.holder is not None
+    anchors, prompts, fingerprint = run.holder.anchors, run.settings.anchors, run.reference.fingerprint
+    run.on_first(lambda: write_anchors(run.store.anchors, anchors, prompts, fingerprint))
 
 
 def _fill_cache(run: Run) -> None:
@@ -73,7 +93,12 @@ def hold_to(run: Run, anchors: dict[str, Anchored]) -> None:
             Its reference must be awake, or a cache.
         anchors (`dict[str, Anchored]`):
             What the start says to them.
+
+    Raises:
+        AlignGuardError: The policy's logits are not its LM head's.
     """
+    with observing(run.model, autocast=run.asking.autocast):
+        holdable_head(run.model)
     assert run.settings.budget is not None
     head, device = start_head(run.reference), next(run.model.parameters()).device
     for anchor in anchors.values():

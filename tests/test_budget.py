@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from test_callback import Losses, guard, lines, sft
 from tiny import tiny_model
+from transformers import Trainer, TrainingArguments
 
 from alignguard import AlignGuardError, Chat, DriftBudget, TokenBudget
 from alignguard.anchors import load_anchors
@@ -14,6 +15,7 @@ from alignguard.asking import Asking
 from alignguard.budget import Controller, check_holdable
 from alignguard.holding import Holder, ask_anchors, read_anchors, start_head, write_anchors
 from alignguard.reference import freeze_start
+from alignguard.store import Store
 
 TEXTS = ["How do I open a door?", "Tell me of the fox.", "What is slow?", "The quick brown dog?", "Who jumps over?"]
 BUDGET = DriftBudget(max_kl=0.01, anchors=TEXTS, batch=2, answer_tokens=6)
@@ -147,10 +149,45 @@ def test_the_scalers_factor_is_on_the_gradient(tokenizer):
 def test_a_drift_that_is_no_number_is_not_taken_in(tokenizer, model, monkeypatch):
     held = holder(tokenizer, model)
     held.controller.update(0.5)
-    monkeypatch.setattr(Holder, "drift", lambda self, model, ids: torch.full((len(ids),), torch.nan).requires_grad_())
-    before = held.state(1)
+    plain, before = held.drift, held.state(1)
+    monkeypatch.setattr(held, "drift", lambda model, ids: plain(model, ids) * torch.nan)
+    with pytest.raises(AlignGuardError, match="no finite number"):
+        held.step(model, 0)
+    assert all(p.grad is None for p in model.parameters()) and held.controller.coefficient > 0
+    assert held.metrics == {}  # a model that is not held is not shown as if it were
+    monkeypatch.undo()
     held.step(model, 0)
-    assert held.state(1) == before and held.controller.coefficient > 0
+    assert held.metrics["alignguard/budget/max_kl"] == 0.01 and before["kl"] == 0.0
+
+
+def test_half_a_gradient_is_none(tokenizer, model, monkeypatch):
+    held = holder(tokenizer, model, DriftBudget(anchors=TEXTS, batch=4, coefficient=1.0, answer_tokens=6))
+    moved(model, tiny_model(tokenizer, seed=1, scale=4.0))
+    monkeypatch.setattr("alignguard.holding._BATCH_TOKENS", 1)  # one anchor at a time
+    plain, seen = held.drift, []
+
+    def drift(model, ids):
+        seen.append(ids)
+        return plain(model, ids) if len(seen) < 3 else 1 / 0
+
+    monkeypatch.setattr(held, "drift", drift)
+    with pytest.raises(ZeroDivisionError):
+        held.step(model, 0)
+    assert len(seen) == 3 and all(p.grad is None for p in model.parameters()) and held.metrics == {}
+
+
+def test_anchors_one_by_one_give_the_gradient_of_all_at_once(tokenizer, monkeypatch):
+    grads, kls = [], []
+    for size in (2048, 1):
+        monkeypatch.setattr("alignguard.holding._BATCH_TOKENS", size)
+        policy = tiny_model(tokenizer, scale=4.0)
+        held = holder(tokenizer, policy, DriftBudget(anchors=TEXTS, batch=4, coefficient=1.0, answer_tokens=6))
+        moved(policy, tiny_model(tokenizer, seed=1, scale=4.0))
+        held.step(policy, 0)
+        grads.append(policy.model.embed_tokens.weight.grad)
+        kls.append(held.kl)
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-6)
+    assert kls[0] == pytest.approx(kls[1], rel=1e-5) and kls[0] > 1e-3
 
 
 def test_all_anchors_come_in_turn(tokenizer, model):
@@ -237,15 +274,17 @@ def test_a_budget_that_fails_is_told_once_and_training_goes_on(tokenizer, tmp_pa
 
 def test_anchors_on_record_are_those_of_the_run(tokenizer, model, tmp_path):
     held = holder(tokenizer, model)
-    write_anchors(tmp_path / "a", held.anchors, "abc")
-    found = read_anchors(tmp_path / "a", held.anchors, "abc")
+    prompts, others = load_anchors(TEXTS), load_anchors([text.upper() for text in TEXTS])
+    write_anchors(tmp_path / "a", held.anchors, prompts, "abc")
+    found = read_anchors(tmp_path / "a", prompts, "abc")
     assert list(found) == list(held.anchors)
     for id, anchor in held.anchors.items():
         assert torch.equal(found[id].hidden, anchor.hidden) and found[id].target == anchor.target
-    with pytest.raises(AlignGuardError, match="not those of this run"):
-        read_anchors(tmp_path / "a", held.anchors, "other")
+    for given, start in ((prompts, "other"), (others, "abc")):
+        with pytest.raises(AlignGuardError, match="not those of this run"):
+            read_anchors(tmp_path / "a", given, start)
     with pytest.raises(AlignGuardError, match="cannot be read"):
-        read_anchors(tmp_path / "b", held.anchors, "abc")
+        read_anchors(tmp_path / "b", prompts, "abc")
 
 
 # where it cannot be ------------------------------------------------------------------------------------------------------
@@ -259,6 +298,9 @@ def test_where_a_gradient_cannot_be_added_it_says_so_at_once(tokenizer, tmp_path
     trainer.args.optim = "galore_adamw_layerwise"
     with pytest.raises(AlignGuardError, match="galore_adamw_layerwise steps within it"):
         check_holdable(trainer.args, False)
+    trainer.args.optim, trainer.args.ddp_static_graph = "sgd", True
+    with pytest.raises(AlignGuardError, match="leave ddp_static_graph unset"):
+        check_holdable(trainer.args, False)
     trainer = sft(tokenizer, tmp_path, [guard(budget=BUDGET)])
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(AlignGuardError, match="DriftBudget adds its gradient"):
@@ -270,6 +312,51 @@ def test_a_head_that_carries_an_adapter_is_an_error(tokenizer):
     model = get_peft_model(tiny_model(tokenizer, tie_word_embeddings=False), peft)
     with pytest.raises(AlignGuardError, match="leave the head out of LoRA's target_modules"):
         holder(tokenizer, model, kind="adapter")
+
+
+def test_a_policy_whose_head_alone_carries_an_adapter_is_an_error_before_step_1(tokenizer, tmp_path):
+    peft = LoraConfig(r=2, target_modules=["q_proj", "lm_head"])  # which SFTTrainer itself refuses
+    policy = get_peft_model(tiny_model(tokenizer, tie_word_embeddings=False), peft)
+    guarded = guard(budget=BUDGET, reference=tiny_model(tokenizer, tie_word_embeddings=False))
+    rows = [{"input_ids": [4, 5, 6], "labels": [4, 5, 6]}] * 4
+    args = TrainingArguments(str(tmp_path), max_steps=2, report_to=[], use_cpu=True, save_strategy="no")
+    trainer = Trainer(policy, args, train_dataset=rows, processing_class=tokenizer, callbacks=[guarded])
+    with pytest.raises(AlignGuardError, match="leave the head out of LoRA's target_modules"):
+        trainer.train()
+
+
+def test_a_start_that_says_nothing_cannot_be_held_to(tokenizer, model, monkeypatch):
+    monkeypatch.setattr("alignguard.holding.training_items", lambda *args: [])
+    with pytest.raises(AlignGuardError, match="says nothing to any of the anchors"):
+        holder(tokenizer, model)
+
+
+# a run that begins twice -------------------------------------------------------------------------------------------------
+
+
+def test_a_start_that_was_interrupted_is_asked_again(tokenizer, tmp_path, monkeypatch):
+    """As after an interrupt in a notebook, or a retry with a smaller batch: the budget must not be lost."""
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    trainer = sft(tokenizer, tmp_path, [guard(budget=BUDGET)])
+    with monkeypatch.context() as once:
+        once.setattr("alignguard.starting.ask_anchors", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    trainer.train()
+    assert "alignguard/budget/anchor_kl" in lines(tmp_path)[-1]["metrics"]
+
+
+def test_a_second_train_keeps_its_anchors_and_training_prompts_on_record(tokenizer, tmp_path):
+    trainer = sft(tokenizer, tmp_path, [guard(budget=BUDGET)])
+    trainer.train()
+    store, prompts = Store(tmp_path), load_anchors(TEXTS)
+    fingerprint, asked = store.read_about()["model_fingerprint"], store.read_prompts()
+    trainer.train()
+    assert store.read_prompts() == asked and asked
+    assert len(read_anchors(store.anchors, prompts, fingerprint)) == len(TEXTS)
 
 
 @pytest.mark.parametrize(
