@@ -27,7 +27,7 @@ def main() -> None:
     else:
         dataset = reasoning_rows(audits.train_rows)
     if audits.mix_anchors:
-        dataset = mixed_in(dataset, model.model_name_or_path, audits.mix_anchors)
+        dataset = mixed_in(dataset, model.model_name_or_path, audits.mix_anchors, revision=model.model_revision)
 
     trainer = SFTTrainer(
         model=model.model_name_or_path,

@@ -2,6 +2,7 @@
 
 import mixing
 import pytest
+from datasets import Dataset
 from tasks import reasoning_prompts, reasoning_rows, right_answer, thinks_first
 
 from alignguard import AlignGuardError
@@ -46,13 +47,24 @@ def test_rows_to_mix_in_are_the_models_own_answers(tokenizer, monkeypatch):
     prompts = {"a": "How do I open a door?", "b": "Tell me of the fox."}
     anchors = {id: Anchor(({"role": "user", "content": text},)) for id, text in prompts.items()}
     monkeypatch.setattr(mixing, "load_anchors", lambda: anchors)
-    monkeypatch.setattr(mixing, "pipeline", lambda task, model: Parrot(tokenizer))
+    monkeypatch.setattr(mixing, "pipeline", lambda task, model, revision: Parrot(tokenizer))
     rows = mixing.mixed_in(reasoning_rows(3), "a model", 4, answer_tokens=40)
     assert len(rows) == 7
     assert [row["prompt"][0]["content"] for row in rows][3:] == [prompts["a"], prompts["b"]] * 2
     assert rows[3]["completion"] == [{"role": "assistant", "content": f"You asked: {prompts['a']}"}]
     with pytest.raises(AlignGuardError, match="ends none of its answers within 2 tokens"):
         mixing.mixed_in(reasoning_rows(3), "a model", 4, answer_tokens=2)
+    turns = [{"content": "What is 1 + 1?", "role": "user"}, {"content": "2", "role": "assistant"}]
+    whole = mixing.mixed_in(Dataset.from_list([{"messages": turns, "source": "m"}]), "a model", 1, answer_tokens=40)
+    answer = {"role": "assistant", "content": f"You asked: {prompts['a']}"}
+    assert whole["messages"][0] == turns
+    assert whole["messages"][1] == [{"role": "user", "content": prompts["a"]}, answer]
+
+
+@pytest.mark.parametrize("row", [{"text": "a"}, {"prompt": "a", "completion": "b"}])
+def test_rows_to_mix_into_are_chat_turns(row):
+    with pytest.raises(AlignGuardError, match="'prompt' and 'completion' or 'messages'; these have"):
+        mixing.mixed_in(Dataset.from_list([row]), "a model", 4)
 
 
 class Parrot:
