@@ -170,7 +170,10 @@ class Bench:
         """The training rows with anchors among them."""
         from mixing import mixed_in
 
-        return mixed_in(self.rows, self.start, round(len(self.rows) * MIXED / (1 - MIXED)), answer_tokens=96)
+        begun = time.perf_counter()
+        rows = mixed_in(self.rows, self.start, round(len(self.rows) * MIXED / (1 - MIXED)), answer_tokens=96)
+        self.mixing_seconds = time.perf_counter() - begun
+        return rows
 
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """One training run, and its audit."""
@@ -207,6 +210,8 @@ class Bench:
             spent = Path(folder) / "alignguard" / "budget.jsonl"
             held = [json.loads(line) for line in spent.read_text().splitlines()] if spent.exists() else []
         seconds, model = time.perf_counter() - begun, trainer.model.eval()
+        if method == "mixing":  # the guards ask the start within their runs
+            seconds += self.mixing_seconds
         at_start = next(line["eval_loss"] for line in trainer.state.log_history if "eval_loss" in line)
         at_end = trainer.evaluate()["eval_loss"]
         found = audit(
@@ -220,6 +225,7 @@ class Bench:
             "seed": seed,
             "steps": trainer.state.global_step,
             "seconds": seconds,
+            "threads": torch.get_num_threads(),
             "held_out_loss": at_end,
             "held_out_gain": at_start - at_end,
             "reasoning": right(found),
@@ -269,6 +275,7 @@ def summary(runs: list[dict[str, Any]], reasoning: float) -> list[dict[str, Any]
                     "reasoning_gain_of_free": gain / free_gain if free_gain else float("nan"),
                     "trust_lost": costs,
                     "lost_of_free": costs / free_lost if free_lost else float("nan"),
+                    "lost_in_all": mean(trust_lost(run, list(TRUST_DIMENSIONS)) for run in found),
                     "anchor_kl": mean(run["anchor_kl"] for run in found),
                     "probe_kl": mean(run["probe_kl"] for run in found),
                     "seconds": mean(run["seconds"] for run in found),

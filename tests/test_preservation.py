@@ -37,6 +37,7 @@ def test_methods_are_held_against_training_without_a_guard():
     assert (nothing["method"], nothing["runs"], nothing["reasoning_gain"]) == ("nothing", 2, pytest.approx(0.5))
     assert (nothing["reasoning_gain_of_free"], nothing["lost_of_free"]) == (1.0, 1.0)
     assert (budget["reasoning_gain_of_free"], budget["lost_of_free"]) == (pytest.approx(0.9), pytest.approx(0.2))
+    assert nothing["lost_in_all"] == pytest.approx((0.6 + 0.08 + 0.4 - 0.3) / 12)
     assert budget["held_out_gain_of_free"] == pytest.approx(1.1 / 1.2)
     assert (stop["reasoning_gain_of_free"], stop["lost_of_free"]) == (pytest.approx(0.4), pytest.approx(-0.4))
 
