@@ -76,9 +76,7 @@ def budget(audits: Sequence[Audit]) -> list[str]:
     if not anchors:
         return []
     drift = [Series("on the anchors", anchors, "c4"), Series("on probes (answer)", _points(audits, "kl/answer"), "c1")]
-    most = [
-        Mark(most, f"max_kl {most:g}", "better", upright=False) for _, most in _points(audits, "budget/max_kl")[-1:]
-    ]
+    most = [Mark(most, f"max_kl {most:g}", upright=False) for _, most in _points(audits, "budget/max_kl")[-1:]]
     force = [Series("coefficient", _points(audits, "budget/coefficient"), "c3")]
     return [
         curves("The drift budget: anchors beside probes", drift, "step", "KL, nats/token", marks=most),
