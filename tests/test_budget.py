@@ -1,6 +1,7 @@
 """A drift budget: its gradient against the plain definition, its controller, and whole runs under it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -149,11 +150,12 @@ def test_the_scalers_factor_is_on_the_gradient(tokenizer):
 def test_a_drift_that_is_no_number_is_not_taken_in(tokenizer, model, monkeypatch):
     held = holder(tokenizer, model)
     held.controller.update(0.5)
-    plain, before = held.drift, held.state(1)
+    plain, before, taken = held.drift, held.state(1), replace(held.controller)
     monkeypatch.setattr(held, "drift", lambda model, ids: plain(model, ids) * torch.nan)
     with pytest.raises(AlignGuardError, match="no finite number"):
         held.step(model, 0)
-    assert all(p.grad is None for p in model.parameters()) and held.controller.coefficient > 0
+    assert all(p.grad is None for p in model.parameters())
+    assert held.controller == taken and held.controller.coefficient > 0
     assert held.metrics == {}  # a model that is not held is not shown as if it were
     monkeypatch.undo()
     held.step(model, 0)
