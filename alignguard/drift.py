@@ -116,8 +116,9 @@ def kl_tokens(
             Also the other direction and both entropies.
 
     Returns:
-        `dict[str, torch.Tensor]`, each of shape (n,): `kl` (nats), `logprob` of the target under q (nats), and `argmax`
-        of q (token ids); with `everything` also `reverse`, KL(q || p), `entropy_p` and `entropy_q` (nats).
+        `dict[str, torch.Tensor]`, each of shape (n,): `kl` (nats), `logprob` of the target under q (nats), `argmax` of q
+        (token ids), and `lse_p` and `lse_q`, the logsumexp of the logits (float64); with `everything` also `reverse`,
+        KL(q || p), `entropy_p` and `entropy_q` (nats).
     """
     parts = []
     for start in range(0, len(targets), TILE_TOKENS):
@@ -145,11 +146,11 @@ def _kl_chunk(
         else:
             p.add(z_p, z_p.amax(1), gap, out=z_p)
             q.add(z_q, top_q, out=z_q)
-    found = {"kl": p.mean(0) - (p.lse - q.lse), "logprob": target - q.lse, "argmax": argmax}
+    found = {"kl": p.mean(0) - (p.lse - q.lse), "logprob": target - q.lse}
     if everything:
         found["reverse"] = -q.mean(0) - (q.lse - p.lse)
         found["entropy_p"], found["entropy_q"] = p.lse - p.mean(1), q.lse - q.mean(1)
-    return {key: value if key == "argmax" else value.float() for key, value in found.items()}
+    return {key: value.float() for key, value in found.items()} | {"argmax": argmax, "lse_p": p.lse, "lse_q": q.lse}
 
 
 def tiles(vocabulary: int, tokens: int, d: int) -> list[tuple[int, int]]:
@@ -256,7 +257,7 @@ def kl_from_terms(terms: Terms, hidden_q: torch.Tensor, head_q: Head, targets: t
             Token ids, shape (n,).
 
     Returns:
-        `dict[str, torch.Tensor]`: `kl`, `logprob` (nats) and `argmax`, each of shape (n,).
+        `dict[str, torch.Tensor]`: `kl`, `logprob` (nats), `argmax` and `lse_q` (float64), each of shape (n,).
     """
     found = sweep_tokens(hidden_q, head_q, targets)
     expected = torch.linalg.vecdot(hidden_q.double(), terms.centre.double()) + terms.bias
@@ -264,4 +265,5 @@ def kl_from_terms(terms: Terms, hidden_q: torch.Tensor, head_q: Head, targets: t
         "kl": (found["lse"] - expected - terms.entropy).float(),
         "logprob": found["logprob"],
         "argmax": found["argmax"],
+        "lse_q": found["lse"],
     }

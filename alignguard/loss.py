@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from .drift import Terms, kl_from_terms, kl_tokens, sweep_tokens, tiles
+from .drift import Terms, kl_from_terms, kl_tokens, tiles
 from .forward import Head
 
 _LEAST_REST = 1e-6  # of probability that a free token leaves to all others
@@ -33,37 +33,36 @@ class _ForwardKL(torch.autograd.Function):
         teacher: Any,
         free: torch.Tensor,
     ) -> torch.Tensor:
-        rest_p, rest_q = (torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device) for _ in range(2))
-        ctx.head, ctx.teacher, ctx.has_bias = head, teacher, bias is not None
+        ctx.head, ctx.teacher = head, teacher
         if isinstance(teacher, Terms):
-            ctx.save_for_backward(hidden, weight, free, rest_p, rest_q)
-            return kl_from_terms(teacher, hidden, head, free.clamp(min=0))["kl"]
+            found = kl_from_terms(teacher, hidden, head, free.clamp(min=0))
+            ctx.save_for_backward(hidden, weight, free, found["lse_q"])
+            return found["kl"]
         found = kl_tokens(teacher[0], teacher[1], hidden, head, free.clamp(min=0))
-        kl, some = found["kl"].double(), (free >= 0).nonzero()[:, 0]
+        kl, lse_p, lse_q, some = found["kl"].double(), found["lse_p"], found["lse_q"], (free >= 0).nonzero()[:, 0]
         if len(some):
-            log_p = sweep_tokens(teacher[0][some], teacher[1], free[some])["logprob"].double().clamp(max=-_LEAST_REST)
-            log_q = found["logprob"][some].double().clamp(max=-_LEAST_REST)
-            rest_p[some], rest_q[some] = (-log_p.expm1()).log(), (-log_q.expm1()).log()
+            log_p = _logit(teacher[0][some], teacher[1], free[some]) - lse_p[some]
+            log_p, log_q = (x.clamp(max=-_LEAST_REST) for x in (log_p, found["logprob"][some].double()))
+            rest_p, rest_q = (-log_p.expm1()).log(), (-log_q.expm1()).log()
             without = (kl[some] - log_p.exp() * (log_p - log_q)) / -log_p.expm1()
-            kl[some] = without - rest_p[some] + rest_q[some]
-        ctx.save_for_backward(hidden, weight, free, rest_p, rest_q)
+            kl[some] = without - rest_p + rest_q
+            lse_p[some] += rest_p  # of all other tokens
+            lse_q[some] += rest_q
+        ctx.save_for_backward(hidden, weight, free, lse_q, lse_p)
         return kl.float()
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        hidden, weight, free, rest_p, rest_q = ctx.saved_tensors
+        hidden, weight, free, *lse = ctx.saved_tensors
         grad = grads[0].float()[:, None]  # (n, 1)
         head, teacher = ctx.head, ctx.teacher
         want_hidden, want_weight, want_bias = ctx.needs_input_grad[:3]
         with torch.autocast(hidden.device.type, enabled=False):
-            zeros = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-            lse_q = (sweep_tokens(hidden, head, zeros)["lse"] + rest_q).float()[:, None]
-            prepared = head.prepare(hidden)
+            prepared, lse_q = head.prepare(hidden), lse[0].float()[:, None]
             exact = isinstance(teacher, Terms)
             if not exact:
                 hidden_p, head_p = teacher
-                lse_p = (sweep_tokens(hidden_p, head_p, zeros)["lse"] + rest_p).float()[:, None]
-                prepared_p = head_p.prepare(hidden_p)
+                prepared_p, lse_p = head_p.prepare(hidden_p), lse[1].float()[:, None]
             grad_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if want_hidden else None
             grad_weight = torch.zeros_like(weight) if want_weight else None
             grad_bias = torch.zeros(len(weight), device=weight.device) if want_bias else None
@@ -90,6 +89,13 @@ class _ForwardKL(torch.autograd.Function):
                 grad_hidden -= teacher.centre * grad
         back = None if grad_hidden is None else grad_hidden.to(hidden.dtype)
         return back, grad_weight, grad_bias, None, None, None
+
+
+def _logit(hidden: torch.Tensor, head: Head, tokens: torch.Tensor) -> torch.Tensor:
+    """Each row's logit of one token, shape (n,)."""
+    bias = None if head.bias is None else head.bias[tokens]
+    part = Head(None if head.weight is None else head.weight[tokens], bias, head.scale, head.softcap)
+    return part.logits(head.prepare(hidden)).diagonal()
 
 
 def kl_loss(

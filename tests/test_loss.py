@@ -39,6 +39,17 @@ def test_gradients_are_those_of_the_definition(monkeypatch, scratch, bias, scale
         torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(130, 120), (120, 130)])
+def test_rows_that_one_vocabulary_has_beyond_the_other_have_no_part(ours, theirs):
+    h, g = torch.randn(7, 12), torch.randn(7, 12, requires_grad=True)
+    w_p, w = torch.randn(theirs, 12) * 0.5, (torch.randn(ours, 12) * 0.5).requires_grad_()
+    kl_loss(g, Head(w), (h, Head(w_p))).sum().backward()
+    exact_g, exact_w = (t.detach().double().requires_grad_() for t in (g, w))
+    plain(exact_g, exact_w[:120], None, 1.0, 0.0, (h @ w_p[:120].T).double().softmax(-1)).sum().backward()
+    torch.testing.assert_close(g.grad.double(), exact_g.grad, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(w.grad.double(), exact_w.grad, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("scratch", [drift.SCRATCH, 2000])
 def test_a_free_token_costs_nothing(monkeypatch, scratch):
     """Both models are conditioned on not saying it: value and gradients by the plain definition, in float64."""
