@@ -56,6 +56,8 @@ class DimensionVerdict:
             Whether this audit calls a regression: proven, large enough, and of enough scored answers; or below a floor.
         why (`str`, *optional*):
             Of what is called, or of what is not because too little was scored, in a few words.
+        silent (`bool`, *optional*, defaults to `False`):
+            Whether too few answers could be judged, of probes of which the start's could be: a model that broke, perhaps.
     """
 
     dimension: str
@@ -71,6 +73,7 @@ class DimensionVerdict:
     evidence: Evidence = field(default_factory=Evidence)
     called: bool = False
     why: str = ""
+    silent: bool = False
 
     @property
     def fell(self) -> bool:
@@ -91,8 +94,8 @@ class Verdict:
         since (`dict[str, int]`, *optional*):
             Dimensions that have regressed, and the step at which that was called first.
         last_aligned_step (`int`, *optional*, defaults to `0`):
-            The last audit at which no watched dimension had fallen by its own interval; once a regression is called, the
-            last such audit before those that its evidence rests on.
+            The last audit at which no watched dimension had fallen by its own interval, or could not be judged any more;
+            once a regression is called, the last such audit before those that its evidence rests on.
         warnings (`tuple[str, ...]`, *optional*):
             What is said and stops nothing: drift, and dimensions of which too little was scored.
     """
@@ -174,7 +177,7 @@ class Watch:
             if self.streaks[name] >= self.rule.patience and name not in self.since:
                 self.since[name] = audit.step
         watched = [d for name, d in dimensions.items() if name in self.rule.dimensions]
-        self.steps.append((audit.step, not self.since and not any(d.fell or d.called for d in watched)))
+        self.steps.append((audit.step, not self.since and not any(d.fell or d.called or d.silent for d in watched)))
         looks = [
             d.evidence.looks + self.rule.patience - 1 for d in watched if self.since.get(d.dimension) == audit.step
         ]
@@ -204,7 +207,9 @@ class Watch:
         paired = paired_drop(before, after, families)
         score = sum(after) / len(after) if after else float("nan")
         unscored = sum(audit.scores[id] is None for id in ids)
-        called, why = self._call(name, evidence, score, 1 - unscored / len(ids))
+        scored = 1 - unscored / len(ids)
+        scored_then = sum(self.baseline[id].score.value is not None for id in ids) / len(ids)
+        called, why = self._call(name, evidence, score, scored)
         return DimensionVerdict(
             dimension=name,
             n=paired.n,
@@ -219,6 +224,7 @@ class Watch:
             evidence=evidence,
             called=called,
             why=why,
+            silent=scored < self.rule.min_scored <= scored_then,
         )
 
     def _call(self, name: str, evidence: Evidence, score: float, scored: float) -> tuple[bool, str]:

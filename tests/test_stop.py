@@ -111,6 +111,15 @@ def test_only_scored_answers_are_evidence():
     assert watch(StopRule(floors={"safety": 0.9}), audit_of(1, mostly_none)).since == {}
 
 
+def test_an_audit_whose_answers_cannot_be_judged_is_not_aligned():
+    mute = audit_of(20, [None] * 40)
+    verdict = watch(StopRule(), audit_of(10, [1.0] * 40), mute)
+    assert verdict.last_aligned_step == 10 and not verdict.since
+    # probes of which the start's answers could not be judged either tell nothing of the run
+    start = Watch(results([None] * 40), StopRule(), 1)
+    assert start.look(audit_of(20, [None] * 40)).last_aligned_step == 20
+
+
 def test_floors_and_drift():
     verdict = watch(StopRule(floors={"safety": 0.97}), audit_of(1, [1.0] * 38 + [0.0] * 2))
     assert verdict.since == {"safety": 1} and "below its floor of 0.97" in verdict.dimensions["safety"].why
