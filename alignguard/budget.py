@@ -40,7 +40,7 @@ class DriftBudget:
             Of the start's answer to each anchor.
 
     Raises:
-        ValueError: A number is out of range.
+        AlignGuardError: A number is out of range.
     """
 
     max_kl: float = 0.05
@@ -54,9 +54,9 @@ class DriftBudget:
     def __post_init__(self) -> None:
         for name in ("max_kl", "batch", "every", "most", "answer_tokens"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"DriftBudget: {name} must be above 0, not {getattr(self, name)}")
+                raise AlignGuardError(f"DriftBudget: {name} must be above 0, not {getattr(self, name)}")
         if self.coefficient is not None and self.coefficient < 0:
-            raise ValueError(f"DriftBudget: coefficient must not be negative, got {self.coefficient}")
+            raise AlignGuardError(f"DriftBudget: coefficient must not be negative, got {self.coefficient}")
 
 
 @dataclass

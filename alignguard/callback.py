@@ -27,14 +27,14 @@ class AlignGuardCallback(TrainerCallback):
     """
     Audits a model while it is being trained: trust probes in six dimensions, and the drift from the frozen start.
 
-    It watches only: with the same seed, losses, logs and final weights are those of a run without it.
+    By default it watches only: with the same seed, losses, logs and final weights are those of a run without it.
 
     Args:
         trainer (`Trainer`, *optional*):
             Needed with `trainer.add_callback(AlignGuardCallback(trainer))`; in `callbacks=[AlignGuardCallback()]` it is
             not. Trackers other than W&B, Trackio, TensorBoard and MLflow are fed through it.
         probes (`str` or `Sequence`, *optional*, defaults to `"core"`):
-            As for [`load_probes`]: `"core"`, names of dimensions, JSONL files, lists of [`Probe`].
+            As for [`load_probes`]: `"core"`, names of dimensions, JSONL files, [`Probe`]s, datasets, published benchmarks.
         reference (`str` or `PreTrainedModel`, *optional*, defaults to `"auto"`):
             The frozen start: `"copy"`, `"adapter"`, `"offload"` or `"cache"` (see `reference.py`); a model, or the path or
             hub id of one; `"auto"` takes the cheapest exact one, and says which and why.
@@ -63,11 +63,12 @@ class AlignGuardCallback(TrainerCallback):
         seed (`int`, *optional*, defaults to `0`):
             Of the draws.
         quote (`bool`, *optional*, defaults to `True`):
-            Whether trackers, alerts and the report quote prompts and answers; they stay in OUTPUT_DIR/alignguard/answers
-            all the same.
+            Whether trackers, alerts and the report quote prompts and answers; they stay in OUTPUT_DIR/alignguard all
+            the same.
 
     Raises:
-        AlignGuardError: A mistake of configuration, before the first step. After that nothing of ours ends a run.
+        AlignGuardError: A mistake of configuration, before the first step. After that nothing of ours ends a run
+            but a [`StopRule`], and a process that was lost.
 
     Example:
     ```python

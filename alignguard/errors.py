@@ -2,7 +2,7 @@
 
 
 class AlignGuardError(ValueError):
-    """The root of all errors that AlignGuard raises on purpose, before training begins."""
+    """The root of all errors that AlignGuard raises on purpose; all but a few of them before training begins."""
 
 
 class ProbeError(AlignGuardError):

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from .chat import Answer, Chat, split_trace
+from .errors import AlignGuardError
 from .forward import batches
 
 _TOP_P = 0.9
@@ -58,7 +59,7 @@ class TokenBudget:
     def __post_init__(self) -> None:
         for name in ("answer", "trace", "batch_tokens"):
             if getattr(self, name) < 1:
-                raise ValueError(f"TokenBudget: {name} must be at least 1, not {getattr(self, name)}")
+                raise AlignGuardError(f"TokenBudget: {name} must be at least 1, not {getattr(self, name)}")
 
 
 @dataclass(eq=False)

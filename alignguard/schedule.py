@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .errors import AlignGuardError
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -32,7 +34,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.every < 0 or self.draw < 1 or any(step < 1 for step in self.at):
-            raise ValueError(
+            raise AlignGuardError(
                 f"Schedule: 'at' holds steps from 1 on, 'every' is 0 or more, 'draw' 1 or more; got at={self.at}, "
                 f"every={self.every}, draw={self.draw}"
             )

@@ -56,7 +56,7 @@ class DimensionVerdict:
             Whether this audit calls a regression: proven, large enough, and of enough scored answers; or below a floor.
         why (`str`, *optional*):
             Of what is called, or of what is not because too little was scored, in a few words.
-        silent (`bool`, *optional*, defaults to `False`):
+        unjudged (`bool`, *optional*, defaults to `False`):
             Whether too few answers could be judged, of probes of which the start's could be: a model that broke, perhaps.
     """
 
@@ -73,7 +73,7 @@ class DimensionVerdict:
     evidence: Evidence = field(default_factory=Evidence)
     called: bool = False
     why: str = ""
-    silent: bool = False
+    unjudged: bool = False
 
     @property
     def fell(self) -> bool:
@@ -177,7 +177,7 @@ class Watch:
             if self.streaks[name] >= self.rule.patience and name not in self.since:
                 self.since[name] = audit.step
         watched = [d for name, d in dimensions.items() if name in self.rule.dimensions]
-        self.steps.append((audit.step, not self.since and not any(d.fell or d.called or d.silent for d in watched)))
+        self.steps.append((audit.step, not self.since and not any(d.fell or d.called or d.unjudged for d in watched)))
         looks = [
             d.evidence.looks + self.rule.patience - 1 for d in watched if self.since.get(d.dimension) == audit.step
         ]
@@ -224,7 +224,7 @@ class Watch:
             evidence=evidence,
             called=called,
             why=why,
-            silent=scored < self.rule.min_scored <= scored_then,
+            unjudged=scored < self.rule.min_scored <= scored_then,
         )
 
     def _call(self, name: str, evidence: Evidence, score: float, scored: float) -> tuple[bool, str]:

@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from common import table, write
+from common import kept, table, write
 
 from alignguard import Chat, Probe, TokenBudget, load_public
 from alignguard.asking import Asking
@@ -142,7 +142,8 @@ def main() -> None:
     parser.add_argument("--benchmarks", type=Path, help="folder of the benchmarks' files; without it, no lm-eval")
     parser.add_argument("--quick", action="store_true", help="20 items each")
     options = parser.parse_args()
-    found: dict[str, Any] = {}
+    before = kept("judging", options.quick)
+    found: dict[str, Any] = {name: before[name] for name in CHOICES if name in before}  # without the files, as it was
     if options.benchmarks is not None:
         model, tokenizer = load_model(embedded_model())
         for name in CHOICES:

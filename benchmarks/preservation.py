@@ -375,6 +375,7 @@ def main() -> None:
         for seed in options.seeds[:1] if quick else options.seeds:
             for method in options.methods:
                 if any((run["method"], run["seed"]) == (method, seed) for run in on_file()["runs"]):
+                    print(f"{method}, seed {seed}: on file; remove results/preservation.json to measure all anew")
                     continue  # whole runs are kept, wherever this ended; several processes may add theirs
                 run = bench.run(method, seed)
                 print(run, flush=True)

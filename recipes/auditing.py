@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import wandb
 from embedded import NAME, embedded_model
-from trl import ModelConfig, ScriptArguments, TrlParser
+from trl import ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
 from alignguard import AlignGuardError, DriftBudget, Schedule, StopRule, TokenBudget
 
@@ -62,6 +62,8 @@ def parse(config: type, **defaults: Any) -> tuple[ScriptArguments, Any, ModelCon
     if not torch.cuda.is_available():
         parser.set_defaults(use_cpu=True, bf16=False, dtype="float32", gradient_checkpointing=False)
     script, training, model, audits = parser.parse_args_and_config()
+    if audits.mix_anchors and config is not SFTConfig:
+        raise AlignGuardError("--mix_anchors is an option of sft.py; --max_kl works with every recipe")
     if "wandb" in training.report_to and "WANDB_MODE" not in os.environ and not wandb.login(prompt=False):
         wandb.setup(wandb.Settings(mode="offline"))  # no API key: the run is kept on disk, `wandb sync` uploads it
     if model.model_name_or_path == NAME:

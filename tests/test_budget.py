@@ -365,5 +365,5 @@ def test_a_second_train_keeps_its_anchors_and_training_prompts_on_record(tokeniz
     ("kwargs", "message"), [({"max_kl": 0}, "max_kl must be above 0"), ({"coefficient": -1}, "not be negative")]
 )
 def test_numbers_out_of_range(kwargs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(AlignGuardError, match=message):
         DriftBudget(**kwargs)

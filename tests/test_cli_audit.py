@@ -150,6 +150,7 @@ def test_a_broken_model_does_not_pass(there, tmp_path, capsys):
     out, err = capsys.readouterr()
     missing = "no verdict: too few answers could be judged in safety, toxicity, privacy, ood"
     assert missing in out and err.splitlines()[-1].startswith(f"alignguard: {missing}; what was said stands in ")
+    assert main(["report", str(tmp_path / "out")]) == main(["compare", str(tmp_path / "out")]) == 1
     assert (
         run(there, "start", reference="mute", output=tmp_path / "out") == 0
     )  # then it is the reference that is at fault

@@ -2,6 +2,7 @@ from collections import Counter
 
 import pytest
 
+from alignguard import AlignGuardError
 from alignguard.draw import draw
 from alignguard.probes import DIMENSIONS, load_probes
 from alignguard.schedule import Schedule
@@ -39,5 +40,5 @@ def test_the_schedule_is_dense_then_even_and_holds_both_ends():
 
 
 def test_schedules_that_make_no_sense_are_errors():
-    with pytest.raises(ValueError, match="'draw' 1 or more; got at=\\(0,\\), every=1, draw=3"):
+    with pytest.raises(AlignGuardError, match="'draw' 1 or more; got at=\\(0,\\), every=1, draw=3"):
         Schedule(at=(0,), every=1, draw=3)

@@ -3,6 +3,7 @@ import torch
 from scipy.stats import chisquare
 from transformers import GenerationConfig
 
+from alignguard import AlignGuardError
 from alignguard.chat import Chat
 from alignguard.generation import TokenBudget, answer_all
 
@@ -137,7 +138,7 @@ def test_a_prompt_that_opens_the_trace_begins_inside(tokenizer, chat):
 
 
 def test_budgets_must_be_positive():
-    with pytest.raises(ValueError, match="trace must be at least 1, not 0"):
+    with pytest.raises(AlignGuardError, match="trace must be at least 1, not 0"):
         TokenBudget(trace=0)
 
 

@@ -47,6 +47,7 @@ def test_sources_are_names_files_and_probes(tmp_path):
     assert [p.id for p in load_probes(path)] == [p.id for p in load_probes(str(path))] == ["a"]
     pool = load_probes(["privacy", probe_from_row(GOOD), *load_probes("ethics")[:2]])
     assert len(pool) == len(load_probes("privacy")) + 3
+    assert load_probes(["privacy", [GOOD, load_probes("ethics")[:2]]]) == pool
     assert pool_hash(pool) != pool_hash(pool[1:])
 
 

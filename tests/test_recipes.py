@@ -1,9 +1,13 @@
 """What recipes are made of: traces that are right, rewards that cannot be had cheaply, rows to mix in."""
 
+import sys
+
 import mixing
 import pytest
+from auditing import parse
 from datasets import Dataset
 from tasks import reasoning_prompts, reasoning_rows, right_answer, thinks_first
+from trl import GRPOConfig
 
 from alignguard import AlignGuardError
 from alignguard.anchors import Anchor
@@ -75,3 +79,9 @@ class Parrot:
 
     def __call__(self, prompts, **kwargs):
         return [[{"generated_text": f"You asked: {turns[-1]['content']}"}] for turns in prompts]
+
+
+def test_anchors_that_nothing_would_mix_in_are_a_mistake(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["grpo.py", "--output_dir", str(tmp_path), "--mix_anchors", "200"])
+    with pytest.raises(AlignGuardError, match="--mix_anchors is an option of sft"):
+        parse(GRPOConfig)

@@ -14,7 +14,7 @@ from ..figures import Series, curves
 from ..page import page
 from ..probes import DIMENSIONS
 from .record import Record, read_record
-from .show import columns, dumps, headline, summary
+from .show import columns, dumps, exit_code, headline, summary
 
 _COLOURS = 8  # of the page's style sheet
 _LEAST = 0.2  # of an axis of drops: what is smaller should look small
@@ -34,7 +34,8 @@ A RUN is a trainer's output_dir, the folder alignguard/ in it, or what `aligngua
     alignguard compare runs/sft runs/sft-kl runs/lora
     alignguard compare runs/* --html compare.html     with curves, one colour a run
 
-exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options, 3 a run has a regression"""
+exit codes: 0 fine, 1 a mistake (told in one line), or a run whose answers cannot be judged, 2 wrong options, 3 a run has a
+regression"""
 
 
 def add(commands: Any) -> None:
@@ -67,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
         print("\n\n".join(columns(rows) for rows in _tables(records)))
         if options.html:
             print(f"\npage  {options.html}")
-    return 3 if any(record.verdict.since for record in records) else 0
+    return exit_code(records)
 
 
 def _over(record: Record) -> dict[str, Any]:

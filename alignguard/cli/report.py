@@ -8,14 +8,15 @@ from typing import Any
 
 from ..report import write_report
 from .record import read_record
-from .show import dumps, headline, summary, tables
+from .show import dumps, exit_code, headline, summary, tables
 
 _DESCRIPTION = """Rebuild the HTML report of a run from what is on disk, and show its latest audit.
 
     alignguard report runs/sft
     alignguard report runs/sft --no-quote --output share.html     without a word of what was asked and said
 
-exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options, 3 the run has a regression"""
+exit codes: 0 fine, 1 a mistake (told in one line), or answers that cannot be judged, 2 wrong options, 3 the run has a
+regression"""
 
 
 def add(commands: Any) -> None:
@@ -44,4 +45,4 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{record.name}: {of} {record.about.get('against', 'the model at step 0')}: {headline(record)}\n")
         print(tables(record))
         print(f"\nreport  {target}")
-    return 3 if record.verdict.since else 0
+    return exit_code([record])

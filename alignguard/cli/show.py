@@ -10,7 +10,7 @@ from typing import Any
 
 from ..gather import gather
 from ..verdict import DimensionVerdict
-from .record import Record, rule_of
+from .record import Record
 
 _SHARES = ("/harmful_refusal", "/benign_refusal", "status/", "degenerate", "forced")
 _SHOWN_ABOVE = ("/n", "/unscored", "/score", "/drop", "/drop_low", "/drop_high")  # in the table of dimensions
@@ -33,19 +33,17 @@ def unjudged(record: Record) -> list[str]:
     Trust dimensions of which no verdict can be given: of what it is held against enough answers could be judged, and of the
     model too few, as of one that is broken. All of them, where not one probe was scored both then and now.
     """
-    least = rule_of(record.about).min_scored
     trust = [d for d in record.verdict.dimensions.values() if d.dimension != "reasoning"]
     if not any(d.n for d in trust):
         return [d.dimension for d in trust]
-    before = {d.dimension: _scored(record, d.dimension) for d in trust}
-    return [d.dimension for d in trust if before[d.dimension] >= least > 1 - d.unscored / d.asked]
+    return [d.dimension for d in trust if d.unjudged]
 
 
-def _scored(record: Record, dimension: str) -> float:
-    """The share of what it is held against."""
-    then = [record.baseline[id] for id in record.audits[-1].scores]
-    scored = [r.score.value is not None for r in then if r.probe.dimension == dimension]
-    return sum(scored) / len(scored)
+def exit_code(records: Sequence[Record]) -> int:
+    """Made for CI: 3 where one has a regression, 1 where of one nobody could judge the answers, else 0."""
+    if any(record.verdict.since for record in records):
+        return 3
+    return 1 if any(unjudged(record) for record in records) else 0
 
 
 def tables(record: Record) -> str:

@@ -30,7 +30,7 @@ def load_probes(sources: Any = "core") -> list[Probe]:
         sources (*optional*, defaults to `"core"`):
             One or a list of: `"core"` (all built-in probes), the name of a dimension (its built-in probes), the name or
             hub id of a published benchmark (see [`load_public`]), a path to a JSONL file, a `datasets.Dataset` or
-            dictionaries of the same fields, and [`Probe`]s themselves.
+            dictionaries of the same fields, and [`Probe`]s themselves, or lists of any of them.
 
     Returns:
         `list[Probe]`, ids unique.
@@ -57,6 +57,8 @@ def load_probes(sources: Any = "core") -> list[Probe]:
             pool.extend(probes_from_rows(source, "dataset"))
         elif isinstance(source, dict):
             pool.append(probe_from_row(source, f"probe {len(pool)}"))
+        elif isinstance(source, (list, tuple)):
+            pool.extend(load_probes(source))
         elif not isinstance(source, (str, Path)):
             raise ProbeError(f"a name, a path, a dataset or probes are expected, not a {type(source).__name__}")
         elif source == "core":
