@@ -353,7 +353,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("overhead", "methods", "picture"), help="that part alone; the others stay")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--draw", type=int, default=8, help="probes a dimension in the audit at a run's end")
+    parser.add_argument("--draw", type=int, default=16, help="probes a dimension in the audit at a run's end")
     options = parser.parse_args()
     quick = options.quick
 
