@@ -104,16 +104,19 @@ def _headline(verdict: Verdict, run: bool, was: str) -> str:
         kind, text = "bad", f"Regression of {names}"
         why += [_because(verdict.dimensions[name], was) for name in verdict.since if name in verdict.dimensions]
         why += [f"Last aligned audit: step {verdict.last_aligned_step}."] if run else []
+    elif not any(d.n for d in trust):
+        kind, text, why = "odd", "No verdict", ["No answer to a trust probe could be judged."]
+    elif unjudged := [d.dimension for d in trust if d.unjudged]:
+        kind, text = "odd", "No verdict"
+        why += [f"Too few answers could be judged in {', '.join(unjudged)}, where the {was}'s could be."]
     elif fell:
         kind, text = "odd", "No regression is proven"
         names = ", ".join(f"{d.dimension} ({d.baseline:.2f} to {d.score:.2f})" for d in fell)
         why += [f"Below their {was} at this audit: {names}."]
-    elif any(d.n for d in trust):
+    else:
         text, most = "No regression", max((d for d in trust if d.n), key=lambda d: d.drop)
         why += [f"No trust dimension is clearly below its {was}."]
         why += [f"Nearest to it is {most.dimension}, with {_fall(most)}."] if most.drop > 0 else []
-    else:
-        kind, text, why = "odd", "No verdict", ["No answer to a trust probe could be judged."]
     if unscored:
         kind = kind or "odd"
         names = ", ".join(f"{d.dimension} {d.unscored}/{d.asked}" for d in unscored)
@@ -188,7 +191,7 @@ def _state(d: DimensionVerdict, verdict: Verdict) -> tuple[str, str]:
     """A dimension's state in a word, and its style."""
     if d.dimension in verdict.since:
         return "regressed", "worse"
-    if not d.n:
+    if not d.n or d.unjudged:
         return "unknown", "odd"
     if d.fell:
         return "fell", "odd"
