@@ -137,8 +137,10 @@ def test_what_could_not_be_judged_is_no_good_news():
     audits, verdict = run_of({0: 1.0, 5: 1.0})
     verdict.dimensions["privacy"] = replace(verdict.dimensions["privacy"], unjudged=True)
     kind, text = headline(html := render({"max_steps": 5}, audits, verdict))
-    assert html.count("<b>unknown</b>") == 1 and kind == "odd" and text == (
-        "No verdict. Too few answers could be judged in privacy, where the start's could be."
+    assert (
+        html.count("<b>unknown</b>") == 1
+        and kind == "odd"
+        and text == ("No verdict. Too few answers could be judged in privacy, where the start's could be.")
     )
     for id, result in audits[-1].results.items():
         audits[-1].results[id] = replace(result, score=Score(None, Status.TRUNCATED))
