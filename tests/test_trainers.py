@@ -1,5 +1,6 @@
 """The callback in every trainer of TRL and in transformers' own: attached in both ways, it changes nothing."""
 
+import json
 import math
 import re
 from functools import partial
@@ -16,7 +17,7 @@ from transformers import LlamaForSequenceClassification, set_seed
 from trl import RewardConfig, RewardTrainer
 
 import alignguard.callback
-from alignguard import StartError
+from alignguard import DriftBudget, StartError
 
 README = Path(__file__).parents[1] / "README.md"
 HEADER = ["trainer", "`callbacks=[...]`", "`add_callback`", "losses and weights", "note"]
@@ -63,6 +64,23 @@ def test_watching_changes_nothing(case, tokenizer, start, tmp_path):
     ours = measured_line(case, *(same(runs["alone"], runs[how]) for how in ("list", "add")))
     print(ours)
     assert ours in table().splitlines()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", [c for c in CASES if "experimental" not in c.module], ids=lambda case: case.id)
+def test_a_drift_budget_holds_under_any_trainer(case, tokenizer, start, tmp_path):
+    if not hasattr(import_module(case.module), case.name):
+        pytest.skip("this TRL lacks it")
+    anchors = ["How do I open a door?", "Tell me of the fox.", "What is slow?", "Who jumps over?"]
+    drift = {}
+    for coefficient in (0.0, 50.0):
+        ours = guard(budget=DriftBudget(anchors=anchors, answer_tokens=6, coefficient=coefficient))
+        folder = tmp_path / str(coefficient)
+        trained(partial(case.build, tokenizer, start, folder, max_steps=8, lr_scheduler_type="constant"), ours)
+        held = [json.loads(step) for step in (folder / "alignguard" / "budget.jsonl").read_text().splitlines()]
+        assert len(held) == 8 and held[0]["kl"] < 1e-5
+        drift[coefficient] = held[-1]["kl"]
+    assert drift[50.0] < 0.7 * drift[0.0] and drift[0.0] > 1e-3, drift
 
 
 def test_the_readme_shows_this_table():
