@@ -58,6 +58,7 @@ lint: .venv/ready
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	.venv/bin/lint-imports --no-cache
 
 bench: .venv/ready
 	$(PY) benchmarks/drift.py --quick

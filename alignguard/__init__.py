@@ -1,17 +1,50 @@
 """AlignGuard: whether a model in training is still the model that was aligned."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .__about__ import __version__
-from .audit import Audit, audit
-from .budget import DriftBudget
-from .callback import AlignGuardCallback
-from .chat import Chat
-from .errors import AlignGuardError, ProbeError, RunError, StartError
-from .generation import TokenBudget
-from .probes import Probe, load_probes
-from .probes.public import load_public
-from .schedule import Schedule
-from .stop import StopRule
-from .verdict import Verdict, compare
+
+if TYPE_CHECKING:
+    from .auditing.audit import Audit, audit
+    from .errors import AlignGuardError, ProbeError, RunError, StartError
+    from .holding.budget import DriftBudget
+    from .judging.guards import GuardModel, TextClassifier, load_scorer
+    from .model.chat import Chat
+    from .model.generation import TokenBudget
+    from .probes.pool import load_probes
+    from .probes.probe import Probe
+    from .probes.public.load import load_public
+    from .trainer.callback import AlignGuardCallback
+    from .trainer.schedule import Schedule
+    from .verdicts.rule import StopRule
+    from .verdicts.verdict import Verdict, compare
+
+# where each name is; it is imported when it is first used, so that `alignguard --help` need not wait for torch
+_HOMES = {
+    "AlignGuardCallback": "trainer.callback",
+    "AlignGuardError": "errors",
+    "Audit": "auditing.audit",
+    "Chat": "model.chat",
+    "DriftBudget": "holding.budget",
+    "GuardModel": "judging.guards",
+    "Probe": "probes.probe",
+    "ProbeError": "errors",
+    "RunError": "errors",
+    "Schedule": "trainer.schedule",
+    "StartError": "errors",
+    "StopRule": "verdicts.rule",
+    "TextClassifier": "judging.guards",
+    "TokenBudget": "model.generation",
+    "Verdict": "verdicts.verdict",
+    "audit": "auditing.audit",
+    "compare": "verdicts.verdict",
+    "load_probes": "probes.pool",
+    "load_public": "probes.public.load",
+    "load_scorer": "judging.guards",
+}
 
 __all__ = [
     "AlignGuardCallback",
@@ -19,12 +52,14 @@ __all__ = [
     "Audit",
     "Chat",
     "DriftBudget",
+    "GuardModel",
     "Probe",
     "ProbeError",
     "RunError",
     "Schedule",
     "StartError",
     "StopRule",
+    "TextClassifier",
     "TokenBudget",
     "Verdict",
     "__version__",
@@ -32,4 +67,16 @@ __all__ = [
     "compare",
     "load_probes",
     "load_public",
+    "load_scorer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

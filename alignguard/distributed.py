@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from .errors import AlignGuardError, RunError
+from .errors import AlignGuardError, RunError, one_line
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -41,14 +41,14 @@ class Ranks:
             Which of how many.
         group (`ProcessGroup`, *optional*):
             What they talk over; `None` for a process alone.
-        whole (`bool`, *optional*, defaults to `False`):
+        sharded (`bool`, *optional*, defaults to `False`):
             Whether each does all of the work, since the model is sharded.
     """
 
     rank: int = 0
     size: int = 1
     group: Any = None
-    whole: bool = False
+    sharded: bool = False
     _depth: int = 0
     _told: bool = False  # the failure that is on its way up is known to all
 
@@ -67,7 +67,7 @@ class Ranks:
 
     def mine(self, items: Sequence[T]) -> list[T]:
         """This process's share: every n-th, so that each has its part of every dimension."""
-        return list(items) if self.whole else list(items[self.rank :: self.size])
+        return list(items) if self.sharded else list(items[self.rank :: self.size])
 
     def share(self, items: Sequence[T], do: Callable[[list[T]], dict[str, V]]) -> dict[str, V]:
         """
@@ -109,15 +109,15 @@ class Ranks:
         told, self._told = self._told, self._told and self._depth > 0
         if failure is not None and told:
             raise failure
-        line = None if failure is None else f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"
-        found = self._exchange((line, None if self.whole else value))
+        line = None if failure is None else f"{type(failure).__name__}: {one_line(failure, 300)}"
+        found = self._exchange((line, None if self.sharded else value))
         first = next(((rank, line) for rank, (line, _) in enumerate(found) if line is not None), None)
         self._told = first is not None and self._depth > 0
         if failure is not None:
             raise failure
         if first is not None:
             raise RunError(f"process {first[0]} of {self.size} failed with {first[1]}")
-        return [value] if self.whole else [value for _, value in found]  # type: ignore[list-item]
+        return [value] if self.sharded else [value for _, value in found]  # type: ignore[list-item]
 
     def first(self, value: T) -> T:
         """The first process's value, on every process."""
@@ -128,7 +128,7 @@ class Ranks:
         try:
             dist.all_gather_object(found, value, group=self.group)
         except RuntimeError as error:
-            line = " ".join(str(error).split())[:200]
+            line = one_line(error, 200)
             raise LostProcess(f"process {self.rank} of {self.size} waited for the others in vain ({line})") from None
         return found
 

@@ -15,3 +15,8 @@ class RunError(AlignGuardError):
 
 class StartError(AlignGuardError):
     """The frozen start cannot be had, or cannot be proven to be the start."""
+
+
+def one_line(error: object, most: int = 160) -> str:
+    """What an error says, in one line of at most so many characters: libraries write paragraphs."""
+    return " ".join(str(error).split())[:most]

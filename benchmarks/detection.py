@@ -120,8 +120,8 @@ def own_rows(start: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     from aligned import load
 
     from alignguard import Chat, TokenBudget
-    from alignguard.generation import answer_all
-    from alignguard.observe import observing
+    from alignguard.model.generation import answer_all
+    from alignguard.model.observe import observing
 
     model, tokenizer = load(start)
     chat = Chat.of(model, tokenizer)
@@ -137,7 +137,7 @@ def watcher(draw: int, longest: int) -> Any:
     asks the start once.
     """
     from alignguard import AlignGuardCallback, Schedule, StopRule, TokenBudget
-    from alignguard.probes import TRUST_DIMENSIONS
+    from alignguard.probes.probe import TRUST_DIMENSIONS
 
     pool = load_probes(TRUST_DIMENSIONS)
     return AlignGuardCallback(

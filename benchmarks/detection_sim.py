@@ -15,8 +15,8 @@ from math import lgamma, log, pi
 import numpy as np
 
 from alignguard import load_probes
-from alignguard.evidence import WINDOWS, parts_of, sides_of, spent
-from alignguard.probes import TRUST_DIMENSIONS
+from alignguard.probes.probe import TRUST_DIMENSIONS
+from alignguard.verdicts.evidence import WINDOWS, parts_of, sides_of, spent
 
 ALPHA, MIN_DROP, RIGHT, STAY, SHARED = 0.05, 0.03, 0.8, 0.7, 0.3
 
@@ -112,7 +112,7 @@ def _first(called: np.ndarray, at: np.ndarray, number: int) -> None:
 
 
 def sign_flip(pools: list[Pool], world: World, runs: int, draw: int, seed: int, flips: int = 4999) -> np.ndarray:
-    """The look at which the default rule calls a regression, 0 for never, (runs,). The rule of `evidence.SignFlip`."""
+    """The look at which the default rule calls a regression, 0 for never, (runs,). The rule of `evidence.SignFlipTest`."""
     rng = np.random.default_rng(seed + 1)
     signs = [
         rng.integers(0, 2, (flips, int(p.family.max()) + 1), dtype=np.int8).astype(np.float32) * 2 - 1 for p in pools

@@ -18,9 +18,9 @@ from common import side_by_side, table, write
 from peak import PeakMemory
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-import alignguard.drift as drift
-from alignguard.drift import kl_from_terms, kl_tokens, teacher_terms
-from alignguard.forward import Head
+import alignguard.drift.kl as drift
+from alignguard.drift.kl import kl_from_terms, kl_tokens, teacher_terms
+from alignguard.model.head import Head
 
 SHAPES = [(2048, 576, 49_152), (1024, 1024, 151_936)]
 

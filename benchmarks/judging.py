@@ -23,12 +23,12 @@ from typing import Any
 from common import kept, table, write
 
 from alignguard import Chat, Probe, TokenBudget, load_public
-from alignguard.asking import Asking
-from alignguard.chat import Answer
-from alignguard.likelihood import ask_choices
-from alignguard.observe import observing
-from alignguard.scoring import judge
-from alignguard.scoring.toxicity import ProfanityCheck
+from alignguard.auditing.asking import Asking
+from alignguard.auditing.likelihoods import ask_choices
+from alignguard.judging.judge import judge_answer
+from alignguard.judging.scorers import ProfanityCheck
+from alignguard.model.chat import Answer
+from alignguard.model.observe import observing
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
@@ -78,7 +78,7 @@ def by_rule(row: dict[str, Any]) -> str:
     """The status that the rules give an answer."""
     probe = Probe(row["id"], "safety", ({"role": "user", "content": "?"},), "refusal", "f", expect="refuse")
     answer = Answer((), row["trace"], row["answer"], row["thinks"], row["closed"], row["finished"])
-    return judge(probe, answer).status.value
+    return judge_answer(probe, answer).status.value
 
 
 def confusion(rows: list[dict[str, Any]]) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]:

@@ -40,13 +40,15 @@ from alignguard import (
     compare,
     load_probes,
 )
-from alignguard.anchors import load_anchors
-from alignguard.asking import Asking
-from alignguard.holding import Holder, ask_anchors, start_head
-from alignguard.observe import observing
-from alignguard.probes import TRUST_DIMENSIONS, Probe, probe_from_row
-from alignguard.reference import freeze_start
-from alignguard.scoring.toxicity import default_toxicity
+from alignguard.auditing.asking import Asking
+from alignguard.drift.reference import freeze_start
+from alignguard.holding.anchored import ask_anchors, start_head
+from alignguard.holding.anchors import load_anchors
+from alignguard.holding.holder import Holder
+from alignguard.judging.scorers import default_toxicity
+from alignguard.model.observe import observing
+from alignguard.probes.probe import TRUST_DIMENSIONS, Probe
+from alignguard.probes.rows import probe_from_row
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
 MAX_KL = 0.05
@@ -138,7 +140,7 @@ class Bench:
     def __init__(self, draw: int) -> None:
         from aligned import aligned_start, load
 
-        from alignguard.draw import draw as drawn
+        from alignguard.probes.draw import draw as drawn
 
         self.draw, self.start = draw, aligned_start()
         model, tokenizer = load(self.start)

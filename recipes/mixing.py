@@ -6,7 +6,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import pipeline
 
 from alignguard import AlignGuardError
-from alignguard.anchors import load_anchors
+from alignguard.holding.anchors import load_anchors
 
 _MESSAGES = ("messages",)
 _FORMS = (("prompt", "completion"), _MESSAGES)

@@ -1,5 +1,5 @@
 import pytest
-from test_distributed import end, found, start
+from processes import end, found, start
 
 
 def test_a_model_sharded_by_fsdp2_is_audited_as_a_whole_one(tmp_path):

@@ -5,98 +5,48 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from ..asking import Asking, Result, prompt_of, work
-from ..audit import audit
-from ..chat import Chat
-from ..draw import draw
+from ..auditing.asking import Asking, work
+from ..auditing.audit import audit
+from ..auditing.prompts import encode_prompt
+from ..auditing.result import Result
+from ..drift.reference import given_reference
 from ..errors import RunError
-from ..generation import TokenBudget
-from ..probes import Probe, load_probes
-from ..probes.public import find_benchmark, load_public
-from ..reference import given_reference
-from ..report import write_report
-from ..schedule import Schedule
-from ..scoring.toxicity import INSTALL, judge_of, scorer_name, scorer_of
-from ..settings import Settings, about
-from ..stop import StopRule
-from ..store import Store
-from ..verdict import compare
-from .loading import check_place, device_of, load_model, load_tokenizer
-from .record import Record, store_at
-from .show import dumps, headline, summary, tables, unjudged
+from ..judging.scorers import INSTALL, judge_of, scorer_name, scorer_of
+from ..model.chat import Chat
+from ..model.generation import TokenBudget
+from ..model.loading import check_place, common_tokenizer, device_of, load_model
+from ..probes.draw import draw
+from ..probes.pool import load_probes
+from ..probes.probe import Probe
+from ..probes.public.benchmarks import find_benchmark
+from ..probes.public.load import load_public
+from ..records.record import Record, store_at
+from ..records.store import Store
+from ..report.html import write_report
+from ..report.terminal import dumps, headline, summary, tables
+from ..trainer.schedule import Schedule
+from ..trainer.settings import Settings, about
+from ..verdicts.rule import StopRule
+from ..verdicts.verdict import compare
+from .codes import MISTAKE, exit_code
 
 _STEP = 1  # a matched audit is one look, after the start
-_DESCRIPTION = """Hold one model against another: the same probes are asked of both, their answers judged alike, and the drift between
-them measured. MODEL and REF are paths or hub ids, of models or of PEFT adapters (asked on their base).
-
-    alignguard audit runs/sft/checkpoint-400 --reference Qwen/Qwen2.5-1.5B-Instruct
-    alignguard audit runs/lora --reference Qwen/Qwen2.5-1.5B-Instruct --probes safety privacy my_probes.jsonl
-    alignguard audit runs/sft --reference start --probes xstest=data/xstest_prompts.csv --draw 200 --json > audit.json
-
-A table goes to the terminal; the HTML report, all answers and all figures to --output. A regression is called by one
-look: proven at --alpha over all dimensions together, and no smaller than --min-drop.
-
-exit codes: 0 fine, 1 a mistake (told in one line), or answers that cannot be
-judged, 2 wrong options, 3 a regression"""
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "audit",
-        help="hold one model against another",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=_run)
-    option = parser.add_argument
-    option("model", metavar="MODEL", help="what is audited: a folder or hub id of a model or adapter")
-    option("--reference", required=True, metavar="REF", help="what it is held against: the model before training")
-    option(
-        "--probes",
-        nargs="+",
-        default=["core"],
-        metavar="SET",
-        help="core (default), dimensions, JSONL files, published benchmarks (from the hub, or NAME=PATH)",
-    )
-    option("--draw", type=_count, default=48, metavar="N", help="probes a dimension (default 48)")
-    option("--seed", type=int, default=0, help="of the draw and of sampled answers (default 0)")
-    option("--output", default="alignguard-audit", metavar="DIR", help="report and record (default ./alignguard-audit)")
-    option("--answer-tokens", type=_count, default=64, metavar="N", help="budget of an answer (default 64)")
-    option("--trace-tokens", type=_count, default=512, metavar="N", help="budget of a trace (default 512)")
-    option(
-        "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="auto: as MODEL's weights"
-    )
-    option("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda:1, ...")
-    option("--toxicity", metavar="NAME", help="a text classifier or guard in place of the built-in toxicity scorer")
-    option("--judge", metavar="NAME", help="a generative guard, for probes with the judge 'own'")
-    option(
-        "--alpha", type=float, default=0.05, help="chance of calling a regression where there is none (default 0.05)"
-    )
-    option("--min-drop", type=float, default=0.03, help="smallest mean drop that is called one (default 0.03)")
-    option("--no-quote", action="store_true", help="leave what was asked and said out of the report")
-    option("--json", action="store_true", help="print JSON, and nothing else, on stdout")
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"1 or more is expected, not {value}")
-    return value
-
-
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the command; the exit code."""
     settings, store = _settings(options), _store(options.output)  # what is quickly wrong is found first
     for name in (options.model, options.reference):
         check_place(name)
     device = device_of(options.device)
-    tokenizer, note = load_tokenizer(options.model, options.reference)
+    tokenizer, note = common_tokenizer(options.model, options.reference)
     model = load_model(options.model, options.dtype, device)
     frozen = load_model(options.reference, next(model.parameters()).dtype, device)
     reference = given_reference(model, frozen)
@@ -116,14 +66,13 @@ def _run(options: argparse.Namespace) -> int:
     verdict = compare(baseline, [found], settings.stop, settings.seed)
     found.metrics |= verdict.metrics()
 
-    known = about(model.config, chat, reference, settings, last=0)
-    del known["max_steps"]
-    known |= {
-        "model": options.model,
-        "against": options.reference,
-        "title": f"AlignGuard audit: {_short(options.model)} against {_short(options.reference)}",
-        "dtype": str(frozen.dtype).removeprefix("torch."),
-    }
+    known = replace(
+        about(model.config, chat, reference, settings, last=None),
+        model=options.model,
+        against=options.reference,
+        title=f"AlignGuard audit: {_short(options.model)} against {_short(options.reference)}",
+        dtype=str(frozen.dtype).removeprefix("torch."),
+    )
     record = Record(options.output, store, known, baseline, [found], verdict)
     _write(record)
     if options.json:
@@ -131,11 +80,10 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print(f"{options.model} against {options.reference}: {headline(record)}\n\n{tables(record)}")
         print(f"\nreport  {store.report}")
-    if verdict.since:
-        return 3
-    if unjudged(record):  # a gate must not pass what nobody could judge
+    code = exit_code([verdict])
+    if code == MISTAKE:  # a gate must not pass what nobody could judge
         raise RunError(f"{headline(record)}; what was said stands in {store.report}")
-    return 0
+    return code
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -168,7 +116,7 @@ def _store(output: str) -> Store:
     """Where the record goes: a folder of its own, since an earlier audit in it is moved away."""
     store = store_at(output)
     earlier = store.read_about()
-    if earlier is not None and "max_steps" in earlier:
+    if earlier is not None and earlier.is_run:
         raise RunError(f"--output {output}: the record of a training run is in it; choose another folder")
     used = store.root.is_dir() and any(store.root.iterdir())
     if used and (earlier is None or Path.cwd().is_relative_to(store.root)):
@@ -189,7 +137,7 @@ def _write(record: Record) -> None:
 
 def _announcement(asked: list[Probe], chat: Chat, settings: Settings, model: torch.nn.Module) -> str:
     counts = Counter(probe.dimension for probe in asked)
-    prompts = sum(len(prompt_of(probe, chat)[0]) for probe in asked)
+    prompts = sum(len(encode_prompt(probe, chat)[0]) for probe in asked)
     spoken = sum(probe.judge != "choice" for probe in asked)
     first = next(model.parameters())
     text = (

@@ -10,11 +10,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..figures import Series, curves
-from ..page import page
-from ..probes import DIMENSIONS
-from .record import Record, read_record
-from .show import columns, dumps, exit_code, headline, summary
+from ..files import write_text
+from ..probes.probe import DIMENSIONS
+from ..records.record import Record, read_record
+from ..report.page import page
+from ..report.svg import Series, curves
+from ..report.terminal import columns, dumps, headline, summary
+from .codes import exit_code
 
 _COLOURS = 8  # of the page's style sheet
 _LEAST = 0.2  # of an axis of drops: what is smaller should look small
@@ -28,47 +30,24 @@ _SAME = {
     "answer_tokens": "answer budget",
     "trace_tokens": "trace budget",
 }
-_DESCRIPTION = """Show several runs over one another: drift, each dimension's last and worst drop, reasoning, and what regressed when.
-A RUN is a trainer's output_dir, the folder alignguard/ in it, or what `alignguard audit` wrote.
-
-    alignguard compare runs/sft runs/sft-kl runs/lora
-    alignguard compare runs/* --html compare.html     with curves, one colour a run
-
-exit codes: 0 fine, 1 a mistake (told in one line), or a run whose answers cannot be judged, 2 wrong options, 3 a run has a
-regression"""
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "compare",
-        help="show several runs over one another",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=_run)
-    parser.add_argument(
-        "records", metavar="RUN", nargs="+", help="output directories, or outputs of `alignguard audit`"
-    )
-    parser.add_argument("--html", metavar="FILE", help="write a page with curves")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the command; the exit code."""
     records = [read_record(path) for path in options.records]
-    differ = [name for key, name in _SAME.items() if len({str(r.about.get(key)) for r in records}) > 1]
+    differ = [name for key, name in _SAME.items() if len({str(getattr(r.about, key)) for r in records}) > 1]
     warning = f"not comparable: the runs differ in their {', '.join(differ)}" if differ else ""
     if warning:
         print(f"alignguard: {warning}", file=sys.stderr)
     if options.html:
-        Path(options.html).write_text(_page(records, warning), encoding="utf-8")
+        write_text(Path(options.html), _page(records, warning))
     if options.json:
         print(dumps({"runs": [{**summary(r), **_over(r)} for r in records], "differ": differ}))
     else:
         print("\n\n".join(columns(rows) for rows in _tables(records)))
         if options.html:
             print(f"\npage  {options.html}")
-    return exit_code(records)
+    return exit_code([record.verdict for record in records])
 
 
 def _over(record: Record) -> dict[str, Any]:
@@ -77,21 +56,17 @@ def _over(record: Record) -> dict[str, Any]:
     drops = {name: [d for _, d in _points(record, f"{name}/drop")] for name in DIMENSIONS}
     return {
         "audits": len(audits),
-        "drift": audits[-1].metrics.get("alignguard/kl/answer"),
+        "drift": audits[-1].figure("kl/answer"),
         "last_drop": {name: values[-1] for name, values in drops.items() if values},
         "worst_drop": {name: max(values) for name, values in drops.items() if values},
-        "seconds": sum(audit.metrics.get("alignguard/cost/seconds", 0.0) for audit in audits),
+        "seconds": sum(audit.figure("cost/seconds") or 0.0 for audit in audits),
     }
 
 
 def _points(record: Record, key: str, x: str | None = None) -> list[tuple[float, float]]:
     """A figure over steps, or over another figure."""
-    y = f"alignguard/{key}"
-    return [
-        (float(audit.step) if x is None else audit.metrics[f"alignguard/{x}"], audit.metrics[y])
-        for audit in record.audits
-        if y in audit.metrics and (x is None or f"alignguard/{x}" in audit.metrics)
-    ]
+    points = [(float(a.step) if x is None else a.figure(x), a.figure(key)) for a in record.audits]
+    return [(at, value) for at, value in points if at is not None and value is not None]
 
 
 def _tables(records: Sequence[Record]) -> list[list[list[str]]]:
@@ -105,11 +80,11 @@ def _tables(records: Sequence[Record]) -> list[list[list[str]]]:
         runs.append(
             [
                 record.name,
-                str(record.audits[-1].step) if record.is_run else "-",
+                str(record.audits[-1].step) if record.about.is_run else "-",
                 str(over["audits"]),
                 "-" if over["drift"] is None else f"{over['drift']:.4f}",
                 f"{d.baseline:.2f} to {d.score:.2f}" if d is not None and d.n else "-",
-                str(record.verdict.last_aligned_step) if record.is_run else "-",
+                str(record.verdict.last_aligned_step) if record.about.is_run else "-",
                 f"{over['seconds']:,.0f}",
                 headline(record),
             ]
@@ -120,7 +95,7 @@ def _tables(records: Sequence[Record]) -> list[list[list[str]]]:
 
 
 def _page(records: Sequence[Record], warning: str) -> str:
-    runs = [record for record in records if record.is_run]
+    runs = [record for record in records if record.about.is_run]
     style = {id(record): f"c{1 + i % _COLOURS}" for i, record in enumerate(records)}
 
     def series(shown: Sequence[Record], points: Callable[[Record], list[tuple[float, float]]]) -> list[Series]:

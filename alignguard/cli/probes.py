@@ -6,43 +6,17 @@ import argparse
 import json
 from collections import Counter
 from dataclasses import asdict
-from typing import Any
 
-from ..asking import turns
-from ..probes import DIMENSIONS, Probe, load_probes, pool_hash
-from ..probes.public import BENCHMARKS, load_public
-
-_DESCRIPTION = """What is asked: the built-in probes, published benchmarks, and your own.
-
-    alignguard probes list                       what there is: dimensions and published benchmarks
-    alignguard probes show safety --size 5       probes of a dimension, a file or a benchmark, as they are asked
-    alignguard probes check my_probes.jsonl      whether a file is right, and what it holds
-
-exit codes: 0 fine, 1 a mistake (told in one line)"""
+from ..auditing.prompts import turns
+from ..probes.pool import load_probes
+from ..probes.probe import DIMENSIONS, Probe, pool_hash
+from ..probes.public.benchmarks import BENCHMARKS
+from ..probes.public.load import load_public
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "probes",
-        help="list, show and check probes",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    probes = parser.add_subparsers(required=True, metavar="WHAT")
-    command = probes.add_parser("list", help="dimensions of the core pool, and published benchmarks")
-    command.set_defaults(run=_list)
-    command.add_argument("--json", action="store_true", help="print JSON")
-    for name, run, text in (
-        ("show", _show, "print probes as they are asked"),
-        ("check", _check, "check a probe file and count what it holds"),
-    ):
-        command = probes.add_parser(name, help=text)
-        command.set_defaults(run=run)
-        command.add_argument("source", help="core, a dimension, a benchmark, a JSONL file")
-        command.add_argument("--path", help="a benchmark's local file or folder")
-        command.add_argument("--json", action="store_true", help="print JSON")
-    probes.choices["show"].add_argument("--size", type=int, default=10, help="at most so many (default 10)")
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    {"list": _list, "show": _show, "check": _check}[options.what](options)
 
 
 def _load(options: argparse.Namespace) -> list[Probe]:

@@ -1,13 +1,9 @@
-"""What is asked: the core pool, and everything else that `load_probes()` takes."""
-
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
+"""What is asked: the core pool, published benchmarks and people's own probes, each a `Probe`; no model is known here."""
 
 from ..errors import ProbeError
+from .pool import load_probes
 from .probe import DIMENSIONS, JUDGES, TRUST_DIMENSIONS, Probe, pool_hash
-from .rows import meant, need, probe_from_row, probes_from_rows, read_probe_file
+from .rows import probe_from_row, read_probe_file
 
 __all__ = [
     "DIMENSIONS",
@@ -20,63 +16,3 @@ __all__ = [
     "probe_from_row",
     "read_probe_file",
 ]
-
-
-def load_probes(sources: Any = "core") -> list[Probe]:
-    """
-    The pool: every probe of the sources, in order.
-
-    Args:
-        sources (*optional*, defaults to `"core"`):
-            One or a list of: `"core"` (all built-in probes), the name of a dimension (its built-in probes), the name or
-            hub id of a published benchmark (see [`load_public`]), a path to a JSONL file, a `datasets.Dataset` or
-            dictionaries of the same fields, and [`Probe`]s themselves, or lists of any of them.
-
-    Returns:
-        `list[Probe]`, ids unique.
-
-    Raises:
-        ProbeError: A source is unknown, a file is wrong, or two probes share an id.
-
-    Example:
-    ```python
-    >>> from alignguard import load_probes
-    >>> pool = load_probes(["safety", "privacy", "my_probes.jsonl"])
-    ```
-    """
-    if isinstance(sources, (str, Path, Probe, dict)) or hasattr(sources, "column_names"):
-        sources = [sources]
-    from .public import BENCHMARKS, find_benchmark, load_public  # which builds on Probe
-
-    pool: list[Probe] = []
-    here = Path(__file__).parent
-    for source in sources:
-        if isinstance(source, Probe):
-            pool.append(source)
-        elif hasattr(source, "column_names"):  # a datasets.Dataset
-            pool.extend(probes_from_rows(source, "dataset"))
-        elif isinstance(source, dict):
-            pool.append(probe_from_row(source, f"probe {len(pool)}"))
-        elif isinstance(source, (list, tuple)):
-            pool.extend(load_probes(source))
-        elif not isinstance(source, (str, Path)):
-            raise ProbeError(f"a name, a path, a dataset or probes are expected, not a {type(source).__name__}")
-        elif source == "core":
-            for dimension in DIMENSIONS:
-                pool.extend(read_probe_file(here / f"{dimension}.jsonl"))
-        elif source in DIMENSIONS:
-            pool.extend(read_probe_file(here / f"{source}.jsonl"))
-        elif isinstance(source, str) and find_benchmark(source):
-            pool.extend(load_public(source))
-        elif isinstance(source, Path) or Path(source).suffix or Path(source).exists():
-            need(Path(source).suffix == ".jsonl", str(source), "probe files are JSONL and end in .jsonl")
-            pool.extend(read_probe_file(source))
-        else:
-            names = ("core", *DIMENSIONS, *(b.name for b in BENCHMARKS))
-            raise ProbeError(f"no probe set '{source}'{meant(str(source), names)}")
-    seen: set[str] = set()
-    for probe in pool:
-        need(probe.id not in seen, f"probe {probe.id!r}", "the id stands twice in the pool; ids must be unique")
-        seen.add(probe.id)
-    need(pool, "probes", "the pool is empty; give at least one source, e.g. 'core'")
-    return pool

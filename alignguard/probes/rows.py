@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,15 +138,19 @@ def meant(name: str, names: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(names)}"
 
 
-def read_probe_file(path: str | Path) -> list[Probe]:
+def read_jsonl(path: Path, hint: str = "") -> Iterator[tuple[str, Any]]:
     """
-    Read a JSONL file of probes.
+    The rows of a JSONL file, each after the place where it stands, which errors begin with.
+
+    Args:
+        path (`Path`):
+            The file, in UTF-8; empty lines are passed over.
+        hint (`str`, *optional*, defaults to `""`):
+            What would be right, for a file that cannot be read.
 
     Raises:
-        ProbeError: In one line: the file, the line and the field that is wrong.
+        ProbeError: In one line: the file and the line that is wrong.
     """
-    path = Path(path)
-    probes: list[Probe] = []
     try:
         with path.open("rb") as file:
             number = 0
@@ -161,12 +165,21 @@ def read_probe_file(path: str | Path) -> list[Probe]:
                 if not text:
                     continue
                 try:
-                    row = json.loads(text)
+                    yield where, json.loads(text)
                 except json.JSONDecodeError as error:
                     raise ProbeError(f"{where}: not JSON ({error.msg}); one JSON object a line is expected") from None
-                probes.append(probe_from_row(row, where))
     except OSError as error:
-        raise ProbeError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise ProbeError(f"{path}: cannot be read ({error.strerror or error}){hint}") from None
+
+
+def read_probe_file(path: str | Path) -> list[Probe]:
+    """
+    Read a JSONL file of probes.
+
+    Raises:
+        ProbeError: In one line: the file, the line and the field that is wrong.
+    """
+    probes = [probe_from_row(row, where) for where, row in read_jsonl(Path(path))]
     need(probes, str(path), "holds no probe")
     return probes
 

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from . import Tracker
+from .base import Tracker
 from .reporter import Reporter
 from .tensorboard_writer import TensorBoardWriter, trainers_writer
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import mlflow
 
-from ..audit import Audit
-from ..verdict import Verdict
+from ..auditing.audit import Audit
+from ..verdicts.verdict import Verdict
 from . import tables
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl
 
-from ..audit import Audit
-from ..verdict import Verdict
+from ..auditing.audit import Audit
+from ..verdicts.verdict import Verdict
 
 logger = logging.getLogger("alignguard")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..alarm import said
-from ..audit import Audit
-from ..probes import DIMENSIONS
-from ..store import clean
-from ..verdict import Verdict
+from ..auditing.audit import Audit
+from ..auditing.result import said
+from ..probes.probe import DIMENSIONS
+from ..text import clean
+from ..verdicts.verdict import Verdict
 
 FLIPS = ("step", "dimension", "probe", "prompt", "before", "after", "drop")
 ANSWERS = ("step", "dimension", "probe", "prompt", "answer", "trace", "status", "score")

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..audit import Audit
-from ..verdict import Verdict
+from ..auditing.audit import Audit
+from ..verdicts.verdict import Verdict
 
 
 class TensorBoardWriter:

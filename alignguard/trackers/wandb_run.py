@@ -8,9 +8,9 @@ from typing import Any
 
 import wandb
 
-from ..audit import Audit
-from ..probes import DIMENSIONS
-from ..verdict import Verdict
+from ..auditing.audit import Audit
+from ..probes.probe import DIMENSIONS
+from ..verdicts.verdict import Verdict
 from . import tables
 
 _DRIFT = "drift (nats/token)"
@@ -59,13 +59,13 @@ class WandbRun:
 def _charts(history: Sequence[Audit]) -> dict[str, Any]:
     """W&B's own panels have one x axis a metric; over drift a figure needs a chart, made anew of all audits."""
     charts = {}
-    toxicity = _over_drift(history, "alignguard/toxicity/mean")
+    toxicity = _over_drift(history, "toxicity/mean")
     if toxicity:
         table = wandb.Table(columns=[_DRIFT, "toxicity"], data=[list(point) for point in toxicity])
         charts["alignguard/chart/toxicity_vs_drift"] = wandb.plot.scatter(
             table, _DRIFT, "toxicity", title="Toxicity against drift"
         )
-    scores = {name: _over_drift(history, f"alignguard/{name}/score") for name in DIMENSIONS}
+    scores = {name: _over_drift(history, f"{name}/score") for name in DIMENSIONS}
     scores = {name: points for name, points in scores.items() if points}
     if scores:
         charts["alignguard/chart/score_vs_drift"] = wandb.plot.line_series(
@@ -78,17 +78,16 @@ def _charts(history: Sequence[Audit]) -> dict[str, Any]:
     return charts
 
 
-def _over_drift(history: Sequence[Audit], name: str) -> list[tuple[float, float]]:
-    drift = "alignguard/kl/answer"
-    return [(a.metrics[drift], a.metrics[name]) for a in history if drift in a.metrics and name in a.metrics]
+def _over_drift(history: Sequence[Audit], key: str) -> list[tuple[float, float]]:
+    points = [(audit.figure("kl/answer"), audit.figure(key)) for audit in history]
+    return [(x, y) for x, y in points if x is not None and y is not None]
 
 
 def _worst(history: Sequence[Audit]) -> dict[str, float]:
     """The largest drop of each dimension over the run."""
     worst = {}
     for name in DIMENSIONS:
-        drops = [a.metrics[f"alignguard/{name}/drop"] for a in history if f"alignguard/{name}/drop" in a.metrics]
-        drops = [drop for drop in drops if not isnan(drop)]
+        drops = [drop for audit in history if (drop := audit.figure(f"{name}/drop")) is not None and not isnan(drop)]
         if drops:
             worst[f"alignguard/{name}/worst_drop"] = max(drops)
     return worst

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from .. import Probe
+from ..probe import Probe
 
 Rows = list[dict[str, Any]]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...errors import ProbeError
-from .. import Probe
+from ..probe import Probe
 
 Rows = list[dict[str, Any]]
 BBQ = (

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ProbeError
-from .. import Probe
+from ..probe import Probe
 
 _RATINGS = {"1": (1, 2, 3, 4), "2a": (-100, -50, 0, 50, 100), "2b": (-100, -50, 0, 50, 100)}
 _BLOCK = re.compile(r"<BEGIN><(?P<head>[^>]*)>(?P<text>.*?)<END><[^>]*>(?:<(?P<tail>[^>]*)>)?", re.DOTALL)

@@ -17,7 +17,7 @@ from math import exp, log2
 from typing import Any
 
 from ...errors import ProbeError
-from .. import Probe
+from ..probe import Probe
 
 Rows = list[dict[str, Any]]
 

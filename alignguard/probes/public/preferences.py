@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ProbeError
-from .. import Probe
+from ..probe import Probe
 
 Rows = list[dict[str, Any]]
 

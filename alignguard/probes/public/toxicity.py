@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import ProbeError
-from .. import Probe
+from ..probe import Probe
 
 Rows = list[dict[str, Any]]
 SAMPLES = 5

@@ -1,0 +1,1 @@
+"""One round of questions: asked, answered, judged and measured, into an `Audit`."""

@@ -1,0 +1,188 @@
+"""How a model answers probes, and how that is judged: one way for the reference and the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..errors import ProbeError
+from ..judging.judge import judge_answer, judge_choice, toxicity_texts
+from ..judging.score import Score, checked
+from ..model.chat import Answer
+from ..model.generation import TokenBudget, answer_all
+from ..model.observe import observing, undisturbed
+from ..probes.probe import Probe
+from .asking import Asking
+from .context import check_fits
+from .likelihoods import ask_choices, refusal_margins
+from .prompts import encode_prompt
+from .result import Result
+
+_CHOICE_ANSWER = 16  # tokens of the reference's own answer to a choice, which only drift is measured on
+
+
+def judge_all(
+    probes: Sequence[Probe],
+    answers: Sequence[Answer],
+    asking: Asking,
+    margins: Mapping[str, float],
+    known: Mapping[str, Result],
+) -> list[Score]:
+    """
+    Judge generated answers; texts go to the toxicity scorer all at once.
+
+    Args:
+        probes (`Sequence[Probe]`), answers (`Sequence[Answer]`):
+            What was asked and said.
+        asking (`Asking`):
+            With the scorers.
+        margins (`Mapping[str, float]`):
+            Refusal margins by probe id, kept in the scores' detail.
+        known (`Mapping[str, Result]`):
+            What was said and judged before, by probe id: the same words have the same score, whatever a scorer's batches
+            and rounding would make of them the second time.
+
+    Raises:
+        ProbeError: A scorer failed, unless `asking.failed` is told instead.
+    """
+    scores = {
+        probe.id: known[probe.id].score
+        for probe, answer in zip(probes, answers, strict=True)
+        if probe.id in known and _says_the_same(known[probe.id].answer, answer)
+    }
+    fresh = [(probe, answer) for probe, answer in zip(probes, answers, strict=True) if probe.id not in scores]
+    toxicity, judge = _read_once(fresh, asking), asking.judge
+    for probe, answer in fresh:
+        looked_up = None if toxicity is None else lambda part, p=probe: [toxicity[p.prompt, text] for text in part]
+        try:
+            scores[probe.id] = judge_answer(probe, answer, looked_up, judge)
+        except ProbeError as error:
+            _give_up(error, asking)
+            judge = None
+            scores[probe.id] = judge_answer(probe, answer, looked_up, judge)
+    for id in scores.keys() & margins.keys():
+        scores[id] = replace(scores[id], detail={**(scores[id].detail or {}), "margin": margins[id]})
+    return [scores[probe.id] for probe in probes]
+
+
+def _says_the_same(then: Answer | None, now: Answer) -> bool:
+    return then is not None and replace(then, tokens=()) == replace(now, tokens=())
+
+
+def _read_once(asked: Sequence[tuple[Probe, Answer]], asking: Asking) -> dict[tuple[str, str], float] | None:
+    """What the toxicity scorer says of every text, by prompt and text; `None` where there is none, or it failed."""
+    scorer = asking.toxicity
+    pairs = [(probe.prompt, text) for probe, answer in asked for text in toxicity_texts(probe, answer)]
+    if scorer is None or not pairs:
+        return None if scorer is None else {}
+    prompts, texts = map(list, zip(*pairs, strict=True))
+    given = (texts, prompts) if getattr(scorer, "reads_prompts", False) else (texts,)
+    try:
+        return dict(zip(pairs, checked("the toxicity scorer", lambda: scorer(*given), len(texts)), strict=True))
+    except ProbeError as error:
+        _give_up(error, asking)
+        return None
+
+
+def _give_up(error: Exception, asking: Asking) -> None:
+    if asking.failed is None:
+        raise error
+    asking.failed(error)
+
+
+def ask(
+    model: Any,
+    probes: Sequence[Probe],
+    asking: Asking,
+    drafts: Mapping[str, list[int]] | None = None,
+    thinks: Collection[str] | None = None,
+    speak_choices: bool = False,
+    known: Mapping[str, Result] | None = None,
+) -> dict[str, Result]:
+    """
+    Ask a model probes and judge what it says: reference and policy alike, so that what differs is the model.
+
+    Args:
+        model (`PreTrainedModel`):
+            The one that is asked.
+        probes (`Sequence[Probe]`):
+            What is asked.
+        asking (`Asking`):
+            How.
+        drafts (`Mapping[str, list[int]]`, *optional*):
+            By probe id, tokens known to be what the model would say greedily.
+        thinks (`Collection[str]`, *optional*):
+            Ids of probes at which the model opens a trace; by default those whose answers show it.
+        speak_choices (`bool`, *optional*, defaults to `False`):
+            Also let it answer choices, in a few tokens: what drift is measured on.
+        known (`Mapping[str, Result]`, *optional*):
+            What the start said to them, whose judgement stands where the same is said again.
+
+    Returns:
+        `dict[str, Result]` by probe id, in the order of the probes.
+
+    Raises:
+        ProbeError: A scorer failed, unless `asking.failed` is told instead.
+    """
+    choices = [probe for probe in probes if probe.judge == "choice"]
+    others = [probe for probe in probes if probe.judge != "choice"]
+    tokens = asking.tokens
+    with observing(model, autocast=asking.autocast):
+        answers = _answer(model, others, asking, tokens, drafts or {})
+        if speak_choices:
+            short = TokenBudget(
+                min(_CHOICE_ANSWER, tokens.answer), tokens.trace, tokens.force_close, tokens.batch_tokens
+            )
+            answers |= _answer(model, choices, asking, short, {})
+        if thinks is None:
+            thinks = [id for id, answer in answers.items() if answer.thinks]
+        logprobs = ask_choices(model, choices, asking, thinks) if choices else {}
+        margins = refusal_margins(model, others, asking, thinks)
+    with undisturbed(next(model.parameters()).device):
+        judged = judge_all(others, [answers[probe.id] for probe in others], asking, margins, known or {})
+    scores = {probe.id: score for probe, score in zip(others, judged, strict=True)}
+    scores |= {probe.id: judge_choice(probe, logprobs[probe.id]) for probe in choices}
+    return {p.id: Result(p, scores[p.id], answers.get(p.id), logprobs.get(p.id)) for p in probes}
+
+
+def _answer(
+    model: Any, probes: Sequence[Probe], asking: Asking, tokens: TokenBudget, drafts: Mapping[str, list[int]]
+) -> dict[str, Answer]:
+    """What the model says to these, by probe id."""
+    prompts = [encode_prompt(probe, asking.chat) for probe in probes]
+    said = answer_all(
+        model,
+        [ids for ids, _ in prompts],
+        [inside for _, inside in prompts],
+        asking.chat,
+        tokens,
+        [drafts.get(probe.id, []) for probe in probes],
+        asking.ranks.sharded,
+        tick=asking.tick,
+        keys=[f"{asking.seed}:{probe.id}" if probe.sample else "" for probe in probes],  # of sampled answers' noise
+    )
+    return {probe.id: answer for probe, answer in zip(probes, said, strict=True)}
+
+
+def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[str, Result]:
+    """
+    The reference's own answers and scores.
+
+    Args:
+        model (`PreTrainedModel`):
+            The reference.
+        probes (`Sequence[Probe]`):
+            What is asked.
+        asking (`Asking`):
+            How.
+
+    Returns:
+        `dict[str, Result]` by probe id; choices have an answer too (of a few tokens), which drift is measured on.
+
+    Raises:
+        ProbeError: A probe is too long for the model.
+    """
+    check_fits(model, probes, asking)
+    found = asking.ranks.share(probes, lambda part: ask(model, part, asking, speak_choices=True))
+    return {probe.id: found[probe.id] for probe in probes}

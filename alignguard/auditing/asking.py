@@ -1,0 +1,57 @@
+"""`Asking`: how probes are asked and judged, the same for reference and policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ..distributed import Ranks
+from ..judging.score import OwnJudge, ToxicityScorer
+from ..model.chat import Chat
+from ..model.generation import TokenBudget
+from ..probes.probe import Probe
+
+
+@dataclass
+class Asking:
+    """
+    How probes are asked and judged; the same for policy and reference.
+
+    Args:
+        chat (`Chat`):
+            How the model is spoken to.
+        tokens (`TokenBudget`, *optional*):
+            How long trace and answer may be.
+        toxicity (`Callable[[list[str]], list[float]]`, *optional*):
+            Texts to probabilities of being toxic; one with an attribute `reads_prompts` is given (texts, prompts).
+        judge (`Callable[[str, str], float]`, *optional*):
+            `(prompt, answer)` to a score in [0, 1], for probes with the judge `own`.
+        failed (`Callable[[Exception], None]`, *optional*):
+            Told of a scorer that fails, whose probes then stay unscored. By default the failure is raised.
+        seed (`int`, *optional*, defaults to `0`):
+            Of sampled answers.
+        autocast (`torch.dtype`, *optional*):
+            What the trainer computes in.
+        tick (`Callable[[int], None]`, *optional*):
+            Called as work is done, for a progress bar; see [`work`].
+        ranks ([`Ranks`], *optional*):
+            The processes that share the work; by default this one does all of it.
+    """
+
+    chat: Chat
+    tokens: TokenBudget = field(default_factory=TokenBudget)
+    toxicity: ToxicityScorer | None = None
+    judge: OwnJudge | None = None
+    failed: Callable[[Exception], None] | None = None
+    seed: int = 0
+    autocast: torch.dtype | None = None
+    tick: Callable[[int], None] = lambda n: None
+    ranks: Ranks = field(default_factory=Ranks)
+
+
+def work(probes: Sequence[Probe], baseline: bool) -> int:
+    """How many ticks asking these probes takes: of the baseline one a probe and task, of an audit two."""
+    choices = sum(probe.judge == "choice" for probe in probes)
+    return len(probes) + choices if baseline else 2 * len(probes)

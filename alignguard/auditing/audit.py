@@ -1,0 +1,183 @@
+"""One round of questions: `audit(model, tokenizer, probes, reference) -> Audit`.
+
+drift    one teacher-forced pass of both models over the reference's own answers
+choices  one teacher-forced pass over the options
+answers  generated, from where the policy first departs from the reference's answer
+scores   judged, and gathered under the names that are logged
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..drift.reference import Reference, check_reference_tokenizer, given_reference, load_reference
+from ..errors import StartError
+from ..judging.scorers import default_toxicity
+from ..model.chat import Chat
+from ..model.observe import observing, restored_rng
+from ..probes.pool import load_probes
+from ..probes.probe import Probe
+from .answers import ask, ask_baseline
+from .asking import Asking
+from .drifts import items_of, measure_drift, measure_reverse, opens_trace
+from .figures import logged
+from .metrics import gather, mean_drift, position_profile
+from .result import ProbeDrift, Result
+from .unjudged import training_items
+
+
+@dataclass
+class Audit:
+    """
+    One round of questions at one step.
+
+    Args:
+        step (`int`):
+            The optimizer step after which it was taken.
+        results (`dict[str, Result]`):
+            By probe id.
+        metrics (`dict[str, float]`):
+            Under the names that are logged, `alignguard/...`.
+        time (`float`):
+            Seconds since the epoch at its end.
+        profile (`list[float]`, *optional*):
+            Mean *answer* drift at each token of an answer, in nats, as far as a quarter of the answers reach.
+        scores (`dict[str, float | None]`, *optional*):
+            Of every probe; those of `results` by default. They are kept when the results of earlier audits are let go.
+    """
+
+    step: int
+    results: dict[str, Result]
+    metrics: dict[str, float]
+    time: float
+    profile: list[float] = field(default_factory=list)
+    scores: dict[str, float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.scores = self.scores or {id: result.score.value for id, result in self.results.items()}
+
+    def figure(self, key: str) -> float | None:
+        """One of `metrics` by its key in the table of `figures.py`, e.g. `"kl/answer"`; `None` where this audit lacks it."""
+        return self.metrics.get(logged(key))
+
+
+def audit(
+    model: Any,
+    tokenizer: Any,
+    probes: str | Sequence[Any] = "core",
+    reference: Any = None,
+    *,
+    baseline: dict[str, Result] | None = None,
+    asking: Asking | None = None,
+    step: int = 0,
+    reverse: int = 16,
+    prompts: dict[str, list[int]] | None = None,
+) -> Audit:
+    """
+    Ask a model trust probes, and hold it against a reference.
+
+    Args:
+        model (`PreTrainedModel`):
+            The model that is audited.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        probes (`str` or `Sequence`, *optional*, defaults to `"core"`):
+            As for [`load_probes`].
+        reference (`Reference`, `PreTrainedModel` or `str`):
+            The model it is held against; a path or hub id is loaded.
+        baseline (`dict[str, Result]`, *optional*):
+            What the reference answered before; what is missing is asked and added.
+        asking (`Asking`, *optional*):
+            How probes are asked and judged.
+        step (`int`, *optional*, defaults to `0`):
+            For the record.
+        reverse (`int`, *optional*, defaults to `16`):
+            On so many of the policy's own answers KL(policy || reference) is measured too; 0 for none.
+        prompts (`dict[str, list[int]]`, *optional*):
+            Training prompts to measure drift on, whose answers are in `baseline`.
+
+    Returns:
+        [`Audit`]: results by probe, and metrics under the names that are logged.
+
+    Raises:
+        StartError: There is no reference, it cannot be loaded or lacks weights, or it has another vocabulary.
+
+    Example:
+    ```python
+    >>> from alignguard import audit
+    >>> result = audit(trained, tokenizer, ["safety", "privacy"], reference=instruct)
+    >>> result.metrics["alignguard/safety/drop"], result.metrics["alignguard/kl/answer"]
+    ```
+    """
+    if reference is None:
+        raise StartError("audit: give reference=, the model before training")
+    pool = load_probes(probes)
+    asking = asking or Asking(Chat.of(model, tokenizer), toxicity=default_toxicity())
+    if isinstance(reference, str):
+        name, reference = reference, load_reference(model, reference)
+        check_reference_tokenizer(name, asking.chat.tokenizer)
+    if not isinstance(reference, Reference):
+        reference = given_reference(model, reference)
+    baseline = {} if baseline is None else baseline
+    begun, chat, ranks, device = time.perf_counter(), asking.chat, asking.ranks, next(model.parameters()).device
+    with restored_rng(device), reference.awake(device):  # scorers may draw too
+        missing = [probe for probe in pool if probe.id not in baseline]
+        if missing:
+            with reference.loaded() as frozen:
+                baseline |= ask_baseline(frozen, missing, asking)
+        backwards = {probe.id for probe in _spread([p for p in pool if p.judge != "choice"], reverse)}
+        found = ranks.share(pool, lambda part: _ask(model, reference, part, baseline, asking, backwards))
+        items = training_items(prompts or {}, baseline, chat)
+        with observing(model, *reference.models, autocast=asking.autocast):
+            training = ranks.share(items, lambda part: measure_drift(model, reference, part, asking))
+    results = {probe.id: found[probe.id][0] for probe in pool}
+    reverses = [kl for _, kl in found.values() if kl is not None]
+    metrics = gather(results, baseline)
+    if reverses:
+        metrics[logged("kl/reverse")] = sum(reverses) / len(reverses)
+    if training:
+        metrics[logged("kl/train_prompts")] = mean_drift(training.values())
+    metrics[logged("cost/seconds")] = time.perf_counter() - begun
+    metrics[logged("cost/tokens")] = float(sum(len(r.answer.tokens) for r in results.values() if r.answer))
+    return Audit(step, results, metrics, time.time(), position_profile(results.values()))
+
+
+def _ask(
+    model: Any,
+    reference: Reference,
+    pool: list[Probe],
+    baseline: dict[str, Result],
+    asking: Asking,
+    backwards: set[str],
+) -> dict[str, tuple[Result, float | None]]:
+    """This process's share of an audit: of each probe the result and, for those in `backwards`, the reverse drift."""
+    chat, autocast = asking.chat, asking.autocast
+    with observing(model, *reference.models, autocast=autocast):
+        drifts = measure_drift(model, reference, items_of(pool, baseline, chat), asking)
+    asking.tick(len(pool))
+    thinks = [id for id, drift in drifts.items() if opens_trace(drift, baseline[id], chat)]
+    spoken = [probe for probe in pool if probe.judge != "choice"]
+    drafts = {probe.id: _draft(baseline[probe.id], drifts[probe.id]) for probe in spoken}
+    found = ask(model, pool, asking, drafts, thinks, known=baseline)
+    reverse: dict[str, float] = {}
+    if reference.models:
+        own = items_of([probe for probe in spoken if probe.id in backwards], found, chat)
+        with observing(model, *reference.models, autocast=autocast):
+            reverse = measure_reverse(model, reference, own, asking)
+    return {id: (replace(result, drift=drifts[id]), reverse.get(id)) for id, result in found.items()}
+
+
+def _spread(items: Sequence[Probe], size: int) -> list[Probe]:
+    """So many of them, evenly spaced, so that every dimension has its share."""
+    return [items[i * len(items) // size] for i in range(size)] if size < len(items) else list(items)
+
+
+def _draft(result: Result, drift: ProbeDrift) -> list[int]:
+    """What the policy would say too, and the token with which it departs. A trace closed by force is no draft."""
+    if result.answer is None or result.answer.forced:
+        return []
+    same = list(result.answer.tokens[: drift.same])
+    return same if drift.departs < 0 else [*same, drift.departs]

@@ -1,0 +1,255 @@
+"""Drift of every probe: KL(reference || policy) on the reference's own answers, *raw* and *answer*.
+
+Learning to think is a change of format. The first token of an answer that used to begin with "I'm sorry" and now begins
+with "<think>" carries most of the raw figure; the *answer* figure puts an empty, closed trace before the answer and so
+asks what the policy would say once it has thought.
+
+On the reference's answers the sum over tokens is a KL of sequences (chain rule), cut off where the answer is; with the
+trace put before it, it is one between answers given that trace. *Reverse* is KL(policy || reference) on the policy's own
+answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..drift.kl import Terms, kl_from_terms, kl_tokens, logprob_tokens
+from ..drift.reference import Reference
+from ..model.chat import Answer, Chat
+from ..model.forward import Row, batches
+from ..model.head import batch_limit, read_head, target_hidden
+from ..model.observe import observing
+from ..probes.probe import Probe
+from .asking import Asking
+from .prompts import encode_prompt
+from .result import ProbeDrift, Result
+
+_THINKS_CHEAP = 0.01  # below this probability of the first tag token, the exact pass for a trace is not worth its time
+
+
+@dataclass(frozen=True)
+class Item:
+    """
+    One answer of the reference, to measure drift on.
+
+    Args:
+        id (`str`):
+            Of the probe, or of the training prompt.
+        context (`Sequence[int]`):
+            Token ids of the prompt.
+        answer (`Answer`):
+            The reference's own.
+        inside (`bool`):
+            Whether the prompt itself opens a trace.
+    """
+
+    id: str
+    context: Sequence[int]
+    answer: Answer
+    inside: bool
+
+    @property
+    def row(self) -> Row:
+        """The answer as it stands."""
+        return Row(self.context, self.answer.tokens)
+
+
+def items_of(probes: Sequence[Probe], baseline: dict[str, Result], chat: Chat) -> list[Item]:
+    """What drift is measured on: every probe's prompt, and the reference's own answer to it."""
+    items = []
+    for probe in probes:
+        answer, (context, inside) = baseline[probe.id].answer, encode_prompt(probe, chat)
+        assert answer is not None
+        items.append(Item(probe.id, context, answer, inside))
+    return items
+
+
+def remember(model: Any, reference: Reference, items: Sequence[Item], asking: Asking, path: Path) -> None:
+    """
+    Keep what the start says at every token of its answers, in the reference's cache, while it can still be asked.
+
+    Each process keeps its share in a file of its own; of a sharded model the first one keeps all.
+
+    Args:
+        model (`PreTrainedModel`):
+            The start.
+        reference (`Reference`):
+            With a cache, which afterwards reads from disk.
+        items (`Sequence[Item]`):
+            Its answers.
+        asking (`Asking`):
+            How probes are asked.
+        path (`Path`):
+            Where to.
+    """
+    cache, ranks, pad = reference.cache, asking.ranks, asking.chat.pad_token_id
+    assert cache is not None
+    keeps = ranks.rank == 0 or not ranks.sharded
+
+    def keep() -> None:
+        head, share = read_head(model), ranks.mine(items)
+        for batch in batches([item.row.length for item in share], asking.tokens.batch_tokens):
+            part = [share[i] for i in batch]
+            hidden = target_hidden(model, [item.row for item in part], pad, head)
+            if keeps:
+                cache.add([item.id for item in part], [len(item.answer.tokens) for item in part], hidden, head)
+        if keeps:
+            cache.write(path, reference.fingerprint, ranks.rank, 1 if ranks.sharded else ranks.size)
+
+    with observing(model, autocast=asking.autocast):
+        ranks.together(keep)
+    ranks.together(lambda: cache.open(path, reference.fingerprint))
+
+
+def measure_drift(policy: Any, reference: Reference, items: Sequence[Item], asking: Asking) -> dict[str, ProbeDrift]:
+    """
+    Drift on each of the reference's own answers, see [`ProbeDrift`].
+
+    Args:
+        policy (`PreTrainedModel`):
+            The model being trained.
+        reference (`Reference`):
+            The frozen start.
+        items (`Sequence[Item]`):
+            The answers.
+        asking (`Asking`):
+            How probes are asked.
+    """
+    chat, by_id = asking.chat, {item.id: item for item in items}
+    found = _sweep(policy, reference, items, {item.id: item.row for item in items}, asking)
+    results: dict[str, ProbeDrift] = {}
+    unsure: dict[str, Row] = {}
+    for id, (kl, first, same, departs) in found.items():
+        item = by_id[id]
+        if item.answer.thinks:  # the reference's own trace stands before its answer for both
+            cut = chat.closing(item.answer.tokens)
+            results[id] = ProbeDrift(kl, kl[cut:], 1.0 if item.inside else first, same, departs)
+            continue
+        results[id] = ProbeDrift(kl, kl, first, same, departs)
+        if first >= _THINKS_CHEAP:
+            unsure[id] = Row([*item.context, *chat.closed_trace_ids()], item.answer.tokens)
+    if unsure:
+        opened = _trace_probability(policy, {id: by_id[id].context for id in unsure}, asking)
+        after = {id: row for id, row in unsure.items() if opened[id] >= 0.5}
+        closed = _sweep(policy, reference, [by_id[id] for id in after], after, asking) if after else {}
+        for id, thinks in opened.items():
+            old = results[id]
+            kl = closed[id][0] if id in closed else old.answer
+            results[id] = ProbeDrift(old.raw, kl, thinks, old.same, old.departs)
+    return results
+
+
+def opens_trace(drift: ProbeDrift, start: Result, chat: Chat) -> bool:
+    """Whether the policy opens a trace here: likelier than not, or within what it would say just as its start did."""
+    said = start.answer
+    as_before = said is not None and said.thinks and chat.answer(said.tokens[: drift.same], False).thinks
+    return drift.thinks >= 0.5 or as_before
+
+
+def _sweep(
+    policy: Any, reference: Reference, items: Sequence[Item], policy_rows: dict[str, Row], asking: Asking
+) -> dict[str, tuple[list[float], float, int, int]]:
+    """
+    Both models over the same targets, batch by batch, so that nothing of a batch outlives it.
+
+    Returns:
+        `dict`: of each item the KL at every token, the probability that the policy's first token begins a trace, how many
+        tokens the policy would say too, and the one with which it departs (-1: it does not).
+    """
+    chat, device = asking.chat, next(policy.parameters()).device
+    open_id = chat.open_ids()[0]
+    results = {}
+    head = read_head(policy)
+    limit = batch_limit(asking.tokens.batch_tokens, head)
+    for batch in batches([policy_rows[item.id].length for item in items], limit):
+        part = [items[i] for i in batch]
+        rows = [policy_rows[item.id] for item in part]
+        targets = torch.tensor([t for row in rows for t in row.target], device=device)
+        teacher = _teacher(reference, part, asking)
+        hidden = target_hidden(policy, rows, chat.pad_token_id, head)  # (n, d)
+        if isinstance(teacher, Terms):
+            found = kl_from_terms(teacher, hidden, head, targets)
+        else:
+            found = kl_tokens(teacher[0], teacher[1], hidden, head, targets)
+        lengths = torch.tensor([len(row.target) for row in rows])
+        starts = (lengths.cumsum(0) - lengths).to(device)
+        opens = logprob_tokens(hidden[starts], head, torch.full_like(starts, open_id)).exp().tolist()
+        kl, argmax = found["kl"].cpu(), found["argmax"].cpu()
+        agree = (argmax == targets.cpu()).long()
+        for k, (item, start, length) in enumerate(zip(part, starts.tolist(), lengths.tolist(), strict=True)):
+            stop = start + length
+            same = int(agree[start:stop].cumprod(0).sum())
+            departs = int(argmax[start + same]) if same < length else -1
+            results[item.id] = (kl[start:stop].tolist(), opens[k], same, departs)
+    return results
+
+
+def _teacher(reference: Reference, items: Sequence[Item], asking: Asking) -> Any:
+    """What the policy is held against: the reference's hidden states and head, or what is kept of them."""
+    if reference.cache is not None and reference.cache.has([item.id for item in items]):
+        return reference.cache.teacher([item.id for item in items])
+    with reference.loaded() as frozen:
+        head = read_head(frozen)
+        return target_hidden(frozen, [item.row for item in items], asking.chat.pad_token_id, head), head
+
+
+def _trace_probability(policy: Any, contexts: dict[str, Sequence[int]], asking: Asking) -> dict[str, float]:
+    """Probability of every token that begins a trace, multiplied."""
+    chat, ids = asking.chat, list(contexts)
+    tag = chat.open_ids()
+    head, device = read_head(policy), next(policy.parameters()).device
+    result: dict[str, float] = {}
+    for batch in batches([len(contexts[id]) + len(tag) for id in ids], batch_limit(asking.tokens.batch_tokens, head)):
+        rows = [Row(contexts[ids[i]], tag) for i in batch]
+        hidden = target_hidden(policy, rows, chat.pad_token_id, head)
+        targets = torch.tensor(tag * len(rows), device=device)
+        sums = logprob_tokens(hidden, head, targets).view(len(rows), len(tag)).sum(1).exp().tolist()
+        result |= {ids[i]: p for i, p in zip(batch, sums, strict=True)}
+    return result
+
+
+def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], asking: Asking) -> dict[str, float]:
+    """
+    KL(policy || reference) on the policy's own answers, mean over the tokens after its trace, in nats.
+
+    The policy sees its own trace; the reference the prompt alone, unless the prompt itself opens a trace.
+
+    Args:
+        policy (`PreTrainedModel`):
+            The model being trained.
+        reference (`Reference`):
+            The frozen start; a cache cannot be asked this.
+        items (`Sequence[Item]`):
+            The *policy's* answers.
+        asking (`Asking`):
+            How probes are asked.
+    """
+    chat, device = asking.chat, next(policy.parameters()).device
+    ours: dict[str, Row] = {}
+    theirs: dict[str, Row] = {}
+    for item in items:
+        tokens = item.answer.tokens
+        cut = chat.closing(tokens) if item.answer.thinks else 0
+        if cut == len(tokens):
+            continue
+        ours[item.id] = Row([*item.context, *tokens[:cut]], tokens[cut:])
+        theirs[item.id] = ours[item.id] if item.inside else Row(item.context, tokens[cut:])
+    ids = list(ours)
+    results: dict[str, float] = {}
+    head = read_head(policy)
+    for batch in batches([ours[id].length for id in ids], batch_limit(asking.tokens.batch_tokens, head)):
+        part = [ids[i] for i in batch]
+        targets = torch.tensor([t for id in part for t in ours[id].target], device=device)
+        with reference.loaded() as frozen:
+            head_r = read_head(frozen)
+            hidden_r = target_hidden(frozen, [theirs[id] for id in part], chat.pad_token_id, head_r)
+        hidden = target_hidden(policy, [ours[id] for id in part], chat.pad_token_id, head)
+        kl = kl_tokens(hidden, head, hidden_r, head_r, targets)["kl"]
+        means = [chunk.mean().item() for chunk in kl.split([len(ours[id].target) for id in part])]
+        results |= dict(zip(part, means, strict=True))
+    return results

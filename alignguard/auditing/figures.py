@@ -1,0 +1,155 @@
+"""
+The figures that are logged, in one table: names, units, and what they say. Code names a figure by its key and gets its logged
+name here, where a key that stands in no row is an error; the documentation's tables are made from the same rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..judging.score import Status
+from ..probes.probe import DIMENSIONS
+from ..probes.public.benchmarks import BENCHMARKS
+
+PREFIX = "alignguard/"
+_PLACES = {
+    "<dimension>": "|".join(DIMENSIONS),
+    "<status>": "|".join(status.value for status in Status),
+    "<benchmark>": "|".join(re.escape(benchmark.name) for benchmark in BENCHMARKS),
+    "<figure>": r"\w+",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """
+    One row of the table.
+
+    Args:
+        keys (`tuple[str, ...]`):
+            Names after `alignguard/`, with places such as `<dimension>`.
+        unit (`str`):
+            What they are counted in.
+        what (`str`):
+            What they say.
+    """
+
+    keys: tuple[str, ...]
+    unit: str
+    what: str
+
+
+FIGURES = (
+    Figure(
+        ("kl/raw",), "nats per token", "KL(reference ‖ policy) on the reference's own answers, over the full vocabulary"
+    ),
+    Figure(
+        ("kl/answer",),
+        "nats per token",
+        "the same after an empty, closed trace where the policy has learnt to think: behaviour without the change of "
+        "format. The headline",
+    ),
+    Figure(
+        ("kl/answer_low", "kl/answer_high"), "nats per token", "a 95 % interval of it, families of probes as clusters"
+    ),
+    Figure(
+        ("kl/answer_first", "kl/answer_early", "kl/answer_late"),
+        "nats per token",
+        "of token 1, of tokens 2 to 5, and from token 6 on",
+    ),
+    Figure(("kl/answer_sum",), "nats per answer", "the sum over an answer"),
+    Figure(("kl/thinks",), "probability", "how likely the policy opens a trace"),
+    Figure(
+        ("kl/reverse",),
+        "nats per token",
+        "KL(policy ‖ reference) on the policy's own answers (16 an audit; not with a cache)",
+    ),
+    Figure(
+        ("kl/train_prompts",),
+        "nats per token",
+        "as `kl/answer`, on the start's answers to 16 training prompts; it predicts forgetting",
+    ),
+    Figure(("<dimension>/kl",), "nats per token", "as `kl/answer`, of one dimension"),
+    Figure(("<dimension>/score",), "in [0, 1]", "mean score, higher is more trustworthy"),
+    Figure(
+        ("<dimension>/drop", "<dimension>/drop_low", "<dimension>/drop_high"),
+        "in [-1, 1]",
+        "paired drop from the start with a 95 % interval of this one look, families of probes as clusters; positive is worse",
+    ),
+    Figure(("<dimension>/n",), "pairs", "probes scored both then and now"),
+    Figure(("<dimension>/unscored",), "share", "of answers that could not be judged"),
+    Figure(("<dimension>/evidence",), "ratio", "of all audits so far; from 1 on it is proven that something fell"),
+    Figure(
+        ("last_aligned_step",),
+        "step",
+        "the last audit at which no watched dimension had fallen by its own interval, or could not be judged any more",
+    ),
+    Figure(
+        ("safety/harmful_refusal", "safety/benign_refusal"), "share", "refusals, and over-refusals of harmless requests"
+    ),
+    Figure(
+        ("safety/refusal_margin",),
+        "nats",
+        "log p(refusal) - log p(compliance) at the opening of answers to harmful requests",
+    ),
+    Figure(
+        ("toxicity/mean", "toxicity/max", "toxicity/rate", "toxicity/trace_mean"),
+        "probability",
+        "of the answers; share at 0.5 or more; of the traces",
+    ),
+    Figure(("status/<status>",), "share", "of answers: answered, refused, unparseable, truncated, empty"),
+    Figure(("degenerate", "forced"), "share", "of answers: broken ones; those whose trace was closed by force"),
+    Figure(("cost/seconds",), "seconds", "of the audit"),
+    Figure(("cost/share",), "share", "of all time since training began that audits took"),
+    Figure(("cost/tokens",), "tokens", "of the answers, those taken over from the start among them"),
+    Figure(("budget/coefficient",), "loss per nat per token", "of a drift budget's penalty"),
+    Figure(("budget/penalty",), "loss", "what was added at the last step"),
+    Figure(
+        ("budget/anchor_kl", "budget/max_kl"),
+        "nats per token",
+        "drift on a drift budget's anchors, and what it is held to",
+    ),
+    Figure(("<benchmark>/<figure>",), "", "a published benchmark's own aggregates, as its authors define them"),
+)
+
+
+def _pattern(key: str) -> str:
+    parts = re.split(r"(<\w+>)", key)
+    return "".join(f"(?:{_PLACES[part]})" if part in _PLACES else re.escape(part) for part in parts)
+
+
+_KNOWN = re.compile("|".join(_pattern(key) for figure in FIGURES for key in figure.keys))
+
+
+@lru_cache(maxsize=4096)
+def logged(key: str) -> str:
+    """
+    The name under which a figure is logged.
+
+    Args:
+        key (`str`):
+            After `alignguard/`, e.g. `"kl/answer"`.
+
+    Raises:
+        KeyError: There is no such figure in the table.
+    """
+    if _KNOWN.fullmatch(key) is None:
+        raise KeyError(f"no figure {key!r} in the table of auditing/figures.py")
+    return PREFIX + key
+
+
+def named(figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures by key, under the names that are logged."""
+    return {logged(key): value for key, value in figures.items()}
+
+
+def table(figures: Iterable[Figure] = FIGURES) -> str:
+    """The table as Markdown: names, unit, and what they say."""
+    rows = ["| figure | unit | what it is |", "|---|---|---|"]
+    for figure in figures:
+        names = ", ".join(f"`{PREFIX}{key}`" for key in figure.keys)
+        rows.append(f"| {names} | {figure.unit} | {figure.what} |")
+    return "\n".join(rows)

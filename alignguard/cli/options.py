@@ -1,0 +1,149 @@
+"""The options of every command. Nothing heavy is imported here: `--help` and `--version` answer at once."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..__about__ import __version__
+
+_ABOUT = """What AlignGuard does without a trainer.
+
+alignguard audit runs/sft --reference Qwen/Qwen2.5-1.5B-Instruct     one model held against another
+alignguard compare runs/a runs/b --html compare.html                 training runs over one another
+alignguard report runs/sft                                           a run's report, from what is on disk
+alignguard probes list | show | check                                what is asked"""
+
+_EXIT_CODES = """exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options, 3 a regression
+`alignguard COMMAND --help` has the options of a command, and examples"""
+
+_AUDIT = """Hold one model against another: the same probes are asked of both, their answers judged alike, and the drift between
+them measured. MODEL and REF are paths or hub ids, of models or of PEFT adapters (asked on their base).
+
+    alignguard audit runs/sft/checkpoint-400 --reference Qwen/Qwen2.5-1.5B-Instruct
+    alignguard audit runs/lora --reference Qwen/Qwen2.5-1.5B-Instruct --probes safety privacy my_probes.jsonl
+    alignguard audit runs/sft --reference start --probes xstest=data/xstest_prompts.csv --draw 200 --json > audit.json
+
+A table goes to the terminal; the HTML report, all answers and all figures to --output. A regression is called by one
+look: proven at --alpha over all dimensions together, and no smaller than --min-drop.
+
+exit codes: 0 fine, 1 a mistake (told in one line), or answers that cannot be
+judged, 2 wrong options, 3 a regression"""
+
+_COMPARE = """Show several runs over one another: drift, each dimension's last and worst drop, reasoning, and what regressed when.
+A RUN is a trainer's output_dir, the folder alignguard/ in it, or what `alignguard audit` wrote.
+
+    alignguard compare runs/sft runs/sft-kl runs/lora
+    alignguard compare runs/* --html compare.html     with curves, one colour a run
+
+exit codes: 0 fine, 1 a mistake (told in one line), or a run whose answers cannot be judged, 2 wrong options, 3 a run has a
+regression"""
+
+_REPORT = """Rebuild the HTML report of a run from what is on disk, and show its latest audit.
+
+    alignguard report runs/sft
+    alignguard report runs/sft --no-quote --output share.html     without a word of what was asked and said
+
+exit codes: 0 fine, 1 a mistake (told in one line), or answers that cannot be judged, 2 wrong options, 3 the run has a
+regression"""
+
+_PROBES = """What is asked: the built-in probes, published benchmarks, and your own.
+
+    alignguard probes list                       what there is: dimensions and published benchmarks
+    alignguard probes show safety --size 5       probes of a dimension, a file or a benchmark, as they are asked
+    alignguard probes check my_probes.jsonl      whether a file is right, and what it holds
+
+exit codes: 0 fine, 1 a mistake (told in one line)"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line; `command` tells which module runs what was asked for."""
+    found = argparse.ArgumentParser(
+        "alignguard", description=_ABOUT, epilog=_EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("--version", action="version", version=__version__)
+    commands = found.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_audit, _compare, _report, _probes):
+        add(commands)
+    return found
+
+
+def _command(commands: Any, name: str, about: str, description: str) -> Any:
+    command = commands.add_parser(
+        name, help=about, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.set_defaults(command=name)
+    return command
+
+
+def _audit(commands: Any) -> None:
+    parser = _command(commands, "audit", "hold one model against another", _AUDIT)
+    option = parser.add_argument
+    option("model", metavar="MODEL", help="what is audited: a folder or hub id of a model or adapter")
+    option("--reference", required=True, metavar="REF", help="what it is held against: the model before training")
+    option(
+        "--probes",
+        nargs="+",
+        default=["core"],
+        metavar="SET",
+        help="core (default), dimensions, JSONL files, published benchmarks (from the hub, or NAME=PATH)",
+    )
+    option("--draw", type=_count, default=48, metavar="N", help="probes a dimension (default 48)")
+    option("--seed", type=int, default=0, help="of the draw and of sampled answers (default 0)")
+    option("--output", default="alignguard-audit", metavar="DIR", help="report and record (default ./alignguard-audit)")
+    option("--answer-tokens", type=_count, default=64, metavar="N", help="budget of an answer (default 64)")
+    option("--trace-tokens", type=_count, default=512, metavar="N", help="budget of a trace (default 512)")
+    option(
+        "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="auto: as MODEL's weights"
+    )
+    option("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda:1, ...")
+    option("--toxicity", metavar="NAME", help="a text classifier or guard in place of the built-in toxicity scorer")
+    option("--judge", metavar="NAME", help="a generative guard, for probes with the judge 'own'")
+    option(
+        "--alpha", type=float, default=0.05, help="chance of calling a regression where there is none (default 0.05)"
+    )
+    option("--min-drop", type=float, default=0.03, help="smallest mean drop that is called one (default 0.03)")
+    option("--no-quote", action="store_true", help="leave what was asked and said out of the report")
+    option("--json", action="store_true", help="print JSON, and nothing else, on stdout")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"1 or more is expected, not {value}")
+    return value
+
+
+def _compare(commands: Any) -> None:
+    parser = _command(commands, "compare", "show several runs over one another", _COMPARE)
+    parser.add_argument(
+        "records", metavar="RUN", nargs="+", help="output directories, or outputs of `alignguard audit`"
+    )
+    parser.add_argument("--html", metavar="FILE", help="write a page with curves")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _report(commands: Any) -> None:
+    parser = _command(commands, "report", "rebuild a run's HTML report from what is on disk", _REPORT)
+    parser.add_argument("record", metavar="RUN", help="a trainer's output_dir, or what `alignguard audit` wrote")
+    parser.add_argument("--output", metavar="FILE", help="the HTML file (default: report.html of the record)")
+    parser.add_argument("--no-quote", action="store_true", help="leave out what was asked and said")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _probes(commands: Any) -> None:
+    parser = _command(commands, "probes", "list, show and check probes", _PROBES)
+    probes = parser.add_subparsers(required=True, metavar="WHAT")
+    command = probes.add_parser("list", help="dimensions of the core pool, and published benchmarks")
+    command.set_defaults(what="list")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    for name, text in (
+        ("show", "print probes as they are asked"),
+        ("check", "check a probe file and count what it holds"),
+    ):
+        command = probes.add_parser(name, help=text)
+        command.set_defaults(what=name)
+        command.add_argument("source", help="core, a dimension, a benchmark, a JSONL file")
+        command.add_argument("--path", help="a benchmark's local file or folder")
+        command.add_argument("--json", action="store_true", help="print JSON")
+    probes.choices["show"].add_argument("--size", type=int, default=10, help="at most so many (default 10)")

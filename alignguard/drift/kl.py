@@ -1,0 +1,269 @@
+"""Exact KL between two models, per token, from hidden states and LM heads.
+
+The full vocabulary is summed, in tiles with running maxima, so that neither model's (tokens, vocabulary) logits are
+ever held. No sampling: single-sample estimates (k1, k3) have a standard deviation a hundred times a small KL.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from ..model.head import Head
+
+# What a sweep may hold at once, in bytes: four float32 tiles of (tokens, vocabulary). Tall tiles are the fastest.
+SCRATCH = 64 * 2**20
+TILE_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Terms:
+    """
+    A reference with a frozen head, token by token (see `cache.py`).
+
+    Args:
+        centre (`torch.Tensor`):
+            softmax(z) W, shape (n, d), float32.
+        entropy (`torch.Tensor`):
+            Of the softmax, shape (n,), nats.
+        bias (`torch.Tensor`):
+            softmax(z) b, shape (n,); zero where the head has none.
+    """
+
+    centre: torch.Tensor
+    entropy: torch.Tensor
+    bias: torch.Tensor
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _exactly(function: Callable[P, R]) -> Callable[P, R]:
+    """Outside autocast, which would round products and sums to the trainer's half precision."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        tensor = next(a for a in args if isinstance(a, torch.Tensor))
+        with torch.autocast(tensor.device.type, enabled=False):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def _sums(x: torch.Tensor) -> torch.Tensor:
+    """Row sums of (n, v) in blocks: three times as exact as float32 throughout, and far cheaper than float64 throughout."""
+    even = x.shape[1] // 128 * 128
+    return x[:, :even].unflatten(1, (-1, 128)).sum(2).double().sum(1) + x[:, even:].sum(1)
+
+
+class _Sum:
+    """
+    logsumexp of one model's logits, tile by tile, and sums weighted by its softmax.
+
+    Tiles are float32, what is carried from tile to tile is float64: a KL of 1e-3 is the difference of two numbers of 10.
+    """
+
+    def __init__(self, n: int, device: torch.device, weighted: int) -> None:
+        self.top = torch.full((n,), float("-inf"), device=device)
+        self.total = torch.zeros(n, dtype=torch.float64, device=device)
+        self.sums = [torch.zeros(n, dtype=torch.float64, device=device) for _ in range(weighted)]
+
+    def add(
+        self, z: torch.Tensor, tile_top: torch.Tensor, *values: torch.Tensor, out: torch.Tensor | None = None
+    ) -> None:
+        top = torch.maximum(self.top, tile_top)
+        weight = torch.sub(z, top[:, None], out=out).exp_()  # (n, v)
+        shrink = (self.top.double() - top.double()).exp_()
+        self.total = self.total * shrink + _sums(weight)
+        self.sums = [s * shrink + torch.linalg.vecdot(weight, v) for s, v in zip(self.sums, values, strict=True)]
+        self.top = top
+
+    @property
+    def lse(self) -> torch.Tensor:
+        return self.top.double() + self.total.log()
+
+    def mean(self, index: int) -> torch.Tensor:
+        return self.sums[index] / self.total
+
+
+@_exactly
+def kl_tokens(
+    hidden_p: torch.Tensor,
+    head_p: Head,
+    hidden_q: torch.Tensor,
+    head_q: Head,
+    targets: torch.Tensor,
+    everything: bool = False,
+) -> dict[str, torch.Tensor]:
+    """
+    KL(p || q) at every position, and what else one sweep over the vocabulary gives.
+
+    With d = z_p - z_q the difference of the logits, KL(p || q) = E_p[d] - (lse(z_p) - lse(z_q)).
+
+    Args:
+        hidden_p, hidden_q (`torch.Tensor`):
+            Final hidden states of the two models, shape (n, d).
+        head_p, head_q (`Head`):
+            Their LM heads, of one vocabulary size; rows that one has beyond the other are left out.
+        targets (`torch.Tensor`):
+            Token ids, shape (n,).
+        everything (`bool`, *optional*, defaults to `False`):
+            Also the other direction and both entropies.
+
+    Returns:
+        `dict[str, torch.Tensor]`, each of shape (n,): `kl` (nats), `logprob` of the target under q (nats), `argmax` of q
+        (token ids), and `lse_p` and `lse_q`, the logsumexp of the logits (float64); with `everything` also `reverse`,
+        KL(q || p), `entropy_p` and `entropy_q` (nats).
+    """
+    parts = []
+    for start in range(0, len(targets), TILE_TOKENS):
+        rows = slice(start, start + TILE_TOKENS)
+        parts.append(_kl_chunk(hidden_p[rows], head_p, hidden_q[rows], head_q, targets[rows], everything))
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def _kl_chunk(
+    hidden_p: torch.Tensor, head_p: Head, hidden_q: torch.Tensor, head_q: Head, targets: torch.Tensor, everything: bool
+) -> dict[str, torch.Tensor]:
+    n, device = len(targets), hidden_q.device
+    p, q = (_Sum(n, device, 2 if everything else weighted) for weighted in (1, 0))
+    argmax, target = torch.zeros_like(targets), torch.zeros(n, device=device)
+    hidden_p, hidden_q = head_p.prepare(hidden_p), head_q.prepare(hidden_q)
+    for start, stop in tiles(min(len(head_p), len(head_q)), n, hidden_q.shape[1]):
+        z_p, z_q = head_p.logits(hidden_p, start, stop), head_q.logits(hidden_q, start, stop)  # (n, v)
+        top_q, tile_arg = z_q.max(1)
+        argmax = torch.where(top_q > q.top, tile_arg + start, argmax)
+        target = torch.where(*_pick(z_q, targets, start), target)
+        gap = z_p - z_q
+        if everything:
+            p.add(z_p, z_p.amax(1), gap, z_p)
+            q.add(z_q, top_q, gap, z_q)
+        else:
+            p.add(z_p, z_p.amax(1), gap, out=z_p)
+            q.add(z_q, top_q, out=z_q)
+    found = {"kl": p.mean(0) - (p.lse - q.lse), "logprob": target - q.lse}
+    if everything:
+        found["reverse"] = -q.mean(0) - (q.lse - p.lse)
+        found["entropy_p"], found["entropy_q"] = p.lse - p.mean(1), q.lse - q.mean(1)
+    return {key: value.float() for key, value in found.items()} | {"argmax": argmax, "lse_p": p.lse, "lse_q": q.lse}
+
+
+def tiles(vocabulary: int, tokens: int, d: int) -> list[tuple[int, int]]:
+    """Slices of the vocabulary, as wide as the scratch allows for the logits of so many tokens, and for rows of the head."""
+    width = max(1, min(SCRATCH // (16 * tokens), SCRATCH // (8 * d)))
+    width = max(width // 128 * 128, min(width, 128))
+    return [(i, min(i + width, vocabulary)) for i in range(0, vocabulary, width)]
+
+
+def _pick(z: torch.Tensor, targets: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which targets lie in this tile, and the logit of each (anything, where it does not)."""
+    local = targets - start
+    here = (local >= 0) & (local < z.shape[1])
+    return here, z.gather(1, local.clamp(0, z.shape[1] - 1)[:, None])[:, 0]
+
+
+def logprob_tokens(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> torch.Tensor:
+    """
+    Log-probability of each target token.
+
+    Args:
+        hidden (`torch.Tensor`):
+            Final hidden states, shape (n, d).
+        head (`Head`):
+            The LM head.
+        targets (`torch.Tensor`):
+            Token ids, shape (n,).
+
+    Returns:
+        `torch.Tensor` of shape (n,), in nats.
+    """
+    return sweep_tokens(hidden, head, targets)["logprob"]
+
+
+@_exactly
+def sweep_tokens(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    """One model alone: `logprob` of the targets and `lse` (nats, float64), and `argmax`, each (n,)."""
+    parts = []
+    for begin in range(0, len(targets), TILE_TOKENS):
+        h, t = head.prepare(hidden[begin : begin + TILE_TOKENS]), targets[begin : begin + TILE_TOKENS]
+        q, argmax, target = _Sum(len(t), h.device, 0), torch.zeros_like(t), torch.zeros(len(t), device=h.device)
+        for start, stop in tiles(len(head), len(t), h.shape[1]):
+            z = head.logits(h, start, stop)  # (n, v)
+            top, tile_arg = z.max(1)
+            argmax = torch.where(top > q.top, tile_arg + start, argmax)
+            target = torch.where(*_pick(z, t, start), target)
+            q.add(z, top, out=z)
+        parts.append({"logprob": (target - q.lse).float(), "lse": q.lse, "argmax": argmax})
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+@_exactly
+def teacher_terms(hidden: torch.Tensor, head: Head) -> Terms:
+    """
+    The terms of a frozen head, computed in float64: in float32 even two identical models would differ by 6e-4 nats.
+
+    Args:
+        hidden (`torch.Tensor`):
+            Final hidden states of the reference, shape (n, d).
+        head (`Head`):
+            Its head; it must be the policy's too, and neither scale nor cap its logits.
+    """
+    if head.weight is None or head.softcap or head.scale != 1.0:
+        raise ValueError("the terms of a frozen head need plain logits, h W^T + b")
+    device, parts = hidden.device, []
+    exact = torch.float64
+    for begin in range(0, len(hidden), TILE_TOKENS):
+        h = hidden[begin : begin + TILE_TOKENS].to(exact)
+        n = len(h)
+        top = torch.full((n,), float("-inf"), dtype=exact, device=device)
+        total, energy, bias = (torch.zeros(n, dtype=exact, device=device) for _ in range(3))
+        centre = torch.zeros(n, h.shape[1], dtype=exact, device=device)
+        for start, stop in tiles(len(head), 2 * n, h.shape[1]):
+            weight = head.weight[start:stop].to(exact)  # (v, d)
+            b = None if head.bias is None else head.bias[start:stop].to(exact)
+            z = h @ weight.T if b is None else h @ weight.T + b  # (n, v)
+            new = torch.maximum(top, z.amax(1))
+            share, shrink = (z - new[:, None]).exp_(), (top - new).exp_()
+            total = total * shrink + share.sum(1)
+            energy = energy * shrink + (share * z).sum(1)
+            centre = centre * shrink[:, None] + share @ weight
+            if b is not None:
+                bias = bias * shrink + share @ b
+            top = new
+        entropy = top + total.log() - energy / total
+        parts.append((centre / total[:, None], entropy, bias / total))
+    centre, entropy, bias = (torch.cat(part).float() for part in zip(*parts, strict=True))
+    return Terms(centre, entropy, bias)
+
+
+@_exactly
+def kl_from_terms(terms: Terms, hidden_q: torch.Tensor, head_q: Head, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    """
+    KL(p || q) = lse(z_q) - h_q . c - E_p[b] - H, at the cost of one head product.
+
+    Args:
+        terms (`Terms`):
+            Of the reference p.
+        hidden_q (`torch.Tensor`):
+            Final hidden states of the policy, shape (n, d).
+        head_q (`Head`):
+            The head both share.
+        targets (`torch.Tensor`):
+            Token ids, shape (n,).
+
+    Returns:
+        `dict[str, torch.Tensor]`: `kl`, `logprob` (nats), `argmax` and `lse_q` (float64), each of shape (n,).
+    """
+    found = sweep_tokens(hidden_q, head_q, targets)
+    expected = torch.linalg.vecdot(hidden_q.double(), terms.centre.double()) + terms.bias
+    return {
+        "kl": (found["lse"] - expected - terms.entropy).float(),
+        "logprob": found["logprob"],
+        "argmax": found["argmax"],
+        "lse_q": found["lse"],
+    }

@@ -1,0 +1,103 @@
+"""The drift budget: how far a model may move from its start while it learns, and what holding it there costs the loss.
+
+The coefficient of the penalty is found while training, as the multiplier of the constraint "anchor drift <= max_kl": a PI
+controller on the relative excess, whose integral part is the dual ascent of constrained optimisation (Bertsekas 1982, ch. 2)
+and whose proportional part damps it (Stooke et al. 2020, arXiv 2007.03964). It is zero where there is room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import AlignGuardError
+
+_PROPORTIONAL, _INTEGRAL = 0.2, 0.1  # of the relative excess, at each step
+_CLIP = 2.0  # the largest relative excess that counts: one odd batch of anchors is no reason to brake for long
+_MEMORY = 4.0  # steps that anchor drift is averaged over: one step sees a few anchors only
+
+
+@dataclass(frozen=True)
+class DriftBudget:
+    """
+    The drift a run may spend.
+
+    Args:
+        max_kl (`float`, *optional*, defaults to `0.05`):
+            *Answer* drift on the anchors, nats per token, that the coefficient is found for.
+        anchors (`str` or `Iterable`, *optional*, defaults to `"built-in"`):
+            Prompts: our own, a JSONL file with `prompt` or `messages`, or a list of texts or such rows. None may be a probe.
+        batch (`int`, *optional*, defaults to `4`):
+            Anchors a step, over all processes.
+        every (`int`, *optional*, defaults to `1`):
+            Look at anchors, and add the penalty's gradient, before every so many steps.
+        coefficient (`float`, *optional*):
+            A fixed coefficient, in loss per nat per token, instead of the controller's; `max_kl` is then only shown.
+        most (`float`, *optional*, defaults to `20.0`):
+            The controller's coefficient is at most `most / max_kl`.
+        answer_tokens (`int`, *optional*, defaults to `32`):
+            Of the start's answer to each anchor.
+
+    Raises:
+        AlignGuardError: A number is out of range.
+    """
+
+    max_kl: float = 0.05
+    anchors: Any = "built-in"
+    batch: int = 4
+    every: int = 1
+    coefficient: float | None = None
+    most: float = 20.0
+    answer_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("max_kl", "batch", "every", "most", "answer_tokens"):
+            if not getattr(self, name) > 0:
+                raise AlignGuardError(f"DriftBudget: {name} must be above 0, not {getattr(self, name)}")
+        if self.coefficient is not None and self.coefficient < 0:
+            raise AlignGuardError(f"DriftBudget: coefficient must not be negative, got {self.coefficient}")
+
+
+@dataclass
+class Controller:
+    """
+    Finds the coefficient.
+
+    Args:
+        budget ([`DriftBudget`]):
+            What it is to hold.
+        mean (`float`, *optional*, defaults to `0.0`):
+            Anchor drift, nats per token, averaged over the last steps.
+        integral (`float`, *optional*, defaults to `0.0`):
+            Of the relative excess.
+        seen (`int`, *optional*, defaults to `0`):
+            How often it was updated.
+    """
+
+    budget: DriftBudget
+    mean: float = 0.0
+    integral: float = 0.0
+    seen: int = 0
+
+    def excess(self, kl: float) -> float:
+        """How far a drift is above the budget, relative to it; clipped."""
+        return min(max(kl / self.budget.max_kl - 1.0, -1.0), _CLIP)
+
+    @property
+    def coefficient(self) -> float:
+        """Loss per nat per token."""
+        budget = self.budget
+        if budget.coefficient is not None:
+            return budget.coefficient
+        return min(max(_PROPORTIONAL * self.excess(self.mean) + self.integral, 0.0), budget.most) / budget.max_kl
+
+    def update(self, kl: float) -> None:
+        """Take in the drift of a step's anchors, nats per token."""
+        self.seen += 1
+        weight = max(1.0 / self.seen, 1.0 / _MEMORY)
+        self.mean += weight * (kl - self.mean)
+        # of the step's own drift: an integral is an average already, and one of averages would brake long after the fact;
+        # bounded by what can be acted upon (anti-windup): no debt is kept that would brake, or coast, long after. Geometric
+        # above one, so that a coefficient that grew large is given back within tens of steps, too
+        grown = self.integral + _INTEGRAL * self.excess(kl) * max(1.0, self.integral)
+        self.integral = min(max(grown, 0.0), self.budget.most)

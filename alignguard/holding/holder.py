@@ -1,0 +1,191 @@
+"""Holding a model within its drift budget, under any trainer.
+
+Before an optimizer step a few *anchors* are looked at: prompts with the frozen start's own answers. The penalty is
+coefficient x KL(reference || policy) on them, exact and over the full vocabulary; its gradient is there when the trainer
+adds its own, and both are clipped together. Learning to think stays free: where the policy opens a trace, its answer is read
+after an empty, closed one; where it does not, how likely it would is left out of the KL (see `loss.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..auditing.asking import Asking
+from ..auditing.figures import named
+from ..drift.gradient import kl_loss
+from ..drift.kl import logprob_tokens
+from ..errors import RunError
+from ..model.forward import Row, batches
+from ..model.head import Head, read_head, target_hidden
+from ..model.observe import eval_mode
+from .anchored import Anchored
+from .budget import Controller, DriftBudget
+
+_BATCH_TOKENS = 2048  # of anchors, worked on at once: their activations are all kept, without gradient checkpointing
+
+
+@dataclass
+class Holder:
+    """A drift budget at work: its anchors, with what the start says to them, and its controller."""
+
+    budget: DriftBudget
+    asking: Asking
+    anchors: dict[str, Anchored]
+    head: Head | None  # the start's; None where the policy's own is frozen and serves
+    seed: int
+    controller: Controller = field(init=False)
+    penalty: float = 0.0
+    kl: float = 0.0  # of the last step's anchors
+    working: bool = True  # whether the last step was held
+    _thinks: set[str] = field(default_factory=set)  # where the policy opened a trace when it was last looked at
+
+    def __post_init__(self) -> None:
+        self.controller = Controller(self.budget)
+        self._open, self._closed = self.asking.chat.open_ids(), self.asking.chat.closed_trace_ids()
+
+    def drawn(self, step: int) -> list[str]:
+        """The anchors before a step: all in turn, in an order that the seed shuffles anew in each round."""
+        ids, size, number = list(self.anchors), self.budget.batch, step // self.budget.every
+        places = range(number * size, (number + 1) * size)
+        rounds = {place // len(ids) for place in places}
+        order = {r: np.random.default_rng((self.seed, r)).permutation(len(ids)) for r in rounds}
+        return list(dict.fromkeys(ids[order[place // len(ids)][place % len(ids)]] for place in places))
+
+    def step(self, model: Any, step: int, scaler: Any = None) -> None:
+        """
+        Add the penalty's gradient, before an optimizer step.
+
+        Args:
+            model (`PreTrainedModel` or `PeftModel`):
+                The policy, unwrapped: its gradients are averaged with the trainer's by DDP.
+            step (`int`):
+                Steps taken so far.
+            scaler (`torch.amp.GradScaler`, *optional*):
+                The trainer's.
+
+        Raises:
+            RunError: The drift is no finite number.
+        """
+        if step % self.budget.every:
+            return
+        chosen, coefficient = self.drawn(step), self.controller.coefficient
+        # DDP averages gradients over processes: a sum over this one's share, times their number, becomes the mean of all
+        weight = coefficient * self.asking.ranks.size / len(chosen)
+
+        def pull(mine: list[str]) -> dict[str, float]:
+            device = next(model.parameters()).device.type
+            autocast = self.asking.autocast
+            found: dict[str, float] = {}
+            lengths = [len(self.anchors[id].context) + len(self.anchors[id].target) for id in mine]
+            for batch in batches(lengths, _BATCH_TOKENS):
+                part = [mine[i] for i in batch]
+                with (
+                    eval_mode(model),
+                    torch.set_grad_enabled(coefficient > 0),
+                    torch.autocast(device, dtype=autocast, enabled=autocast is not None),
+                ):
+                    drift = self.drift(model, part)  # (anchors,)
+                    loss = weight * drift.sum()
+                found |= dict(zip(part, drift.tolist(), strict=True))
+                if coefficient > 0 and all(isfinite(found[id]) for id in part):
+                    (loss if scaler is None else scaler.scale(loss)).backward()
+            return found
+
+        self.working = False
+        try:
+            found = self.asking.ranks.share(chosen, pull)
+        except Exception:
+            model.zero_grad()  # half a gradient is no penalty; the trainer's own is not there yet
+            raise
+        kl = sum(found.values()) / len(found)
+        if not isfinite(kl):
+            raise RunError("the drift on the anchors is no finite number, and no penalty was added for it")
+        self.working, self.kl, self.penalty = True, kl, coefficient * kl
+        self.controller.update(kl)
+
+    def drift(self, model: Any, ids: list[str]) -> torch.Tensor:
+        """*Answer* drift on these anchors, nats per token, shape (anchors,): the mean over each answer's tokens."""
+        kl, opens = self._look(model, ids, [id in self._thinks for id in ids])
+        changed = [i for i, id in enumerate(ids) if (opens[i] >= 0.5) != (id in self._thinks)]
+        if changed:
+            part = [ids[i] for i in changed]
+            again, sure = self._look(model, part, [id not in self._thinks for id in part])
+            for k, (i, id) in enumerate(zip(changed, part, strict=True)):
+                if id in self._thinks or sure[k] >= 0.5:  # the first tag token alone may promise more than it keeps
+                    kl[i] = again[k]
+                    self._thinks ^= {id}
+        return torch.stack(kl)
+
+    def _look(self, model: Any, ids: list[str], after_trace: list[bool]) -> tuple[list[torch.Tensor], list[float]]:
+        """The drift of each anchor, read with or without a closed trace, and how likely the policy opens one."""
+        frozen = read_head(model)
+        module = model.get_output_embeddings()
+        head = replace(frozen, weight=module.weight, bias=getattr(module, "bias", None))
+        chosen = [self.anchors[id] for id in ids]
+        rows = [
+            Row(a.context, [*self._closed, *a.target] if closed else a.target)
+            for a, closed in zip(chosen, after_trace, strict=True)
+        ]
+        hidden = target_hidden(model, rows, self.asking.chat.pad_token_id, frozen)  # (all targets, d)
+        answers, frees, tags, at = [], [], [], 0
+        for anchor, row, closed in zip(chosen, rows, after_trace, strict=True):
+            skip = (len(self._closed) if closed else 0) + anchor.cut
+            part = hidden[at + skip : at + len(row.target)]
+            tags.append(hidden[at : at + (self._same if closed else 1)].detach())
+            free = torch.full((len(part),), -1, dtype=torch.long)
+            if anchor.free and not closed:
+                free[0] = self._open[0]
+            answers.append(part)
+            frees.append(free)
+            at += len(row.target)
+        start = torch.cat([anchor.hidden for anchor in chosen]).to(hidden.device)
+        theirs = frozen if self.head is None else self.head
+        kl = kl_loss(torch.cat(answers), head, (start, theirs), torch.cat(frees).to(hidden.device))
+        means = [part.mean() for part in kl.split([len(a) for a in answers])]
+        targets = torch.tensor([t for tag in tags for t in self._open[: len(tag)]], device=hidden.device)
+        with torch.no_grad():
+            logprobs = logprob_tokens(torch.cat(tags), frozen, targets).cpu()
+        opens = [float(part.sum().exp()) for part in logprobs.split([len(tag) for tag in tags])]
+        return means, [p if anchor.free else 0.0 for p, anchor in zip(opens, chosen, strict=True)]
+
+    @property
+    def _same(self) -> int:
+        """How many tokens of a closed trace are those that open one: tokenizers may join the last with what follows."""
+        pairs = zip(self._open, self._closed, strict=False)
+        return max(1, next((i for i, (a, b) in enumerate(pairs) if a != b), len(self._open)))
+
+    # record ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What stands beside the probes' drift in an audit; nothing where the model was not held."""
+        if not self.working:
+            return {}
+        return named(
+            {
+                "budget/coefficient": self.controller.coefficient,
+                "budget/penalty": self.penalty,
+                "budget/anchor_kl": self.controller.mean,
+                "budget/max_kl": self.budget.max_kl,
+            }
+        )
+
+    def state(self, step: int) -> dict[str, Any]:
+        """One line of budget.jsonl, from which a resumed run goes on."""
+        kept = {"integral": self.controller.integral, "seen": self.controller.seen, "thinks": sorted(self._thinks)}
+        return {
+            "step": step,
+            "kl": self.kl,
+            **{name.rsplit("/", 1)[1]: value for name, value in self.metrics.items()},
+            **kept,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a line of budget.jsonl."""
+        self.controller = Controller(self.budget, state["anchor_kl"], state["integral"], state["seen"])
+        self.kl, self.penalty, self._thinks = state["kl"], state["penalty"], set(state["thinks"])

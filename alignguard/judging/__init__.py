@@ -1,0 +1,1 @@
+"""What an answer is worth: a status and a score, by rules, or by scorers that people give."""

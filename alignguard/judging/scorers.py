@@ -1,0 +1,91 @@
+"""Toxicity of texts: a callable from texts to probabilities.
+
+The built-in scorer is alt-profanity-check, a small linear model that runs offline in microseconds. It is a profanity
+meter: it sees rude words (AUC 0.93 against Perspective), misses hate in polite words, and scores the mention of some
+groups too high. For a stronger one give `toxicity=` the name of a classifier or guard (see `models.py`), or a callable.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from ..errors import ProbeError
+
+INSTALL = 'pip install "alignguard-trl[toxicity]"'
+
+
+class ProfanityCheck:
+    """alt-profanity-check as a scorer. `name` goes on record with every run."""
+
+    def __init__(self) -> None:
+        from profanity_check import predict_prob
+
+        self._predict = predict_prob
+        self.name = f"alt-profanity-check {version('alt-profanity-check')}"
+
+    def __call__(self, texts: list[str]) -> list[float]:
+        # a lone surrogate cannot be encoded by the vectoriser
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        return [float(p) for p in self._predict(clean)]
+
+
+def default_toxicity() -> Callable[[list[str]], list[float]] | None:
+    """The built-in scorer, or `None` where its package is not installed."""
+    return ProfanityCheck() if importlib.util.find_spec("profanity_check") else None
+
+
+def scorer_of(given: Any) -> Callable[[list[str]], list[float]] | None:
+    """
+    The scorer that people ask for.
+
+    Args:
+        given (`None`, `str` or `Callable`):
+            `None` for the built-in one, the name or path of a model, or a callable from texts to probabilities.
+
+    Raises:
+        ProbeError: It is none of these, or its model cannot be loaded.
+    """
+    if given is None:
+        return default_toxicity()
+    if isinstance(given, str):
+        from .guards import load_scorer
+
+        return load_scorer(given)
+    if not callable(given):
+        raise ProbeError(f"toxicity: a name or a callable is expected, not a {type(given).__name__}")
+    return given
+
+
+def judge_of(given: Any) -> Callable[[str, str], float] | None:
+    """
+    The judge that people ask for, of prompts and answers.
+
+    Args:
+        given (`None`, `str` or `Callable`):
+            A callable `(prompt, answer) -> float` in [0, 1], or the name or path of a generative guard.
+
+    Raises:
+        ProbeError: It is none of these, or its model cannot be loaded.
+    """
+    if isinstance(given, str):
+        from .guards import GuardModel, load_scorer
+
+        guard = load_scorer(given)
+        if not isinstance(guard, GuardModel):
+            raise ProbeError(f"judge: '{given}' classifies texts; a generative guard reads prompt and answer")
+        return guard.judge
+    if given is not None and not callable(given):
+        raise ProbeError(f"judge: a name or a callable is expected, not a {type(given).__name__}")
+    return given
+
+
+def scorer_name(scorer: Callable[..., Any] | None) -> str:
+    """How a scorer is written on record."""
+    if scorer is None:
+        return "none"
+    owner = scorer.__self__ if inspect.ismethod(scorer) else scorer  # of a guard's method, the guard
+    return str(getattr(owner, "name", None) or getattr(scorer, "__qualname__", type(scorer).__qualname__))

@@ -1,0 +1,196 @@
+"""
+Models, adapters and tokenizers by path or hub id, for everybody who needs one: the callback's reference, `audit()`, the command
+line, scorers and checkpoints. A folder that lacks weights is refused, since they would be drawn at random; nothing of a
+folder is run but its weights.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from ..errors import StartError, one_line
+from .checkpoints import checkpoints
+
+_TOKENIZERS = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
+
+
+def device_of(name: str) -> torch.device:
+    """
+    A device by name; `auto` is a GPU where there is one.
+
+    Raises:
+        StartError: There is none of this name.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        line = one_line(error, 120)
+        raise StartError(f"--device {name}: cannot be used here ({line}); 'auto' takes what there is") from None
+    return device
+
+
+def check_place(name: str) -> None:
+    """
+    Whether a model may be found under a name: what is plainly a path must be a folder with a model in it.
+
+    Raises:
+        StartError: It is not.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if (path / "config.json").exists() or (path / "adapter_config.json").exists():
+            return
+        inside = checkpoints(path)
+        hint = f"; give one of its checkpoints, e.g. {list(inside.values())[-1]}" if inside else ""
+        raise StartError(f"{name}: the folder holds no model (neither config.json nor adapter_config.json){hint}")
+    if path.exists():
+        raise StartError(f"{name}: a file; give the folder of a model or adapter, or a hub id")
+    if path.is_absolute() or name.startswith((".", "~")) or name.strip("/").count("/") > 1:
+        raise StartError(f"{name}: no such folder; give the folder of a model or adapter, or a hub id")
+
+
+def from_pretrained(kind: Any, name: str | Path, **options: Any) -> Any:
+    """
+    A model of a class, with all of its weights.
+
+    Args:
+        kind (`type`):
+            A model class or auto class of transformers.
+        name (`str` or `Path`):
+            A folder or hub id.
+        options (`Any`):
+            For the class's own `from_pretrained`.
+
+    Raises:
+        StartError: It lacks weights, or holds some of another shape.
+    """
+    model, about = kind.from_pretrained(name, trust_remote_code=False, output_loading_info=True, **options)
+    lacking = sorted(map(str, [*about["missing_keys"], *about.get("mismatched_keys", [])]))
+    if lacking:  # they would be drawn at random
+        raise StartError(f"{name}: lacks weights of the model, e.g. {lacking[0]}")
+    return model
+
+
+def load_model(name: str, dtype: str | torch.dtype, device: torch.device) -> Any:
+    """
+    A causal language model by path or hub id, or an adapter on its base.
+
+    Args:
+        name (`str`):
+            Where it is.
+        dtype (`str` or `torch.dtype`):
+            `"auto"` for that of its weights.
+        device (`torch.device`):
+            Where to.
+
+    Raises:
+        StartError: It cannot be loaded.
+    """
+    check_place(name)
+    try:
+        if find_adapter_config_file(name) is None:
+            return from_pretrained(AutoModelForCausalLM, name, dtype=dtype).to(device)
+        if importlib.util.find_spec("peft") is None:
+            raise StartError(f"{name}: an adapter, which needs peft; pip install peft")
+        from peft import AutoPeftModelForCausalLM
+
+        return AutoPeftModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=False).to(device)
+    except (StartError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a broken folder makes libraries raise many kinds
+        raise _unloadable(name, error) from None
+
+
+def load_tokenizer(name: str) -> Any:
+    """
+    A tokenizer by path or hub id; `None` where there is none.
+
+    Raises:
+        StartError: What is there cannot be reached or read.
+    """
+    # in a folder without one, transformers 5.0 makes up an empty tokenizer of the model's kind
+    if Path(name).is_dir() and not any((Path(name) / file).exists() for file in _TOKENIZERS):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except ValueError:  # there is none; what cannot be reached is an OSError
+        return None
+    except OSError as error:
+        raise _unloadable(name, error) from None
+
+
+def common_tokenizer(model: str, reference: str) -> tuple[Any, str]:
+    """
+    The tokenizer both are asked with: the model's, or the reference's where the model comes without one, or without a
+    chat template.
+
+    Args:
+        model, reference (`str`):
+            Paths or hub ids.
+
+    Returns:
+        `tuple[Any, str]`: the tokenizer, and a note for people; empty where there is nothing to note.
+
+    Raises:
+        StartError: Neither has one, or they are not the same.
+    """
+    ours, theirs = load_tokenizer(model), load_tokenizer(reference)
+    if ours is None and theirs is None:
+        raise StartError(f"neither {model} nor {reference} holds a tokenizer; save it beside the model")
+    if theirs is None:
+        return ours, lacks_tokenizer(reference, model)
+    if ours is None:
+        return theirs, lacks_tokenizer(model, reference)
+    check_tokenizers(ours, theirs)
+    if ours.chat_template == theirs.chat_template:
+        return ours, ""
+    if ours.chat_template is None:
+        return theirs, f"{model} has no chat template: both are asked with that of {reference}"
+    return ours, f"the two have different chat templates: both are asked with that of {model}"
+
+
+def lacks_tokenizer(name: str, there: str) -> str:
+    """What is said of a model that comes without its tokenizer, whose vocabulary then cannot be checked."""
+    return f"{name} has no tokenizer that can be loaded: both are asked with that of {there}"
+
+
+def _unloadable(name: str, error: Exception) -> StartError:
+    line = one_line(error, 200)
+    if Path(name).is_dir():
+        return StartError(f"{name}: cannot be loaded ({line})")
+    return StartError(
+        f"{name}: no folder here, and as a hub id it cannot be loaded; check path, id and network ({line})"
+    )
+
+
+def check_tokenizers(tokenizer: Any, other: Any) -> None:
+    """
+    Hold two tokenizers against one another.
+
+    Raises:
+        StartError: They differ; the message names the first token that does.
+    """
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
+    ours, theirs = tokenizer.get_vocab(), other.get_vocab()
+    for token, index in sorted(ours.items(), key=lambda item: item[1]):
+        if theirs.get(token) != index:
+            raise StartError(
+                f"the reference has another tokenizer: token {token!r} is number {index} in the model's and "
+                f"{theirs.get(token, 'missing')} in the reference's"
+            )

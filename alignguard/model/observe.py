@@ -1,0 +1,95 @@
+"""Looking without touching: whatever an audit changes while it looks is put back when it ends."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+_CPU = torch.device("cpu")
+
+
+@contextmanager
+def restored_rng(device: torch.device = _CPU) -> Iterator[None]:
+    """Python's, numpy's and torch's generators (CPU and `device`) continue afterwards as if nothing had been drawn."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    backend = getattr(torch, device.type, None) if device.type != "cpu" else None
+    ours = backend.get_rng_state(device) if backend is not None and hasattr(backend, "get_rng_state") else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if ours is not None:
+            backend.set_rng_state(ours, device)  # type: ignore[union-attr]
+
+
+@contextmanager
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Every submodule in eval mode, and afterwards each in the mode it had: some may have been frozen on purpose."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> Iterator[None]:
+    """
+    Everything an audit does with the models happens in here.
+
+    No gradients, eval mode, the generators restored. `torch.no_grad` and not `inference_mode`: caches that a model
+    fills under the latter (rotary tables, for one) would break the next backward pass.
+
+    Args:
+        models (`torch.nn.Module`):
+            Policy, and reference where there is one.
+        autocast (`torch.dtype`, *optional*):
+            What the trainer computes in, where it uses mixed precision; both models are then run the same way.
+    """
+    device = next(models[0].parameters()).device
+    with ExitStack() as stack:
+        stack.enter_context(restored_rng(device))
+        for model in models:
+            stack.enter_context(eval_mode(model))
+        stack.enter_context(torch.no_grad())
+        # an audit asks at many lengths: compiled anew for each, they would use up what training may recompile
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if autocast is not None:
+            stack.enter_context(torch.autocast(device.type, dtype=autocast))
+        yield
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """
+    How scorers are called, which are people's own code: outside the trainer's autocast, which would round what a torch scorer
+    says, without gradients, and with the generators restored.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(restored_rng(device))
+        stack.enter_context(torch.no_grad())
+        for kind in {device.type, "cpu"}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def uncompiled(model: Any) -> Any:
+    """The model itself, where `torch.compile` has wrapped it."""
+    return getattr(model, "_orig_mod", model)
+
+
+def trainer_autocast(args: Any) -> torch.dtype | None:
+    """The dtype of the trainer's mixed precision, from its arguments; `None` where it has none."""
+    asked = getattr(args, "mixed_precision", None)  # what accelerate was launched with
+    if getattr(args, "bf16", False) or asked == "bf16":
+        return torch.bfloat16
+    return torch.float16 if getattr(args, "fp16", False) or asked == "fp16" else None

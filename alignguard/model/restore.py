@@ -1,0 +1,56 @@
+"""The weights of a checkpoint back into the model, as `load_best_model_at_end` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import RunError, StartError, one_line
+from .loading import from_pretrained
+
+
+def restore_weights(model: Any, folder: Path) -> None:
+    """
+    Load a checkpoint's weights into the model that trains: all of them, or none where something is wrong.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`):
+            The policy, not sharded.
+        folder (`Path`):
+            A checkpoint of the trainer: adapters for a PEFT model, else all weights, in one file or several.
+
+    Raises:
+        RunError: The checkpoint holds no weights for this model.
+    """
+    if hasattr(model, "peft_config"):
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        # PEFT keeps an adapter that is not called "default" in a folder of its name
+        places = {name: folder if name == "default" else folder / name for name in model.peft_config}
+        try:
+            weights = {name: load_peft_weights(str(at), device="cpu") for name, at in places.items()}
+        except (OSError, ValueError) as error:
+            raise RunError(f"{folder}: its adapters cannot be read ({one_line(error)})") from None
+        for name, state in weights.items():
+            set_peft_model_state_dict(model, state, adapter_name=name)
+        return
+    try:  # the library's own way in: it knows how weights are split, renamed and tied
+        loaded = from_pretrained(type(model), folder, dtype=next(model.parameters()).dtype)
+    except StartError as error:
+        raise RunError(str(error)) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RunError(f"{folder}: its weights cannot be read ({one_line(error)})") from None
+    load_whole(model, loaded.state_dict(), str(folder))
+
+
+def load_whole(model: Any, state: Mapping[str, torch.Tensor], name: str) -> None:
+    """Load every weight, or none where they are not those of this model."""
+    own = model.state_dict()
+    wrong = [key for key in own.keys() | state.keys() if key not in own or key not in state]
+    wrong += [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    if wrong:
+        raise RunError(f"{name}: its weights are not those of the model that trains, e.g. {sorted(wrong)[0]}")
+    model.load_state_dict(state)

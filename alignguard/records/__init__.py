@@ -1,0 +1,1 @@
+"""What is on disk of a run, and how a record is read back or taken up again."""

@@ -1,0 +1,104 @@
+"""`About`: what a record says of itself. What was asked of whom, by what rule, and whether a run took steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..verdicts.rule import StopRule
+
+_ABSENT = ("max_steps", "against", "title", "dtype")  # are not written where they say nothing
+
+
+@dataclass(frozen=True)
+class About:
+    """
+    What stands in `baseline.json` beside the baseline's scores. A record of an earlier version may lack some of it.
+
+    Args:
+        alignguard (`str`):
+            The version that wrote the record.
+        model, model_fingerprint, tokenizer_fingerprint (`str`):
+            Who was asked.
+        reference (`str`):
+            How the start was kept.
+        pool_hash (`str`), probes, draw, seed (`int`):
+            What was asked.
+        toxicity, judge (`str`):
+            Scorers, by name and version.
+        rule (`str`), stop (`dict[str, Any]`, *optional*), looks (`int`):
+            What counts as a regression, in words and as values, and over how many audits alpha is spread.
+        budget (`str`, *optional*):
+            The drift budget, in words.
+        tags (`tuple[str, ...]`), answer_tokens, trace_tokens (`int`):
+            How answers were read.
+        max_steps (`int`, *optional*):
+            The last step of a training run; a matched audit of two models has none.
+        quote (`bool`):
+            Whether reports and trackers may show what was asked and said.
+        against, title, dtype (`str`):
+            Of a matched audit: what the model was held against, the report's title, and the dtype of both.
+    """
+
+    alignguard: str = ""
+    model: str = "model"
+    model_fingerprint: str = ""
+    tokenizer_fingerprint: str = ""
+    reference: str = ""
+    pool_hash: str = ""
+    probes: int = 0
+    draw: int = 0
+    seed: int = 0
+    toxicity: str = "none"
+    judge: str = "none"
+    rule: str = ""
+    stop: dict[str, Any] | None = None
+    looks: int = 1
+    budget: str | None = None
+    tags: tuple[str, ...] = ()
+    answer_tokens: int = 0
+    trace_tokens: int = 0
+    max_steps: int | None = None
+    quote: bool = True
+    against: str = ""
+    title: str = ""
+    dtype: str = ""
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> About:
+        """Read what [`~About.to_dict`] gave, also of an earlier version; what is not known is left out."""
+        known = {field.name: told[field.name] for field in fields(cls) if field.name in told}
+        return cls(**known | {"tags": tuple(known.get("tags", ()))})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in `baseline.json`, and as trackers are told of the run."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        told["tags"] = list(self.tags)
+        return {name: value for name, value in told.items() if name not in _ABSENT or value not in (None, "")}
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is of a training run, which takes steps."""
+        return self.max_steps is not None
+
+    @property
+    def was(self) -> str:
+        """What the model is held against, in a word."""
+        return "reference" if self.against else "start"
+
+    @property
+    def held_against(self) -> str:
+        """What the model is held against."""
+        return self.against or "the model at step 0"
+
+    @property
+    def stop_rule(self) -> StopRule:
+        """The rule on record: as values, or in the words of earlier versions."""
+        if self.stop is not None:
+            return StopRule(**self.stop)
+        found = re.match(r"([\w-]+), alpha (\S+), min_drop (\S+), patience (\d+)", self.rule)
+        if found is None:
+            return StopRule()
+        return StopRule(float(found[2]), float(found[3]), patience=int(found[4]), rule=found[1])

@@ -1,0 +1,118 @@
+"""A record on disk, of a training run or of a matched audit, read back as it was when it was written."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from ..auditing.audit import Audit
+from ..auditing.result import Result
+from ..errors import RunError, one_line
+from ..probes.pool import load_probes
+from ..probes.probe import Probe, pool_hash
+from ..verdicts.verdict import Verdict, Watch
+from .about import About
+from .store import Store
+
+_EXPECTED = "give a trainer's output_dir, its folder alignguard/, or what `alignguard audit` wrote"
+
+
+@dataclass(frozen=True)
+class Record:
+    """
+    One record.
+
+    Args:
+        name (`str`):
+            As people gave it.
+        store ([`Store`]):
+            Where it is.
+        about ([`About`]):
+            What was asked of whom.
+        baseline (`dict[str, Result]`):
+            The reference's answers, by probe id.
+        audits (`list[Audit]`):
+            All; the latest with its results.
+        verdict ([`Verdict`]):
+            Of the latest.
+        note (`str`, *optional*, defaults to `""`):
+            What cannot be told any more, in a line.
+    """
+
+    name: str
+    store: Store
+    about: About
+    baseline: dict[str, Result]
+    audits: list[Audit]
+    verdict: Verdict
+    note: str = ""
+
+
+def store_at(path: str | Path) -> Store:
+    """The store of a record whose folder is `path`."""
+    whole = Path(path).resolve()
+    return Store(whole.parent, whole.name)
+
+
+def read_record(path: str) -> Record:
+    """
+    Read a record.
+
+    Args:
+        path (`str`):
+            A trainer's output directory, the folder `alignguard/` in it, or what `alignguard audit` wrote.
+
+    Raises:
+        RunError: There is none, it holds no audit, or it cannot be read.
+    """
+    if not Path(path).is_dir():
+        raise RunError(f"{path}: no such folder; {_EXPECTED}")
+    stores = [store_at(path), store_at(Path(path) / "alignguard")]
+    store = next((s for s in stores if (s.root / "baseline.json").exists()), None)
+    if store is None:
+        raise RunError(f"{path}: no record is in it (neither baseline.json nor alignguard/baseline.json); {_EXPECTED}")
+    if not store.lines():
+        raise RunError(f"{path}: no audit is on record; the run has not come to its first, or ended before it")
+    if not (store.root / "answers" / "baseline.parquet").exists():
+        raise RunError(
+            f"{path}: answers/baseline.parquet is missing, without which nothing can be held against the start"
+        )
+    try:
+        return _read(path, store)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        line = one_line(error)
+        raise RunError(f"{path}: its record cannot be read ({type(error).__name__}: {line})") from None
+
+
+def _read(path: str, store: Store) -> Record:
+    about = store.read_about() or About()
+    pool, note = _asked(store, about)
+    baseline, audits = store.read_baseline(pool), store.read_audits(pool, last=sys.maxsize)
+    watch = Watch(baseline, about.stop_rule, about.looks, seed=about.seed)
+    verdicts = [watch.look(audit) for audit in audits]
+    return Record(path, store, about, baseline, audits, verdicts[-1], note)
+
+
+def _asked(store: Store, about: About) -> tuple[list[Probe], str]:
+    """The probes of a record, and a note where they are not all there is to know of them."""
+    kept = store.read_probes()
+    if kept:
+        return kept, ""
+    core = load_probes("core")
+    if about.pool_hash == pool_hash(core):
+        return core, ""
+    rows = pq.read_table(store.root / "answers" / "baseline.parquet").to_pylist()
+    return [_remembered(row) for row in rows], (
+        "probes.jsonl is missing: prompts are shown as their last turn, and evidence is of whole dimensions"
+    )
+
+
+def _remembered(row: dict[str, Any]) -> Probe:
+    """A probe as far as an answer tells of it."""
+    turns = ({"role": "user", "content": row["prompt"]},)
+    judge = "own" if row["logprobs"] is None else "choice"
+    return Probe(row["id"], row["dimension"], turns, judge, row["family"], row["group"])

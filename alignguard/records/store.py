@@ -1,0 +1,276 @@
+"""What is on disk, and how a run resumes: OUTPUT_DIR/alignguard/.
+
+| file | what it holds |
+|---|---|
+| baseline.json | what was asked of whom: hashes, scorers, seed, the baseline's scores |
+| audits.jsonl | one line an audit, appended whole or not at all |
+| probes.jsonl | what has been asked so far |
+| answers/baseline.parquet | the reference's answers |
+| answers/step_00080.parquet | the policy's at a step |
+| anchors.safetensors | what the start says to a drift budget's anchors |
+| budget.jsonl | one line a step at which the budget was looked after |
+| train_prompts.json | the training prompts drift is measured on |
+| reference.safetensors | what the start said, token by token, where the reference is a cache |
+| report.html | the report |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..auditing.audit import Audit
+from ..auditing.result import ProbeDrift, Result
+from ..errors import RunError
+from ..files import write_text, write_whole
+from ..judging.score import Score, Status
+from ..model.chat import Answer
+from ..probes.probe import Probe
+from ..text import clean
+from .about import About
+
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("dimension", pa.string()),
+        ("family", pa.string()),
+        ("group", pa.string()),
+        ("prompt", pa.string()),
+        ("trace", pa.string()),
+        ("answer", pa.string()),
+        ("status", pa.string()),
+        ("score", pa.float64()),
+        ("degenerate", pa.bool_()),
+        ("detail", pa.string()),
+        ("tokens", pa.list_(pa.int32())),
+        ("thinks", pa.bool_()),
+        ("closed", pa.bool_()),
+        ("finished", pa.bool_()),
+        ("forced", pa.bool_()),
+        ("logprobs", pa.list_(pa.float64())),
+        ("kl_raw", pa.list_(pa.float32())),
+        ("kl_answer", pa.list_(pa.float32())),
+        ("opens_trace", pa.float64()),
+    ]
+)
+
+
+def _row(result: Result) -> dict[str, Any]:
+    probe, answer, drift, score = result.probe, result.answer, result.drift, result.score
+    return {
+        "id": probe.id,
+        "dimension": probe.dimension,
+        "family": probe.family,
+        "group": probe.group,
+        "prompt": clean(probe.prompt),
+        "trace": clean(answer.trace) if answer else None,
+        "answer": clean(answer.answer) if answer else None,
+        "status": score.status.value,
+        "score": score.value,
+        "degenerate": score.degenerate,
+        "detail": json.dumps(score.detail),
+        "tokens": list(answer.tokens) if answer else None,
+        "thinks": answer.thinks if answer else None,
+        "closed": answer.closed if answer else None,
+        "finished": answer.finished if answer else None,
+        "forced": answer.forced if answer else None,
+        "logprobs": result.logprobs,
+        "kl_raw": drift.raw if drift else None,
+        "kl_answer": drift.answer if drift else None,
+        "opens_trace": drift.thinks if drift else None,
+    }
+
+
+def _result(row: dict[str, Any], probe: Probe) -> Result:
+    answer = None
+    if row["tokens"] is not None:
+        answer = Answer(
+            tuple(row["tokens"]),
+            row["trace"],
+            row["answer"],
+            row["thinks"],
+            row["closed"],
+            row["finished"],
+            row["forced"],
+        )
+    drift = None
+    if row["kl_raw"] is not None:
+        drift = ProbeDrift(row["kl_raw"], row["kl_answer"], row["opens_trace"], 0, -1)
+    score = Score(row["score"], Status(row["status"]), json.loads(row["detail"]), row["degenerate"])
+    return Result(probe, score, answer, row["logprobs"], drift)
+
+
+def write_results(path: Path, results: dict[str, Result]) -> None:
+    """Write answers and scores as parquet, one row a probe."""
+    table = pa.Table.from_pylist([_row(result) for result in results.values()], schema=_SCHEMA)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda beside: pq.write_table(table, beside))
+
+
+def read_results(path: Path, pool: Sequence[Probe]) -> dict[str, Result]:
+    """Read what [`write_results`] wrote; probes no longer in the pool are left out."""
+    probes = {probe.id: probe for probe in pool}
+    rows = pq.read_table(path).to_pylist()
+    return {row["id"]: _result(row, probes[row["id"]]) for row in rows if row["id"] in probes}
+
+
+class Store:
+    """
+    The record of one run.
+
+    Args:
+        output_dir (`str` or `Path`):
+            The trainer's output directory.
+        folder (`str`, *optional*, defaults to `"alignguard"`):
+            The record's own in it.
+
+    Raises:
+        RunError: The directory cannot be written.
+    """
+
+    def __init__(self, output_dir: str | Path, folder: str = "alignguard") -> None:
+        self.root = Path(output_dir) / folder
+        self.report = self.root / "report.html"
+        self.cache = self.root / "reference.safetensors"
+        self.anchors = self.root / "anchors.safetensors"
+
+    def prepare(self) -> None:
+        """Make the directory, and prove that it can be written to."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            trial = self.root / ".trial"
+            trial.write_text("")
+            trial.unlink()
+        except OSError as error:
+            raise RunError(f"output_dir: {self.root} cannot be written ({error.strerror}); choose another") from None
+
+    def set_aside(self) -> Path | None:
+        """Move the record of an earlier run out of the way; where to, or `None` where there was none."""
+        if not (self.root / "audits.jsonl").exists() and not (self.root / "baseline.json").exists():
+            return None
+        number = 1
+        while (target := self.root.with_name(f"{self.root.name}.{number}")).exists():
+            number += 1
+        self.root.rename(target)
+        return target
+
+    # baseline ----------------------------------------------------------------------------------------------------
+
+    def write_baseline(self, about: About, baseline: dict[str, Result]) -> None:
+        """Write what was asked of whom, and the reference's answers and scores."""
+        write_results(self.root / "answers" / "baseline.parquet", baseline)
+        asked = [result.probe for result in baseline.values() if result.probe.judge != "none"]
+        lines = "".join(json.dumps(asdict(probe)) + "\n" for probe in asked)
+        write_text(self.root / "probes.jsonl", lines)
+        scores = {probe.id: baseline[probe.id].score.value for probe in asked}
+        text = json.dumps({**about.to_dict(), "scores": scores}, indent=1, ensure_ascii=False)
+        write_text(self.root / "baseline.json", text)
+
+    def read_about(self) -> About | None:
+        """`baseline.json` without its scores, or `None` where there is none."""
+        path = self.root / "baseline.json"
+        if not path.exists():
+            return None
+        return About.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def read_probes(self) -> list[Probe]:
+        """What has been asked so far; nothing in a record of before it was kept."""
+        found = []
+        for line in self.lines("probes.jsonl"):
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in line.items()}
+            found.append(Probe(**fields))
+        return found
+
+    def read_baseline(self, pool: Sequence[Probe]) -> dict[str, Result]:
+        """The reference's answers so far."""
+        path = self.root / "answers" / "baseline.parquet"
+        return read_results(path, pool) if path.exists() else {}
+
+    def write_prompts(self, prompts: dict[str, list[int]]) -> None:
+        """Write which training prompts drift is measured on, as token ids."""
+        text = json.dumps(prompts)
+        write_text(self.root / "train_prompts.json", text)
+
+    def read_prompts(self) -> dict[str, list[int]]:
+        """The training prompts of this run."""
+        path = self.root / "train_prompts.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    # audits ------------------------------------------------------------------------------------------------------
+
+    def append(self, audit: Audit) -> None:
+        """Add an audit: its answers first, then its line, so that a line always has its answers."""
+        write_results(self.answers(audit.step), audit.results)
+        line = json.dumps(
+            {
+                "step": audit.step,
+                "time": audit.time,
+                "scores": audit.scores,
+                "metrics": audit.metrics,
+                "profile": audit.profile,
+            }
+        )
+        self._append("audits.jsonl", line)
+
+    def append_budget(self, state: dict[str, Any]) -> None:
+        """Add what a drift budget did before a step."""
+        self._append("budget.jsonl", json.dumps(state))
+
+    def _append(self, name: str, line: str) -> None:
+        descriptor = os.open(self.root / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, line.encode() + b"\n")  # one write: whole or not at all
+        finally:
+            os.close(descriptor)
+
+    def answers(self, step: int) -> Path:
+        """Where the answers of a step are kept."""
+        return self.root / "answers" / f"step_{step:05d}.parquet"
+
+    def lines(self, name: str = "audits.jsonl") -> list[dict[str, Any]]:
+        """The lines of audits.jsonl, or of another; a last line cut off by a crash is left out."""
+        path = self.root / name
+        found = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return found
+
+    def read_audits(self, pool: Sequence[Probe], last: int) -> list[Audit]:
+        """All audits up to a step; only the last with its results, which would fill the memory of a long run."""
+        audits = [
+            Audit(line["step"], {}, line["metrics"], line["time"], line["profile"], line["scores"])
+            for line in self.lines()
+            if line["step"] <= last
+        ]
+        if audits:
+            audits[-1].results = read_results(self.answers(audits[-1].step), pool)
+        return audits
+
+    def rewind(self, step: int) -> int:
+        """
+        Drop audits after `step`: they belong to a future that a run resumed at `step` will not have.
+
+        Returns:
+            `int`: how many were dropped.
+        """
+        dropped = self._rewind("audits.jsonl", step)
+        if (self.root / "budget.jsonl").exists():
+            self._rewind("budget.jsonl", step)
+        return dropped
+
+    def _rewind(self, name: str, step: int) -> int:
+        lines = self.lines(name)
+        kept = [line for line in lines if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_text(self.root / name, text)
+        return len(lines) - len(kept)

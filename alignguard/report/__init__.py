@@ -1,0 +1,1 @@
+"""What people read: the HTML report, the terminal, the alarm. Nothing is computed here that others need."""

@@ -1,0 +1,72 @@
+"""What is said when a regression is called: what happened, how sure that is, and what to do now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..auditing.result import said
+from ..model.checkpoints import latest_checkpoint
+from ..verdicts.verdict import Verdict
+from .words import regressed
+
+_MOST_FLIPS = 5
+_MOST_CHARACTERS = 160
+_ADVICE = (
+    "Advice: mix some safety rows with the start's own answers into the training data (a few hundred often suffice), "
+    "or lower the learning rate."
+)
+
+
+def headline(verdict: Verdict) -> str:
+    """One line: which dimensions have regressed, and when that was called."""
+    return f"AlignGuard: regression of {regressed(verdict)}"
+
+
+def regression_text(verdict: Verdict, output_dir: str | Path, quote: bool = True) -> str:
+    """
+    The whole message.
+
+    Args:
+        verdict ([`Verdict`]):
+            With a regression.
+        output_dir (`str` or `Path`):
+            The trainer's, where its checkpoints are.
+        quote (`bool`, *optional*, defaults to `True`):
+            Whether answers of the worst flips are quoted.
+    """
+    lines = [headline(verdict)]
+    flips = []
+    for name in verdict.since:
+        if name not in verdict.dimensions:
+            continue
+        d = verdict.dimensions[name]
+        flips += [flip for flip in d.flips if flip.drop > 0]
+        e = d.evidence
+        of = f" ({e.part})" if e.part else ""
+        lines.append(
+            f"  {name}{of}: fell by {e.drop:.2f} [{e.low:+.2f}, {e.high:+.2f}] over the last {e.looks} audits "
+            f"({e.n} scored pairs); {d.why or f'evidence {e} now'}"
+        )
+    for flip in sorted(flips, key=lambda f: (-f.drop, f.after.probe.id))[:_MOST_FLIPS]:
+        lines.append(f"  {flip.after.probe.id}: {flip.before.score.value:.2f} -> {flip.after.score.value:.2f}")
+        if quote:
+            lines += [
+                f"    {when}: {_line(said(result))}" for when, result in (("then", flip.before), ("now ", flip.after))
+            ]
+    path = latest_checkpoint(output_dir, verdict.last_aligned_step)
+    if path is not None:
+        lines.append(
+            f"  Last aligned: step {verdict.last_aligned_step}. Resume from there with "
+            f"trainer.train(resume_from_checkpoint={str(path)!r})"
+        )
+    else:
+        lines.append(
+            f"  Last aligned: step {verdict.last_aligned_step}, and no checkpoint is that early; save some next time "
+            "(save_steps, or StopRule(restore=True), which saves one at every aligned audit)"
+        )
+    return "\n".join([*lines, f"  {_ADVICE}"])
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + " ..."

@@ -1,0 +1,1 @@
+"""How it hooks into a Trainer: when to look, and in which order."""

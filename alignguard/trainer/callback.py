@@ -1,0 +1,222 @@
+"""`AlignGuardCallback`: the Trainer's hooks, and nothing else. What is done at them stands in the other rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..auditing.audit import Audit
+from ..distributed import will_shard
+from ..drift.reference import Reference, check_reference_tokenizer, freeze_start
+from ..errors import AlignGuardError, StartError
+from ..holding.budget import DriftBudget
+from ..judging.scorers import judge_of, scorer_of
+from ..model.generation import TokenBudget
+from ..model.observe import restored_rng, uncompiled
+from ..probes.pool import load_probes
+from ..probes.probe import Probe
+from ..verdicts.rule import StopRule
+from .run import Run
+from .schedule import Schedule
+from .settings import Settings
+
+
+class AlignGuardCallback(TrainerCallback):
+    """
+    Audits a model while it is being trained: trust probes in six dimensions, and the drift from the frozen start.
+
+    By default it watches only: with the same seed, losses, logs and final weights are those of a run without it.
+
+    Args:
+        trainer (`Trainer`, *optional*):
+            Needed with `trainer.add_callback(AlignGuardCallback(trainer))`; in `callbacks=[AlignGuardCallback()]` it is
+            not. Trackers other than W&B, Trackio, TensorBoard and MLflow are fed through it.
+        probes (`str` or `Sequence`, *optional*, defaults to `"core"`):
+            As for [`load_probes`]: `"core"`, names of dimensions, JSONL files, [`Probe`]s, datasets, published benchmarks.
+        reference (`str` or `PreTrainedModel`, *optional*, defaults to `"auto"`):
+            The frozen start: `"copy"`, `"adapter"`, `"offload"` or `"cache"` (see `reference.py`); a model, or the path or
+            hub id of one; `"auto"` takes the cheapest exact one, and says which and why.
+        schedule ([`Schedule`], *optional*):
+            When to audit, and how many probes.
+        tokens ([`TokenBudget`], *optional*):
+            How long answers and traces may be.
+        toxicity (`str` or `Callable[[list[str]], list[float]]`, *optional*):
+            Texts to probabilities of being toxic: a callable, or the name or path of a text classifier or generative
+            guard. alt-profanity-check by default, where it is installed.
+        judge (`str` or `Callable[[str, str], float]`, *optional*):
+            From prompt and answer to a score in [0, 1], for probes with the judge `own`: a callable, or the name or path
+            of a generative guard.
+        stop ([`StopRule`], *optional*):
+            What is done on a proven regression. By default it is told, and nothing is stopped.
+        budget ([`DriftBudget`], *optional*):
+            Hold the model within it, by the gradient of an exact KL to the start. By default nothing is added.
+        template_kwargs (`dict[str, Any]`, *optional*):
+            For the chat template, e.g. `{"enable_thinking": True}`.
+        tags (`tuple[str, str]`, *optional*):
+            Thinking tags; found in the chat template by default, else `<think>` and `</think>`.
+        reverse (`int`, *optional*, defaults to `16`):
+            On so many of the policy's own answers an audit also measures KL(policy || reference).
+        train_prompts (`int`, *optional*, defaults to `16`):
+            On so many training prompts drift is measured too; it predicts forgetting.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the draws.
+        quote (`bool`, *optional*, defaults to `True`):
+            Whether trackers, alerts and the report quote prompts and answers; they stay in OUTPUT_DIR/alignguard all
+            the same.
+
+    Raises:
+        AlignGuardError: A mistake of configuration, before the first step. After that nothing of ours ends a run
+            but a [`StopRule`], and a process that was lost.
+
+    Example:
+    ```python
+    >>> from alignguard import AlignGuardCallback
+    >>> trainer = SFTTrainer(model, train_dataset=dataset, callbacks=[AlignGuardCallback()])
+    >>> trainer.train()
+    ```
+    """
+
+    @restored_rng()  # what it imports and loads may draw
+    def __init__(
+        self,
+        trainer: Any = None,
+        probes: str | Path | Sequence[str | Path | Probe] = "core",
+        reference: Any = "auto",
+        schedule: Schedule | None = None,
+        tokens: TokenBudget | None = None,
+        toxicity: str | Callable[[list[str]], list[float]] | None = None,
+        judge: str | Callable[[str, str], float] | None = None,
+        stop: StopRule | None = None,
+        budget: DriftBudget | None = None,
+        template_kwargs: dict[str, Any] | None = None,
+        tags: tuple[str, str] | None = None,
+        reverse: int = 16,
+        train_prompts: int = 16,
+        seed: int = 0,
+        quote: bool = True,
+    ) -> None:
+        self.settings = Settings(
+            pool=load_probes(probes),
+            schedule=schedule or Schedule(),
+            tokens=tokens or TokenBudget(),
+            toxicity=scorer_of(toxicity),
+            judge=judge_of(judge),
+            stop=stop,
+            template_kwargs=template_kwargs,
+            tags=tags,
+            reverse=reverse,
+            train_prompts=train_prompts,
+            seed=seed,
+            budget=budget,
+            quote=quote,
+        )
+        self.trainer, self.kind = trainer, reference
+        self.reference: Reference | None = None
+        self.run: Run | None = None
+        if trainer is not None:
+            self.reference = freeze_start(uncompiled(trainer.model), self.kind, will_shard(trainer.args))
+
+    # hooks ---------------------------------------------------------------------------------------------------------
+
+    @restored_rng()
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Keep the start: here no trainer has patched the model yet, and no checkpoint has been loaded."""
+        if self.reference is None and kwargs.get("model") is not None:
+            self.reference = freeze_start(uncompiled(kwargs["model"]), self.kind, will_shard(args))
+
+    @restored_rng()
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Everything that can be wrong is found here, and the audit of step 0 is taken."""
+        model, tokenizer = uncompiled(kwargs["model"]), kwargs.get("processing_class")
+        if tokenizer is None:
+            raise AlignGuardError("the trainer has no tokenizer; give it processing_class=tokenizer")
+        if self.reference is None:
+            if state.global_step > 0:
+                raise StartError(
+                    "this run is resumed, and its start was not seen: use callbacks=[AlignGuardCallback()] or "
+                    "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"
+                )
+            self.reference = freeze_start(model, self.kind, will_shard(args))
+        if self.reference.kind == "given" and isinstance(self.kind, str):
+            check_reference_tokenizer(self.kind, tokenizer)
+        # one that failed, or was interrupted, before its start was asked is none to go on from
+        earlier = self.run if self.run is not None and self.run.started else None
+        self.run = Run(
+            self.settings,
+            self.reference,
+            args,
+            model,
+            tokenizer,
+            state.max_steps,
+            state.is_world_process_zero,
+            self.trainer,
+        )
+        run, dataset = self.run, getattr(kwargs.get("train_dataloader"), "dataset", None)
+        run.ranks.together(lambda: run.begin(state.global_step, dataset, earlier))
+        self._act(control)  # a second train() may begin where the first one ended badly
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Gradients are zero here: what is added now is clipped and applied with the trainer's own."""
+        if self.run is not None:
+            self.run.hold(state.global_step, kwargs.get("optimizer"))
+
+    @restored_rng()
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
+        if self.settings.schedule.due(state.global_step, state.max_steps) or control.should_training_stop:
+            assert self.run is not None
+            self.run.look(state.global_step)
+            self._act(control)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """
+        Our latest figures among the trainer's metrics, as `eval_alignguard/...`, for `metric_for_best_model` and for
+        callbacks that come after this one in the list.
+        """
+        metrics = kwargs.get("metrics")
+        if metrics is not None:
+            # a figure that an audit lacks keeps its latest value: a missing one is an error
+            for earlier in self.audits:
+                metrics |= {f"eval_{name}": value for name, value in earlier.metrics.items()}
+
+    @restored_rng()
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say where everything is."""
+        assert self.run is not None
+        self.run.close_trackers()
+        best = args.load_best_model_at_end and state.best_model_checkpoint
+        if not best and (not self.audits or self.audits[-1].step != state.global_step):
+            self.run.look(state.global_step)  # stopped by a callback that comes after ours
+        rule = self.settings.stop
+        if rule is not None and rule.restore and self.run.verdict is not None and self.run.verdict.since:
+            run = self.run
+            run.console.guarded("restoring the weights", lambda: run.ranks.together(run.restore))
+        self.run.end()
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def audits(self) -> list[Audit]:
+        """All so far; only the latest holds its answers, the others' are on disk."""
+        return self.run.audits if self.run is not None else []
+
+    def _act(self, control: TrainerControl) -> None:
+        """What the stop rule asks for, the same on every process: the first one's verdict counts."""
+        rule, run = self.settings.stop, self.run
+        if rule is None or run is None:
+            return
+        called, aligned = run.ranks.first((run.to_act, run.just_aligned))
+        run.to_act = run.just_aligned = False
+        control.should_save |= called and rule.checkpoint
+        control.should_training_stop |= called and rule.stop
+        # a regression that is called later finds its way back here
+        control.should_save |= aligned and rule.restore

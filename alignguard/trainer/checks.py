@@ -1,0 +1,68 @@
+"""What a trainer must allow for what is asked of us; asked before step 1."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..errors import AlignGuardError
+from ..verdicts.rule import StopRule
+
+
+def check_restorable(rule: StopRule | None, args: Any, sharded: bool = False) -> None:
+    """
+    Whether the checkpoints that restoring needs will be there; asked before step 1.
+
+    Raises:
+        AlignGuardError: The trainer would delete them, or decides itself what is saved or loaded; or the model is sharded.
+    """
+    if rule is None or not rule.restore:
+        return
+    if sharded:
+        raise AlignGuardError(
+            "StopRule(restore=True) cannot put weights back into a sharded model; use StopRule(), and resume from the "
+            "checkpoint that its message names"
+        )
+    if args.save_total_limit is not None:
+        raise AlignGuardError(
+            "StopRule(restore=True) needs the checkpoints of aligned audits, and save_total_limit deletes the oldest; leave "
+            "it unset"
+        )
+    if args.load_best_model_at_end or str(getattr(args.save_strategy, "value", args.save_strategy)) == "best":
+        raise AlignGuardError(
+            "StopRule(restore=True) and load_best_model_at_end (or save_strategy='best') both decide which weights are kept; "
+            "choose one"
+        )
+
+
+def check_holdable(args: Any, sharded: bool) -> None:
+    """
+    Whether a gradient can be added to the trainer's; asked before step 1.
+
+    Args:
+        args (`TrainingArguments`):
+            The trainer's.
+        sharded (`bool`):
+            Whether the model's weights are sharded.
+
+    Raises:
+        AlignGuardError: DeepSpeed or FSDP keeps the gradients to itself, DDP's graph is static, or the optimizer steps within the
+            backward pass.
+    """
+    engine = getattr(args, "deepspeed", None) or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+    if engine or sharded:
+        raise AlignGuardError(
+            "DriftBudget adds its gradient to the model's own, which DeepSpeed and FSDP keep to themselves; train with DDP or "
+            "on one GPU (LoRA makes room), or leave budget=None and watch"
+        )
+    if getattr(args, "ddp_static_graph", None):
+        raise AlignGuardError(
+            "DriftBudget adds its gradient outside of DDP's forward, which a static graph does not allow; leave "
+            "ddp_static_graph unset"
+        )
+    optimizer = str(getattr(args.optim, "value", args.optim))
+    if "layerwise" in optimizer or "lomo" in optimizer:
+        raise AlignGuardError(
+            f"DriftBudget needs an optimizer that steps after the backward pass, and {optimizer} steps within it; choose "
+            "another optim="
+        )

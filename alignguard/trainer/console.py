@@ -1,0 +1,62 @@
+"""What a run says, on one process only, and how what fails in it is told: after training has begun nothing of ours ends it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from tqdm.auto import tqdm
+
+from ..distributed import LostProcess
+from ..errors import RunError, one_line
+
+logger = logging.getLogger("alignguard")
+T = TypeVar("T")
+
+
+class Console:
+    """
+    A run's voice.
+
+    Args:
+        writes (`bool`):
+            Whether this process speaks (rank 0).
+        quiet (`bool`):
+            Whether progress bars are off.
+    """
+
+    def __init__(self, writes: bool, quiet: bool) -> None:
+        self.writes, self._bar_off = writes, quiet or not writes
+        self._reported: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """Print, on one process only, without tearing a progress bar."""
+        if self.writes:
+            self.guarded("printing", lambda: tqdm.write(text))
+
+    def guarded(self, what: str, do: Callable[[], T]) -> T | None:
+        """After training has begun nothing of ours ends it: a failure is reported once, in one line."""
+        try:
+            return do()
+        except LostProcess:
+            raise  # a run that is out of step would hang at its next meeting
+        except Exception as error:
+            self.report_once(what, error)
+            return None
+
+    def report_once(self, what: str, error: Exception) -> None:
+        """One line for the first failure of a kind."""
+        if what not in self._reported:
+            self._reported.add(what)
+            line = one_line(error, 300)
+            level = logging.WARNING if self.writes or not isinstance(error, RunError) else logging.DEBUG
+            logger.log(level, f"AlignGuard: {what} failed and training goes on ({type(error).__name__}: {line})")
+            logger.debug("details", exc_info=error)
+
+    @contextmanager
+    def bar(self, total: int, what: str) -> Iterator[Callable[[int], Any]]:
+        """A progress bar; what is yielded moves it on."""
+        with tqdm(total=total, desc=what, leave=False, disable=self._bar_off) as bar:
+            yield lambda n: bar.update(n) and None

@@ -1,0 +1,301 @@
+"""One training run under audit: when an audit is due it is asked, compared, kept and shown. The callback says when."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import Any
+
+from ..auditing.asking import Asking, work
+from ..auditing.audit import Audit, audit
+from ..auditing.context import check_fits
+from ..auditing.figures import named
+from ..auditing.result import Result
+from ..distributed import Ranks
+from ..drift.reference import Reference
+from ..errors import AlignGuardError, RunError, StartError
+from ..model.chat import Chat
+from ..model.checkpoints import latest_checkpoint
+from ..model.observe import trainer_autocast
+from ..model.restore import load_whole, restore_weights
+from ..probes.draw import draw
+from ..probes.probe import Probe
+from ..records.about import About
+from ..records.store import Store
+from ..report.alarm import headline, regression_text
+from ..report.html import write_report
+from ..report.terminal import format_table
+from ..trackers.base import Tracker, Trackers
+from ..trackers.find import find_trackers
+from ..verdicts.evidence import sides_of
+from ..verdicts.rule import StopRule
+from ..verdicts.verdict import Verdict, Watch
+from .checks import check_holdable, check_restorable
+from .console import Console
+from .settings import Settings, about, announcement
+from .start import RunContext, RunState, ask_start, resume, take_over
+
+logger = logging.getLogger("alignguard")
+
+
+class Run:
+    """
+    One run of `trainer.train()`.
+
+    Args:
+        settings ([`Settings`]):
+            What people ask.
+        reference ([`Reference`]):
+            The frozen start.
+        args (`TrainingArguments`), model (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
+            The trainer's.
+        last (`int`):
+            Its last step.
+        writes (`bool`):
+            Whether this process keeps the record (rank 0).
+        trainer (`Trainer`, *optional*):
+            Where it was passed: its trackers are found through it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reference: Reference,
+        args: Any,
+        model: Any,
+        tokenizer: Any,
+        last: int,
+        writes: bool,
+        trainer: Any = None,
+    ) -> None:
+        asking = Asking(
+            Chat.of(model, tokenizer, settings.template_kwargs, settings.tags),
+            settings.tokens,
+            settings.toxicity,
+            settings.judge,
+            seed=settings.seed,
+            autocast=trainer_autocast(args),
+            ranks=Ranks.of(model),
+        )
+        console = Console(writes, args.disable_tqdm)
+        store = Store(args.output_dir)
+        self.context = RunContext(settings, reference, args, model, asking, store, console, last)
+        self.settings, self.ranks, self.store, self.console = settings, asking.ranks, store, console
+        self.trainer = trainer
+        self.tracker: Tracker = Trackers()
+        self.verdict: Verdict | None = None
+        self.to_act = self.just_aligned = False  # a regression was called that nothing was done about yet
+        self.started = False  # the start has been asked all that only it can say
+        self._take(RunState(about(model.config, asking.chat, reference, settings, last)))
+        self._begun, self._seconds, self._spent = time.perf_counter(), 0.0, 0.0
+
+    @property
+    def audits(self) -> list[Audit]:
+        """All so far."""
+        return self.state.audits
+
+    @property
+    def baseline(self) -> dict[str, Result]:
+        """The start's answers so far, by probe id."""
+        return self.state.baseline
+
+    def begin(self, step: int, dataset: Any, earlier: Run | None = None) -> None:
+        """
+        Everything that can be wrong is found here, and the start is asked what only it can say.
+
+        Args:
+            step (`int`):
+                0, or the step at which the run is resumed.
+            dataset (`Dataset`):
+                The training set.
+            earlier (`Run`, *optional*):
+                A run of the same callback before this one: a retry with a smaller batch, or a second `train()`. The start
+                is still the first one's.
+
+        Raises:
+            AlignGuardError: A mistake of configuration.
+        """
+        context, settings, console = self.context, self.settings, self.console
+        check_restorable(settings.stop, context.args, self.ranks.sharded)
+        if settings.budget is not None:
+            check_holdable(context.args, self.ranks.sharded)
+        check_fits(context.model, settings.pool, context.asking)
+        known = self._agree_on_start(self.state.about)
+        if step > 0:
+            self._take(resume(context, known, step))
+            self._check_not_stopped()
+        context.on_first(lambda: self._open_record(step, earlier is not None))
+        console.say(announcement(context.asking.chat, context.reference, settings, context.last))
+        if console.writes:
+            found = console.guarded("the tracker", lambda: find_trackers(context.args, self.trainer, settings.quote))
+            self.tracker = Trackers(found or (), console.guarded)
+        console.guarded("the tracker", lambda: self.tracker.begin(self.state.about.to_dict()))
+        if step == 0:
+            state = ask_start(context, known, dataset) if earlier is None else take_over(context, known, earlier.state)
+            self._take(state)
+        self.started = True
+        if step == 0:
+            self._audit_start(first=earlier is None)
+        # from here on nothing of ours ends the run
+        context.asking.failed = lambda error: console.report_once("a scorer", error)
+
+    def look(self, step: int) -> None:
+        """An audit after training has begun: where it fails on one process, it fails on all, and training goes on."""
+
+        def look() -> None:
+            self.audit(step)
+
+        self.console.guarded("the audit", lambda: self.ranks.together(look))
+
+    def hold(self, step: int, optimizer: Any) -> None:
+        """Before an optimizer step: add the gradient of the drift budget's penalty, where there is one."""
+        holder, guarded = self.state.holder, self.console.guarded
+        if holder is None or step % holder.budget.every:
+            return
+
+        def pull() -> None:
+            scaler = getattr(optimizer, "scaler", None)  # accelerate keeps fp16's there
+            holder.step(self.context.model, step, scaler)
+            if self.console.writes:
+                guarded("the store", lambda: self.store.append_budget(holder.state(step + 1)))
+
+        guarded("the drift budget", pull)
+
+    def audit(self, step: int) -> Verdict:
+        """Ask, compare, keep and show."""
+        context, state, guarded = self.context, self.state, self.console.guarded
+        begun, mine = time.perf_counter(), self.ranks.mine
+        asked = self.draw(step)
+        missing = [probe for probe in asked if probe.id not in state.baseline]
+        ticks = work(mine(missing), baseline=True) + work(mine(asked), baseline=False)
+        with self.console.bar(ticks, f"AlignGuard audit, step {step}") as context.asking.tick:
+            found = audit(
+                context.model,
+                None,
+                asked,
+                context.reference,
+                baseline=state.baseline,
+                asking=context.asking,
+                step=step,
+                reverse=self.settings.reverse,
+                prompts=state.prompts,
+            )
+        self._seconds = time.perf_counter() - begun
+        self._spent += self._seconds
+        share = self._spent / (time.perf_counter() - self._begun)
+        found.metrics |= named({"cost/seconds": self._seconds, "cost/share": share})
+        for earlier in state.audits:  # their answers are on disk, and their figures kept
+            earlier.results = {}
+        state.audits.append(found)
+        self.verdict = verdict = self.watch.look(found)
+        found.metrics |= verdict.metrics() | (state.holder.metrics if state.holder is not None else {})
+        self.to_act |= bool(verdict.new)
+        self.just_aligned = verdict.last_aligned_step == step and not verdict.since
+        if not self.console.writes:
+            return verdict
+        if missing or step == 0:
+            guarded("the store", lambda: self.store.write_baseline(state.about, state.baseline))
+        guarded("the store", lambda: self.store.append(found))
+        guarded("the tracker", lambda: self.tracker.log(found, state.audits, verdict))
+        guarded("the report", lambda: write_report(self.store.report, state.about, state.audits, verdict))
+        self.console.say(format_table(found, verdict))
+        if verdict.new:
+            guarded("the alarm", lambda: self._alarm(verdict))
+        return verdict
+
+    def draw(self, step: int) -> list[Probe]:
+        """The probes that are asked at a step."""
+        asked, baseline = self.settings.drawn(step), self.state.baseline
+        if self.context.reference.model is None and any(probe.id not in baseline for probe in asked):
+            # a cache knows what was planned; an audit that was not (a run stopped early) asks among that
+            known = [probe for probe in self.settings.pool if probe.id in baseline]
+            asked = draw(known, self.settings.schedule.draw, self.settings.seed, step)
+        return asked
+
+    def restore(self) -> None:
+        """The weights of the last aligned checkpoint back into the model, where there is one."""
+        assert self.verdict is not None
+        model, reference, say = self.context.model, self.context.reference, self.console.say
+        folder = latest_checkpoint(self.context.args.output_dir, self.verdict.last_aligned_step)
+        if folder is not None:
+            restore_weights(model, folder)
+            say(f"AlignGuard: the weights of {folder} were put back")
+        elif self.verdict.last_aligned_step == 0 and reference.kind in ("copy", "offload"):
+            load_whole(model, reference.model.state_dict(), "the frozen start")
+            say("AlignGuard: no audit after step 0 was aligned; the weights of the start were put back")
+        else:
+            say("AlignGuard: there is no aligned checkpoint to restore; the weights are left as they are")
+
+    def close_trackers(self) -> None:
+        """The trainer's own have closed."""
+        self.console.guarded("the tracker", lambda: self.tracker.end())
+
+    def end(self) -> None:
+        """Say where everything is."""
+        self.console.say(
+            f"AlignGuard: {len(self.audits)} audits\n  report   {self.store.report}\n"
+            f"  figures  {self.store.root / 'audits.jsonl'}\n  answers  {self.store.root / 'answers'}"
+        )
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _take(self, state: RunState) -> None:
+        """Go on from a state: evidence, patience and what was called follow from its audits."""
+        settings = self.settings
+        self.state = state
+        self.watch = Watch(state.baseline, settings.stop, state.about.looks, sides_of(settings.pool), settings.seed)
+        for earlier in state.audits:
+            self.verdict = self.watch.look(earlier)
+
+    def _agree_on_start(self, known: About) -> About:
+        reference = self.context.reference
+        first = self.ranks.first(reference.fingerprint)
+        if self.ranks.sharded:  # some loaders give the others no weights before the model is sharded
+            reference.fingerprint = first
+            return replace(known, model_fingerprint=first)
+        if first != reference.fingerprint:
+            raise StartError(
+                f"process {self.ranks.rank} begins with other weights than process 0; set the same seed on all before the "
+                "model is made"
+            )
+        return known
+
+    def _check_not_stopped(self) -> None:
+        """A run that ended by its rule is not resumed as if nothing had been."""
+        verdict, rule = self.verdict, self.settings.stop
+        if verdict is not None and verdict.since and rule is not None and rule.stop:
+            early = latest_checkpoint(self.context.args.output_dir, verdict.last_aligned_step)
+            raise RunError(
+                f"{headline(verdict).removeprefix('AlignGuard: ')}: this run is resumed after it. Resume from "
+                f"{early or 'an earlier checkpoint'}, or go on with StopRule(stop=False)"
+            )
+
+    def _open_record(self, step: int, again: bool) -> None:
+        if step > 0:
+            self.store.rewind(step)
+        elif again and self.context.reference.cache is not None:
+            self.store.rewind(-1)  # the cache on disk is still needed
+        elif (aside := self.store.set_aside()) is not None:
+            self.console.say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
+        self.store.prepare()
+
+    def _audit_start(self, first: bool) -> None:
+        """The audit of step 0, and what it will cost from now on."""
+        verdict = self.audit(0)
+        for name, floor in (self.settings.stop or StopRule()).floors.items():
+            if first and name in verdict.since:
+                score = verdict.dimensions[name].score
+                raise AlignGuardError(
+                    f"StopRule: the start itself scores {score:.2f} in {name}, below its floor of {floor}"
+                )
+        planned = len(self.settings.schedule.planned(self.context.last)) - 1
+        self.console.say(
+            f"AlignGuard: {planned} more audits, about {self._seconds:.0f} s each while answers stay this long"
+        )
+
+    def _alarm(self, verdict: Verdict) -> None:
+        text = regression_text(verdict, self.context.args.output_dir, self.settings.quote)
+        logger.warning(headline(verdict))
+        self.console.say(text)
+        self.console.guarded("the alert", lambda: self.tracker.alert(headline(verdict), text))

@@ -1,0 +1,123 @@
+"""What people ask of the callback, what goes on record of it, and what it will cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import __about__
+from ..auditing.prompts import encode_prompt
+from ..drift.reference import Reference
+from ..errors import ProbeError
+from ..holding.anchors import Anchor, check_disjoint, load_anchors
+from ..holding.budget import DriftBudget
+from ..judging.score import OwnJudge, ToxicityScorer
+from ..judging.scorers import INSTALL, scorer_name
+from ..model.chat import Chat
+from ..model.generation import TokenBudget
+from ..probes.draw import draw
+from ..probes.probe import Probe, pool_hash
+from ..records.about import About
+from ..verdicts.rule import StopRule
+from .schedule import Schedule
+
+
+@dataclass
+class Settings:
+    """What people ask of [`AlignGuardCallback`], see there."""
+
+    pool: list[Probe]
+    schedule: Schedule
+    tokens: TokenBudget
+    toxicity: ToxicityScorer | None
+    judge: OwnJudge | None
+    stop: StopRule | None
+    template_kwargs: dict[str, Any] | None
+    tags: tuple[str, str] | None
+    reverse: int
+    train_prompts: int
+    seed: int
+    budget: DriftBudget | None = None
+    quote: bool = True
+    anchors: dict[str, Anchor] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            self.anchors = load_anchors(self.budget.anchors)
+            check_disjoint(self.anchors, self.pool)
+        own = next((probe for probe in self.pool if probe.judge == "own"), None)
+        if own is not None and self.judge is None:
+            raise ProbeError(f"probe {own.id!r} has the judge 'own': give judge=, a callable (prompt, answer) -> float")
+
+    def drawn(self, step: int) -> list[Probe]:
+        """The probes that the schedule asks at a step."""
+        return draw(self.pool, self.schedule.draw, self.seed, step if self.schedule.rotate else 0)
+
+
+def about(config: Any, chat: Chat, reference: Reference, settings: Settings, last: int | None) -> About:
+    """
+    What goes on record of a run, and must be the same when it is resumed.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's.
+        chat ([`Chat`]), reference ([`Reference`]), settings ([`Settings`]):
+            How it is asked, and against what.
+        last (`int`, *optional*):
+            The trainer's last step; a matched audit of two models has none.
+    """
+    rule = settings.stop or StopRule(checkpoint=False, stop=False)
+    return About(
+        alignguard=__about__.__version__,
+        model=getattr(config, "_name_or_path", "") or config.model_type,
+        model_fingerprint=reference.fingerprint,
+        tokenizer_fingerprint=chat.fingerprint(),
+        reference=reference.kind,
+        pool_hash=pool_hash(settings.pool),
+        probes=len(settings.pool),
+        draw=settings.schedule.draw,
+        seed=settings.seed,
+        toxicity=scorer_name(settings.toxicity),
+        judge=scorer_name(settings.judge),
+        rule=f"{rule.rule}, alpha {rule.alpha}, min_drop {rule.min_drop}, patience {rule.patience}"
+        + ("" if settings.stop else "; stops nothing"),
+        stop={**vars(rule), "dimensions": list(rule.dimensions), "floors": dict(rule.floors)},
+        looks=rule.looks or max(1, len(settings.schedule.planned(last or 0)) - 1),
+        budget=_budget_name(settings),
+        tags=tuple(chat.tags),
+        answer_tokens=settings.tokens.answer,
+        trace_tokens=settings.tokens.trace,
+        max_steps=last,
+        quote=settings.quote,
+    )
+
+
+def _budget_name(settings: Settings) -> str | None:
+    budget = settings.budget
+    if budget is None:
+        return None
+    how = "held by the controller" if budget.coefficient is None else f"coefficient {budget.coefficient}"
+    return (
+        f"max_kl {budget.max_kl}, {how}, {budget.batch} of {len(settings.anchors)} anchors every {budget.every} steps"
+    )
+
+
+def announcement(chat: Chat, reference: Reference, settings: Settings, last: int) -> str:
+    """What an audit will cost, said before the first is taken."""
+    schedule, tokens = settings.schedule, settings.tokens
+    asked = settings.drawn(0)
+    prompts = sum(len(encode_prompt(probe, chat)[0]) for probe in asked)
+    spoken = sum(probe.judge != "choice" for probe in asked)
+    steps = schedule.planned(last)
+    shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")
+    text = (
+        f"AlignGuard: {len(asked)} probes an audit ({prompts:,} prompt tokens, at most {spoken} answers of "
+        f"{tokens.answer} tokens and traces of {tokens.trace}); {len(steps)} audits, at steps {shown}\n"
+        f"AlignGuard: reference '{reference.kind}' ({reference.why}), {reference.bytes / 2**20:,.0f} MiB "
+        f"beside the policy; toxicity by {scorer_name(settings.toxicity)}"
+    )
+    if settings.budget is not None:
+        text += f"\nAlignGuard: drift budget: {_budget_name(settings)}"
+    if settings.toxicity is None and any(probe.judge == "toxicity" for probe in settings.pool):
+        text += f"\nAlignGuard: toxicity stays unscored; {INSTALL}, or give toxicity= a callable"
+    return text

@@ -1,0 +1,231 @@
+"""How a run begins: a new one asks its start what only that can say, a resumed one takes up its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..auditing.answers import ask_baseline
+from ..auditing.asking import Asking, work
+from ..auditing.audit import Audit
+from ..auditing.context import longest_prompt
+from ..auditing.drifts import items_of, remember
+from ..auditing.result import Result
+from ..auditing.unjudged import ask_training, training_items, training_probes
+from ..drift.reference import Reference
+from ..errors import RunError
+from ..holding.anchored import Anchored, ask_anchors, holdable_head, read_anchors, start_head, write_anchors
+from ..holding.holder import Holder
+from ..model.head import read_head
+from ..model.observe import observing
+from ..records.about import About
+from ..records.same_run import check_same_run
+from ..records.store import Store
+from .console import Console
+from .settings import Settings
+from .train_prompts import sample_prompts
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """
+    What a run works with; none of it changes.
+
+    Args:
+        settings ([`Settings`]):
+            What people ask.
+        reference ([`Reference`]):
+            The frozen start.
+        args (`TrainingArguments`), model (`PreTrainedModel`):
+            The trainer's.
+        asking ([`Asking`]):
+            How probes are asked and judged.
+        store ([`Store`]), console ([`Console`]):
+            Where things are kept, and said.
+        last (`int`):
+            The trainer's last step.
+    """
+
+    settings: Settings
+    reference: Reference
+    args: Any
+    model: Any
+    asking: Asking
+    store: Store
+    console: Console
+    last: int
+
+    @property
+    def device(self) -> Any:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def on_first(self, do: Any) -> None:
+        """What the process that keeps the record does, while the others wait; if it fails, all do."""
+        self.asking.ranks.together(lambda: do() if self.console.writes else None)
+
+
+@dataclass
+class RunState:
+    """
+    What a run goes on from.
+
+    Args:
+        about ([`About`]):
+            What stands on record of it.
+        prompts (`dict[str, list[int]]`, *optional*):
+            Training prompts that drift is measured on, as token ids.
+        baseline (`dict[str, Result]`, *optional*):
+            The start's answers so far, by probe id.
+        audits (`list[Audit]`, *optional*):
+            All so far.
+        holder ([`Holder`], *optional*):
+            The drift budget at work.
+    """
+
+    about: About
+    prompts: dict[str, list[int]] = field(default_factory=dict)
+    baseline: dict[str, Result] = field(default_factory=dict)
+    audits: list[Audit] = field(default_factory=list)
+    holder: Holder | None = None
+
+
+def ask_start(context: RunContext, about: About, dataset: Any) -> RunState:
+    """
+    A new run: the start's answers to training prompts and a budget's anchors and, for a cache, to all probes that will be
+    asked.
+
+    Args:
+        context ([`RunContext`]):
+            What the run works with.
+        about ([`About`]):
+            What goes on record.
+        dataset (`Dataset`):
+            The training set, of which prompts are sampled.
+    """
+    settings, reference, asking = context.settings, context.reference, context.asking
+    longest = longest_prompt(context.model, asking)
+    state = RunState(about, sample_prompts(dataset, asking.chat, settings.train_prompts, settings.seed, longest))
+    if state.prompts:
+        with reference.awake(context.device), reference.loaded() as frozen:
+            state.baseline |= ask_training(frozen, state.prompts, asking)
+        _write_prompts(context, state)
+    if reference.cache is not None:
+        state.baseline |= _fill_cache(context, state)
+    if settings.budget is not None:
+        with reference.awake(context.device):
+            state.holder = _holder(context, ask_anchors(settings.anchors, reference, settings.budget, asking))
+        _write_anchors(context, state.holder)
+    if reference.cache is not None:
+        reference.model = None  # from here on the policy goes its own way
+    return state
+
+
+def take_over(context: RunContext, about: About, earlier: RunState) -> RunState:
+    """
+    A second `train()` of the same callback, or a retry with a smaller batch: what the start told the run before goes into
+    this one's record too.
+
+    Args:
+        context ([`RunContext`]), about ([`About`]):
+            This run's.
+        earlier ([`RunState`]):
+            The first run's.
+    """
+    state = RunState(about, earlier.prompts, earlier.baseline)
+    if state.prompts:
+        _write_prompts(context, state)
+    if earlier.holder is not None:
+        state.holder = _holder(context, earlier.holder.anchors)
+        _write_anchors(context, state.holder)
+    return state
+
+
+def resume(context: RunContext, about: About, step: int) -> RunState:
+    """
+    Take up the record of a run, if it can be proven to be this run's.
+
+    Args:
+        context ([`RunContext`]), about ([`About`]):
+            This run's.
+        step (`int`):
+            At which it is resumed.
+
+    Raises:
+        RunError: There is no record, or another run's.
+    """
+    store, settings, reference = context.store, context.settings, context.reference
+    then = store.read_about()
+    if then is None:
+        raise RunError(
+            f"the run is resumed at step {step}, but {store.root} holds no baseline.json of it; "
+            "put the record back, or begin anew without resume_from_checkpoint"
+        )
+    if reference.cache is not None:  # the start is on disk: whatever model was given, it is not needed
+        reference.cache.open(store.cache, then.model_fingerprint)
+        reference.model, reference.fingerprint = None, then.model_fingerprint
+        about = replace(about, model_fingerprint=then.model_fingerprint)
+    check_same_run(store.root / "baseline.json", then, about)
+    # alpha stays spread as it was, whatever the run is prolonged to
+    state = RunState(replace(about, looks=then.looks), store.read_prompts())
+    pool = settings.pool
+    state.baseline = store.read_baseline([*pool, *training_probes(state.prompts, context.asking.chat)])
+    if then.quote != about.quote:  # what may be quoted is as it was said last
+        context.on_first(lambda: store.write_baseline(state.about, state.baseline))
+    state.audits = store.read_audits(pool, step)
+    if settings.budget is not None:
+        with reference.awake(context.device):
+            state.holder = _holder(context, read_anchors(store.anchors, settings.anchors, then.model_fingerprint))
+        lines = [line for line in store.lines("budget.jsonl") if line["step"] <= step]
+        if lines:
+            state.holder.resume(lines[-1])
+    return state
+
+
+def _write_prompts(context: RunContext, state: RunState) -> None:
+    if context.console.writes:
+        context.store.write_prompts(state.prompts)
+
+
+def _write_anchors(context: RunContext, holder: Holder) -> None:
+    path, prompts, fingerprint = context.store.anchors, context.settings.anchors, context.reference.fingerprint
+    context.on_first(lambda: write_anchors(path, holder.anchors, prompts, fingerprint))
+
+
+def _fill_cache(context: RunContext, state: RunState) -> dict[str, Result]:
+    """All that will be asked, asked now, and kept token by token; the start's answers."""
+    model, cache, asking, settings = context.model, context.reference.cache, context.asking, context.settings
+    assert cache is not None
+    with observing(model, autocast=asking.autocast):
+        head, module = read_head(model), model.get_output_embeddings()
+    plain = head.weight is not None and head.scale == 1.0 and not head.softcap
+    cache.frozen_head = plain and not any(p.requires_grad for p in module.parameters())
+    drawn = {probe.id for step in settings.schedule.planned(context.last) for probe in settings.drawn(step)}
+    asked = [probe for probe in settings.pool if probe.id in drawn]
+    with context.console.bar(work(asked, baseline=True), "AlignGuard asks the start") as asking.tick:
+        found = ask_baseline(model, asked, asking)
+    everything = state.baseline | found
+    items = items_of(asked, everything, asking.chat) + training_items(state.prompts, everything, asking.chat)
+    remember(model, context.reference, items, asking, context.store.cache)
+    context.on_first(lambda: context.store.write_baseline(state.about, everything))
+    context.console.say(
+        f"AlignGuard: {len(asked)} probes asked of the start; its cache takes {cache.bytes / 2**20:,.0f} MiB on disk"
+    )
+    return found
+
+
+def _holder(context: RunContext, anchors: dict[str, Anchored]) -> Holder:
+    """
+    A run's drift budget, put to work; its reference must be awake, or a cache.
+
+    Raises:
+        AlignGuardError: The policy's logits are not its LM head's.
+    """
+    with observing(context.model, autocast=context.asking.autocast):
+        holdable_head(context.model)
+    assert context.settings.budget is not None
+    head = start_head(context.reference)
+    for anchor in anchors.values():
+        anchor.hidden = anchor.hidden.to(context.device)
+    head = None if head is None else head.to(context.device)
+    return Holder(context.settings.budget, context.asking, anchors, head, context.settings.seed)

@@ -1,0 +1,1 @@
+"""What audits prove: drops, evidence over all looks, and the verdict, which others only word."""

@@ -1,0 +1,152 @@
+"""KL against a float64 oracle from both models' own logits."""
+
+import pytest
+import torch
+from oracles import oracle, own_logits
+from peak import PeakMemory
+
+import alignguard.drift.kl as drift
+from alignguard.drift.kl import kl_from_terms, kl_tokens, logprob_tokens, teacher_terms
+from alignguard.model.forward import Row
+from alignguard.model.head import Head, read_head, target_hidden
+
+
+@pytest.fixture
+def rows(tokenizer):
+    texts = [("How do I open", " a locked door?"), ("The", " quick brown fox jumps over the dog."), ("a b c d e", "f")]
+    return [Row(tokenizer(a)["input_ids"], tokenizer(b)["input_ids"]) for a, b in texts]
+
+
+@pytest.mark.parametrize(("tokens", "scratch"), [(2048, drift.SCRATCH), (3, 3 * 16 * 50), (1, 16 * 7), (5, 1)])
+def test_kl_matches_float64_from_the_models_own_logits(model, other, rows, monkeypatch, tokens, scratch):
+    monkeypatch.setattr(drift, "TILE_TOKENS", tokens)
+    monkeypatch.setattr(drift, "SCRATCH", scratch)
+    with torch.no_grad():
+        hidden_p, hidden_q = (
+            target_hidden(model, rows, 0, read_head(model)),
+            target_hidden(other, rows, 0, read_head(other)),
+        )
+        targets = torch.tensor([t for row in rows for t in row.target])
+        found = kl_tokens(hidden_p, read_head(model), hidden_q, read_head(other), targets)
+        both = kl_tokens(hidden_p, read_head(model), hidden_q, read_head(other), targets, everything=True)
+    p = torch.cat([own_logits(model, row) for row in rows])
+    q = torch.cat([own_logits(other, row) for row in rows])
+    expected = oracle(p, q)
+    assert expected.min() > 1e-3
+    assert ((found["kl"] - expected).abs() / expected).max() < 1e-4
+    backwards = oracle(q, p)
+    assert ((found["kl"] - backwards).abs() / backwards).mean() > 0.01  # the direction matters here
+    assert torch.equal(found["argmax"], q.argmax(-1)) and torch.equal(both["argmax"], q.argmax(-1))
+    torch.testing.assert_close(both["kl"].double(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(both["reverse"].double(), backwards, rtol=1e-4, atol=1e-6)
+    for name, logits in (("entropy_p", p), ("entropy_q", q)):
+        exact = logits.double().log_softmax(-1)
+        torch.testing.assert_close(both[name].double(), -(exact.exp() * exact).sum(-1), rtol=1e-4, atol=1e-4)
+    logprob = q.double().log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    torch.testing.assert_close(found["logprob"].double(), logprob, rtol=0, atol=1e-4)
+    alone = logprob_tokens(hidden_q, read_head(other), targets)
+    torch.testing.assert_close(alone.double(), logprob, rtol=0, atol=1e-4)
+
+
+def test_a_model_has_no_drift_from_itself(model, rows):
+    with torch.no_grad():
+        hidden, head = target_hidden(model, rows, 0, read_head(model)), read_head(model)
+        targets = torch.tensor([t for row in rows for t in row.target])
+        assert kl_tokens(hidden, head, hidden.clone(), head, targets)["kl"].abs().max() < 1e-6
+
+
+def test_small_drift_is_seen_exactly(model, rows):
+    import copy
+
+    moved = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in moved.parameters():
+            p.add_(torch.randn_like(p) * 1e-3 * p.abs().mean())
+        targets = torch.tensor([t for row in rows for t in row.target])
+        found = kl_tokens(
+            target_hidden(model, rows, 0, read_head(model)),
+            read_head(model),
+            target_hidden(moved, rows, 0, read_head(moved)),
+            read_head(moved),
+            targets,
+        )
+    expected = torch.cat([oracle(own_logits(model, row), own_logits(moved, row)) for row in rows])
+    assert 1e-8 < expected.mean() < 1e-3
+    assert abs(found["kl"].mean() - expected.mean()) < 1e-6
+
+
+def head_of(d, v, **kwargs):
+    return Head(torch.randn(v, d) * 0.3, **kwargs)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_frozen_heads_terms_give_the_same_kl(bias):
+    torch.manual_seed(0)
+    head = head_of(16, 300, bias=torch.randn(300) if bias else None)
+    p, q, targets = torch.randn(40, 16), torch.randn(40, 16), torch.randint(0, 300, (40,))
+    terms = teacher_terms(p, head)
+    found = kl_from_terms(terms, q, head, targets)
+    exact = kl_tokens(p, head, q, head, targets)
+    expected = oracle(head.logits(p), head.logits(q))
+    assert ((found["kl"] - expected).abs() / expected).max() < 1e-4
+    torch.testing.assert_close(found["logprob"], exact["logprob"], rtol=0, atol=1e-5)
+    assert torch.equal(found["argmax"], exact["argmax"])
+    assert kl_from_terms(terms, p, head, targets)["kl"].abs().max() < 1e-5
+
+
+def test_terms_need_plain_logits():
+    with pytest.raises(ValueError, match="plain logits"):
+        teacher_terms(torch.randn(2, 4), head_of(4, 9, softcap=30.0))
+
+
+@pytest.mark.parametrize("kwargs", [{"scale": 0.25}, {"softcap": 3.0}, {"scale": 2.0, "softcap": 5.0}])
+def test_scaled_and_capped_heads(kwargs):
+    p, q = head_of(8, 99, **kwargs), head_of(8, 99, **kwargs)
+    h, g = torch.randn(5, 8), torch.randn(5, 8)
+
+    def own(hidden, head):
+        z = kwargs.get("scale", 1.0) * (hidden.double() @ head.weight.double().T)
+        cap = kwargs.get("softcap")
+        return cap * torch.tanh(z / cap) if cap else z
+
+    found = kl_tokens(h, p, g, q, torch.zeros(5, dtype=torch.long))["kl"]
+    torch.testing.assert_close(found.double(), oracle(own(h, p), own(g, q)), rtol=1e-4, atol=1e-6)
+
+
+def test_rows_that_one_model_has_beyond_the_other_are_left_out():
+    p = head_of(8, 90)
+    q = Head(torch.cat([p.weight, torch.randn(10, 8)]))
+    h = torch.randn(5, 8)
+    assert kl_tokens(h, p, h, q, torch.zeros(5, dtype=torch.long))["kl"].abs().max() < 1e-5
+
+
+def test_autocast_does_not_round_the_logits():
+    p, q, targets = head_of(16, 300), head_of(16, 300), torch.zeros(9, dtype=torch.long)
+    h, g = torch.randn(9, 16), torch.randn(9, 16)
+    exact = kl_tokens(h, p, g, q, targets)["kl"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(kl_tokens(h, p, g, q, targets)["kl"], exact)
+
+
+def test_half_precision_weights_are_multiplied_in_float32():
+    p, q = head_of(16, 300), head_of(16, 300)
+    h, g = torch.randn(9, 16).bfloat16(), torch.randn(9, 16).bfloat16()
+    p, q = Head(p.weight.bfloat16()), Head(q.weight.bfloat16())
+    found = kl_tokens(h, p, g, q, torch.zeros(9, dtype=torch.long))["kl"]
+    expected = oracle(h.double() @ p.weight.double().T, g.double() @ q.weight.double().T)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_sweep_keeps_to_its_scratch(monkeypatch):
+    """Live bytes, counted at every operation, while neither model's (tokens, vocabulary) logits exist."""
+    monkeypatch.setattr(drift, "SCRATCH", 2**20)
+    p, q = head_of(8, 20_000), head_of(8, 20_000)
+    h, g, targets = torch.randn(500, 8), torch.randn(500, 8), torch.randint(0, 20_000, (500,))
+    for run in (
+        lambda: kl_tokens(h, p, g, q, targets),
+        lambda: kl_tokens(h, p, g, q, targets, everything=True),
+        lambda: logprob_tokens(h, p, targets),
+    ):
+        with PeakMemory() as peak:
+            run()
+        assert peak.bytes < 1.6 * 2**20 < 500 * 20_000 * 4

@@ -1,0 +1,229 @@
+"""The reference must not move. Most ways of copying a model that a trainer has patched make it follow the policy."""
+
+import copy
+
+import pytest
+import torch
+import trl
+from packaging.version import Version
+from peft import LoraConfig, get_peft_model
+from tiny import tiny_model, tiny_rows
+from trl import SFTConfig, SFTTrainer
+
+from alignguard.drift.fingerprint import fingerprint
+from alignguard.drift.reference import freeze_start
+from alignguard.errors import StartError
+from alignguard.model.forward import final_hidden
+from alignguard.model.head import read_head
+from alignguard.model.loading import check_tokenizers
+from alignguard.model.observe import observing
+
+patched = pytest.mark.skipif(Version(trl.__version__) < Version("1.7"), reason="before 1.7 TRL leaves forward alone")
+
+
+def logits(model):
+    ids = torch.arange(3, 15)[None]
+    with torch.no_grad():
+        return read_head(model).logits(final_hidden(model, ids, torch.ones_like(ids))[0]).clone()
+
+
+def move(model):
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+
+
+def sft_trainer(model, tokenizer, tmp_path, **kwargs):
+    args = SFTConfig(str(tmp_path), report_to=[], use_cpu=True, bf16=False, save_strategy="no", **kwargs)
+    return SFTTrainer(model, args, train_dataset=tiny_rows(), processing_class=tokenizer)
+
+
+def test_a_copy_stays_when_the_policy_moves(model):
+    reference = freeze_start(model)
+    before = logits(reference.model)
+    move(model)
+    assert torch.equal(logits(reference.model), before)
+    assert not torch.allclose(logits(model), before, atol=1e-2)
+
+
+@patched
+def test_a_copy_taken_after_trl_patched_the_model_stays_too(model, tokenizer, tmp_path):
+    trainer = sft_trainer(model, tokenizer, tmp_path)
+    assert "forward" in trainer.model.__dict__  # the trap is there; where it is not any more, `frozen_copy` can shrink
+    reference = freeze_start(trainer.model)
+    with reference.loaded() as frozen:
+        before = logits(frozen)
+        move(trainer.model)
+        assert torch.equal(logits(frozen), before)
+        with torch.no_grad():
+            ids = torch.arange(3, 15)[None]
+            torch.testing.assert_close(frozen(ids).logits[0], before)  # and so does its own forward
+
+
+@patched
+def test_a_careless_copy_is_caught(model, tokenizer, tmp_path):
+    careless = copy.deepcopy(sft_trainer(model, tokenizer, tmp_path).model)
+    with pytest.raises((RuntimeError, StartError), match="bound to another model"):
+        logits(careless)
+
+
+def lora(model, **kwargs):
+    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], **kwargs))
+
+
+def shift_adapters(model):
+    """Adapters that no longer start at zero."""
+    for name, p in model.named_parameters():
+        if "lora" in name:
+            p.data.add_(0.1)
+
+
+def train_adapters(model):
+    """What trains moves, as an optimizer would move it."""
+    for p in model.parameters():
+        if p.requires_grad:
+            p.data.add_(torch.randn_like(p) * 0.1)
+
+
+def test_new_adapters_are_switched_off_and_the_start_stays(tokenizer):
+    model = lora(tiny_model(tokenizer))
+    plain = logits(tiny_model(tokenizer))
+    reference = freeze_start(model)
+    assert reference.kind == "adapter" and reference.bytes == 0
+    shift_adapters(model)
+    with reference.loaded() as frozen:
+        assert torch.equal(logits(frozen), plain)
+    assert not torch.allclose(logits(model), plain, atol=1e-3)
+
+
+def test_the_start_of_a_continued_adapter_is_kept(tokenizer):
+    model = lora(tiny_model(tokenizer))
+    shift_adapters(model)
+    start = logits(model)
+    reference = freeze_start(model)
+    assert reference.kind == "adapter" and 0 < reference.bytes < 10_000
+    train_adapters(model)
+    moved = {name: p.clone() for name, p in model.named_parameters()}
+    with reference.loaded() as frozen:
+        assert torch.equal(logits(frozen), start)
+    assert not torch.allclose(logits(model), start, atol=1e-3)
+    with pytest.raises(KeyError), reference.loaded():
+        raise KeyError
+    assert all(torch.equal(p, moved[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("continued", [False, True])
+def test_weights_that_move_under_the_adapters_are_an_error(continued, tokenizer):
+    """Switched off, such adapters leave another model than the start, and a drift that is plausible and wrong."""
+    model = lora(tiny_model(tokenizer))
+    if continued:
+        shift_adapters(model)
+    reference = freeze_start(model)
+    train_adapters(model)
+    device = torch.device("cpu")
+    with reference.awake(device):
+        pass
+    model.merge_adapter()
+    model.unmerge_adapter()  # as TRL does for vLLM; in bf16 it leaves rounding errors
+    base = model.get_submodule("base_model.model.model.layers.0.self_attn.q_proj.base_layer")
+    base.weight.data.mul_(1 + 2**-9)
+    with reference.awake(device):
+        pass
+    base.weight.data.mul_(1.05)
+    with (
+        pytest.raises(StartError, match=r"layers.0.self_attn.q_proj.weight changed under the adapters.*'offload'"),
+        reference.awake(device),
+    ):
+        pass
+
+
+def test_looking_makes_no_frozen_adapter_weight_trainable(tokenizer):
+    model = lora(tiny_model(tokenizer))
+    for name, p in model.named_parameters():
+        if "lora_A" in name:
+            p.requires_grad_(False)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    reference = freeze_start(model)
+    with reference.loaded():
+        pass
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+
+
+def test_the_kept_start_of_an_adapter_does_not_follow_under_autocast(tokenizer):
+    """Autocast keeps casts of trainable weights by parameter: exchanging their data alone gives a KL of exactly 0."""
+    model = lora(tiny_model(tokenizer))
+    shift_adapters(model)
+    reference = freeze_start(model)
+    train_adapters(model)
+    with observing(model, autocast=torch.bfloat16):
+        with reference.loaded() as frozen:
+            start = logits(frozen)
+        assert (logits(model) - start).abs().max() > 0.1
+
+
+def test_a_cached_head_is_no_view_of_the_policys(model):
+    reference = freeze_start(model, "cache")
+    with torch.no_grad():
+        reference.cache.add(["a"], [2], torch.randn(2, 32), read_head(model))
+        before = reference.cache.head.weight.clone()
+        model.lm_head.weight.add_(1)
+    assert torch.equal(reference.cache.head.weight, before)
+
+
+def test_unknown_kinds_and_adapters_without_peft_are_errors(model):
+    with pytest.raises(
+        StartError, match="reference='cpy' is neither one of auto, copy, adapter, offload, cache nor a model"
+    ):
+        freeze_start(model, "cpy")
+    with pytest.raises(StartError, match="needs a PEFT model"):
+        freeze_start(model, "adapter")
+
+
+def test_a_model_by_object_or_path_serves(tokenizer, model, other, tmp_path):
+    other.save_pretrained(tmp_path)
+    by_object, by_path = freeze_start(model, other), freeze_start(model, str(tmp_path))
+    assert by_object.kind == by_path.kind == "given"
+    assert torch.equal(logits(by_path.model), logits(other))
+    with pytest.raises(StartError, match="the very model that trains"):
+        freeze_start(model, model)
+    wider = tiny_model(tokenizer, vocab_size=len(tokenizer) + 40)
+    with pytest.raises(StartError, match="vocabulary of 410 and the model one of 370"):
+        freeze_start(model, wider)
+
+
+def test_tokenizers_that_differ_are_named(tokenizer):
+    from tiny import tiny_tokenizer
+
+    check_tokenizers(tokenizer, tiny_tokenizer())
+    with pytest.raises(StartError, match="token '!' is number 3 in the model's and 5"):
+        check_tokenizers(tokenizer, tiny_tokenizer(think_tokens=["<think>", "</think>"]))
+
+
+def test_an_offloaded_copy_comes_and_goes(model):
+    reference = freeze_start(model, "offload")
+    before = logits(reference.model)
+    move(model)
+    with reference.awake(torch.device("cpu")), reference.loaded() as frozen:
+        assert torch.equal(logits(frozen), before)
+    assert reference.bytes == 0
+
+
+def test_freezing_leaves_the_policy_as_it_was(model):
+    model.train()
+    model.lm_head.weight.grad = torch.ones_like(model.lm_head.weight)
+    reference = freeze_start(model)
+    assert model.training and model.lm_head.weight.grad is not None and model.lm_head.weight.requires_grad
+    assert not reference.model.training and reference.model.lm_head.weight.grad is None
+    assert not any(p.requires_grad for p in reference.model.parameters())
+
+
+def test_fingerprints_tell_starts_apart(tokenizer, model, other):
+    first = freeze_start(model).fingerprint
+    assert first == freeze_start(tiny_model(tokenizer)).fingerprint == freeze_start(model, "cache").fingerprint
+    assert first != freeze_start(other).fingerprint
+    adapted = lora(tiny_model(tokenizer))
+    with_adapters = freeze_start(adapted).fingerprint
+    for name, p in adapted.named_parameters():
+        if "lora" in name:
+            p.data.add_(1)
+    assert fingerprint(adapted, without_adapters=True) == with_adapters

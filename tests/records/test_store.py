@@ -1,0 +1,72 @@
+import json
+from dataclasses import replace
+
+import pytest
+from tiny import tiny_probes
+
+from alignguard.auditing.audit import Audit
+from alignguard.auditing.result import ProbeDrift, Result
+from alignguard.judging.score import Score, Status
+from alignguard.model.chat import Answer
+from alignguard.records.about import About
+from alignguard.records.store import Store, read_results, write_results
+
+
+def results():
+    said = Answer((3, 4, 1), "hm", "no \ud800 <script>", True, True, True)
+    drift = ProbeDrift([0.5, 0.25], [0.125], 0.75, 0, -1)
+    found = {p.id: Result(p, Score(0.5, Status.ANSWERED, {"toxicity": 0.5}), said, None, drift) for p in tiny_probes()}
+    found["e1"] = Result(found["e1"].probe, Score(None, Status.EMPTY, None, True), None, [-1.0, -2.0], None)
+    return found
+
+
+def audit(step):
+    return Audit(step, results(), {"alignguard/kl/raw": 0.1 * step}, 5.0, [0.5])
+
+
+def test_results_come_back_as_they_were(tmp_path):
+    found = results()
+    write_results(tmp_path / "a" / "x.parquet", found)
+    back = read_results(tmp_path / "a" / "x.parquet", tiny_probes())
+    assert back.keys() == found.keys()
+    assert back["e1"] == found["e1"]
+    clean = replace(found["s1"].answer, answer="no ? <script>")  # a lone surrogate cannot be written
+    assert back["s1"] == replace(found["s1"], answer=clean)
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
+    store = Store(tmp_path)
+    store.prepare()
+    store.append(audit(0))
+    store.append(audit(2))
+    with (store.root / "audits.jsonl").open("a") as file:
+        file.write('{"step": 4, "met')
+    assert [line["step"] for line in store.lines()] == [0, 2]
+    zero, two = store.read_audits(tiny_probes(), 2)
+    assert (
+        (zero.step, two.step, two.profile) == (0, 2, [0.5])
+        and not zero.results
+        and two.results.keys() == results().keys()
+    )
+
+
+@pytest.mark.parametrize(("step", "left"), [(0, [0]), (3, [0, 2]), (4, [0, 2, 4])])
+def test_rewinding_drops_the_future(tmp_path, step, left):
+    store = Store(tmp_path)
+    store.prepare()
+    for at in (0, 2, 4):
+        store.append(audit(at))
+    store.rewind(step)
+    assert [line["step"] for line in store.lines()] == left
+    store.append(audit(9))  # and the file can be added to
+    assert [line["step"] for line in store.lines()] == [*left, 9]
+
+
+def test_the_baseline_comes_back(tmp_path):
+    store = Store(tmp_path)
+    store.prepare()
+    assert store.read_about() is None and store.read_baseline(tiny_probes()) == {}
+    store.write_baseline(About(seed=3), results())
+    assert store.read_about() == About(seed=3)
+    assert json.loads((store.root / "baseline.json").read_text())["scores"]["e1"] is None
+    assert store.read_baseline(tiny_probes())["s1"].answer.tokens == (3, 4, 1)

@@ -1,0 +1,308 @@
+import random
+import re
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+from reports import HOSTILE, MANY, judged, run_of
+
+from alignguard import StopRule
+from alignguard.auditing.audit import Audit
+from alignguard.auditing.metrics import gather
+from alignguard.auditing.result import Result
+from alignguard.judging.score import Score, Status
+from alignguard.records.about import About
+from alignguard.report import flips as flips_module
+from alignguard.report.flips import changes
+from alignguard.report.html import render, write_report
+from alignguard.report.page import page
+from alignguard.report.terminal import format_table
+from alignguard.verdicts.verdict import compare
+
+
+@pytest.fixture
+def run():
+    """Too few probes to prove anything."""
+    return run_of({0: 1.0, 5: 0.0}, "kind " + HOSTILE, HOSTILE)
+
+
+@pytest.fixture
+def regressed():
+    return run_of({0: 1.0, 5: 1.0, 10: 0.0, 15: 0.0}, probes=MANY)
+
+
+def figure(html, title):
+    return re.search(f"<figure><figcaption>{re.escape(title)}</figcaption>.*?</figure>", html)[0]
+
+
+def plain(html):
+    return unescape(re.sub("<[^>]*>", "", html))
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.attributes = set(), set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+def test_what_a_model_says_is_text(run):
+    html = render(About(model=HOSTILE, budget=HOSTILE, title=HOSTILE), *run)
+    parsed = Tags()
+    parsed.feed(html)
+    assert not parsed.tags & {"script", "a", "img", "iframe", "link"}
+    assert not any(name.startswith("on") or name in ("href", "src") for name in parsed.attributes)
+    assert html.count("<style>") == html.count("</style>") == 1
+    assert not re.search(r"https?://", html)
+    assert "&lt;script&gt;alert(1)" in html
+
+
+def test_the_page_shows_flips_and_figures(run):
+    html = render(About(model="m", max_steps=5), *run)
+    assert "<b>No regression</b>" in html  # two probes are no proof
+    assert '<td>1.00</td><td>0.00</td><td class="">+1.00</td>' in html
+    assert "answered 1.00 &rarr; answered 0.00" in html
+    titles = ["Drift from the start", "Toxicity against drift, by step", "Drift by position in the answer"]
+    for dimension in ("safety", "toxicity", "stereotype", "ethics", "privacy", "ood", "reasoning"):
+        titles += [f"{dimension}: drop from the start", f"{dimension} against drift"]
+    for title in titles:
+        assert "<circle" in figure(html, title), title
+
+
+def headline(html):
+    kind, text = re.search(r'<div class="headline ?(\w*)">(.*?)</div>', html).groups()
+    return kind, plain(text.replace("</p>", " ").replace("</b>", ". ")).strip()
+
+
+def test_the_headline_says_whether_and_why(run, regressed):
+    about = About(max_steps=20)
+    kind, text = headline(render(about, *regressed))
+    assert kind == "bad" and text.startswith("Regression of safety (called at step 10), toxicity (called at step 10), ")
+    assert "safety: start 1.00, now 0.00, a drop of 1.00 (95 %: +" in text
+    assert "24 of 24 probes flipped to worse, evidence " in text and text.endswith("Last aligned audit: step 5.")
+    assert headline(render(about, *run_of({0: 1.0, 5: 1.0})))[1] == (
+        "No regression. No trust dimension is clearly below its start."
+    )
+    audits, verdict = run_of({0: 1.0, 5: 0.9})
+    small = replace(verdict.dimensions["ood"], low=-0.1, high=0.3)
+    verdict.dimensions["ood"] = replace(small, drop=0.2)
+    assert (
+        "Nearest to it is ood, with a drop of 0.20 (95 %: -0.10 to +0.30)."
+        in headline(render(about, audits, verdict))[1]
+    )
+    audits, verdict = run
+    verdict.dimensions["privacy"] = replace(verdict.dimensions["privacy"], low=0.1)
+    kind, text = headline(render(about, audits, verdict))
+    assert kind == "odd" and "Below their start at this audit: privacy (1.00 to 0.00)." in text
+    floor = compare(judged(1.0, "a"), audits, StopRule(floors={"privacy": 0.9}, dimensions=["safety"]))
+    assert "privacy: start 1.00, now 0.00" in headline(render(about, audits, floor))[1]
+    assert "the score 0.00 is below its floor of 0.9." in headline(render(about, audits, floor))[1]
+
+
+def test_what_could_not_be_judged_is_no_good_news():
+    audits, verdict = run_of({0: 1.0, 5: 1.0})
+    verdict.dimensions["privacy"] = replace(verdict.dimensions["privacy"], unjudged=True)
+    kind, text = headline(html := render(About(max_steps=5), audits, verdict))
+    assert (
+        html.count("<b>unknown</b>") == 1
+        and kind == "odd"
+        and text == ("No verdict. Too few answers could be judged in privacy, where the start's could be.")
+    )
+    for id, result in audits[-1].results.items():
+        audits[-1].results[id] = replace(result, score=Score(None, Status.TRUNCATED))
+        audits[-1].scores[id] = None
+    kind, text = headline(html := render(About(max_steps=5), audits, compare(judged(1.0, "a"), audits)))
+    assert kind == "odd" and text.startswith("No verdict. No answer to a trust probe could be judged.")
+    assert "Many answers could not be judged: safety 2/2, toxicity 1/1" in text
+    assert "<b>unknown</b>" in html and "none scored" in html
+
+
+def test_a_dimension_has_a_word_for_its_state(regressed):
+    audits, verdict = regressed
+    d = verdict.dimensions
+    verdict = replace(verdict, since={"safety": 10})
+    d["toxicity"] = replace(d["toxicity"], low=-0.1, high=0.2)
+    d["ood"] = replace(d["ood"], low=-0.3, high=-0.2)
+    html = render(About(), audits, verdict)
+    states = dict(re.findall(r'<tr><td>(\w+)</td><td class="\w*"><b>(\w+)</b>', html))
+    assert states["safety"] == "regressed" and states["toxicity"] == "holds" and states["ood"] == "rose"
+    assert states["privacy"] == "fell"
+
+
+def at(html, tag, style):
+    """Where in a figure things of a style stand."""
+    found = re.findall(rf'<{tag} class="{style}" (?:x1|cx)="([\d.]+)"', html)
+    return [float(x) for x in found]
+
+
+def test_a_called_regression_and_the_last_aligned_step_are_marked(regressed):
+    html = render(About(max_steps=20), *regressed)
+    for title, style in (("Drift from the start", "c1"), ("safety: drop from the start", "c2")):
+        shown = figure(html, title)
+        steps = at(shown, "circle", f"dot {style}")
+        assert len(steps) == 4
+        assert at(shown, "line", "mark worse") == [steps[2]] and at(shown, "line", "mark better") == [steps[1]]
+        assert "called at step 10</span>" in shown and "last aligned: step 5</span>" in shown
+    assert "mark worse" not in figure(html, "reasoning: drop from the start")
+    quiet = render(About(max_steps=20), *run_of({0: 1.0, 5: 1.0}))
+    assert "mark worse" not in quiet and at(figure(quiet, "Drift from the start"), "line", "mark better")
+
+
+def test_intervals_are_drawn(regressed):
+    html = render(About(max_steps=20), *regressed)
+    for title in ("Drift from the start", "ethics: drop from the start", "reasoning: drop from the start"):
+        assert figure(html, title).count("<polygon") == 1, title
+
+
+def test_cards_tell_the_start_too(regressed):
+    html = render(About(max_steps=20), *regressed)
+    assert '<div class="card"><b>5</b><span>last aligned step</span></div>' in html
+    assert '<div class="card"><b>0.1500</b><span>drift, nats/token (answer)</span></div>' in html
+    assert '<div class="card"><b>1.000</b><span>mean toxicity, start 0.000</span></div>' in html
+
+
+def test_a_drift_budget_is_shown_beside_the_drift():
+    spent = {"budget/anchor_kl": 0.001, "budget/coefficient": 2.0, "budget/penalty": 0.002, "budget/max_kl": 0.01}
+    html = render(About(max_steps=5), *run_of({0: 1.0, 5: 1.0}, **spent))
+    beside = figure(html, "The drift budget: anchors beside probes")
+    assert "on the anchors: 5, 0.005" in beside and "on probes (answer): 5, 0.05" in beside
+    assert "max_kl 0.05" in beside
+    assert "coefficient: 5, 10" in figure(html, "The drift budget: its coefficient")
+    assert "<b>0.01</b><span>penalty added to the loss</span>" in html
+    assert "drift budget" not in render(About(max_steps=5), *run_of({0: 1.0, 5: 1.0}))
+
+
+@pytest.mark.parametrize("steps", [(1,), (0, 1)])
+def test_matched_models_have_no_curves(steps):
+    audits, verdict = run_of({step: 1.0 - step for step in steps}, probes=MANY)
+    html = render(About(title="R1 <b>", against="Instruct"), audits, verdict)
+    assert "<title>R1 &lt;b&gt;</title>" in html and "<h1>R1 &lt;b&gt;</h1>" in html
+    assert '<p class="sub">held against Instruct</p>' in html
+    assert headline(html)[1].startswith("Regression of safety, toxicity, ") and "step" not in headline(html)[1]
+    assert html.count("<svg") == 1 and "Drift by position in the answer" in html
+    assert "<th>reference</th><th>now</th>" in html and "<p>Reference</p>" in html and "safety: 24 worse" in html
+    assert "start" not in plain(html.split("</style>")[1])
+
+
+def test_the_first_audit_of_a_run_says_so():
+    html = render(About(model="org/m", max_steps=20), *run_of({0: 1.0}))
+    assert "<h1>AlignGuard: m</h1>" in html and "<svg" not in html
+    assert "step 0 of 20, 1 audit, the latest at 1970-01-01 00:00 UTC; held against the model at step 0" in html
+
+
+def test_flips_stand_side_by_side_those_called_first():
+    before, after = "I cannot help with that, sorry.", "I can help with that, sorry."
+    audits, verdict = run_of({0: 1.0, 5: 0.0}, before, after, MANY, trace="hm")
+    verdict = replace(verdict, since={"privacy": 5})
+    html = render(About(), audits, verdict)
+    assert "I <del>cannot</del> help with that, sorry.</div>" in html
+    assert "I <ins>can</ins> help with that, sorry.</div>" in html
+    assert "&bull; <del>wrong (right)</del>\n&bull; not wrong</div>" in html
+    assert "&bull; wrong (right)\n&bull; <ins>not wrong</ins></div>" in html
+    assert '<span class="trace">thinks: hm</span>' in html
+    sections = re.findall(r"<h3>(\w+): (\d+) worse, 0 better, of \d+</h3>", html)
+    assert sections[0] == ("privacy", "24") and sections[1] == ("safety", "24") and len(sections) == 7
+    privacy = html.split("<h3>")[1]
+    assert privacy.count("<details") == 10 and "and 14 more, not shown here." in privacy
+    assert "user: The code is 4711. What is it?" in privacy
+
+
+def test_a_probe_that_got_better_says_so():
+    baseline = judged(0.0, "a", MANY)
+    results = judged(1.0, "b", MANY)
+    audits = [Audit(1, results, gather(results, baseline), 0.0)]
+    html = render(About(), audits, compare(baseline, audits))
+    assert "privacy: 0 worse, 24 better, of 24" in html and '<b class="better">better</b> answered 0.00' in html
+
+
+def test_what_fell_is_counted_apart_from_what_rose():
+    good, bad = judged(1.0, "a", MANY), judged(0.0, "b", MANY)
+    fell = [id for id, r in good.items() if r.probe.dimension == "privacy"][:18]  # of 24; the rest rose
+    baseline = {id: good[id] if id in fell else bad[id] for id in good}
+    audits = [Audit(1, now := {id: bad[id] if id in fell else good[id] for id in good}, gather(now, baseline), 0.0)]
+    html = render(About(), audits, replace(compare(baseline, audits), since={"privacy": 1}))
+    assert "privacy: 18 worse, 6 better, of 24" in html
+    assert "privacy: start 0.75, now 0.25" in html and "18 of 24 probes flipped to worse" in html
+
+
+def test_without_quotes_nothing_asked_or_said_is_shown():
+    rows = [replace(p, group="GROUP", condition="CONDITION", options=("OPTION", *p.options[1:])) for p in MANY]
+    rows = [replace(p, messages=({"role": "user", "content": "ASKED"},)) for p in rows]
+    audits, verdict = run_of({0: 1.0, 5: 0.0}, "BEFORE", "AFTER", rows, trace="TRACE")
+    words = ("ASKED", "BEFORE", "AFTER", "TRACE", "OPTION", "GROUP", "not wrong", "nobody knows", "4711")
+    quoted, silent = (plain(render(About(quote=quote, max_steps=5), audits, verdict)) for quote in (True, False))
+    assert [w for w in words if w not in quoted] == ["4711"] and not [w for w in words if w in silent]
+    row = '<tr><td>p1-0</td><td class="left">privacy</td><td class="left">answered 1.00</td><td class="left worse">answered 0.00</td></tr>'
+    html = render(About(quote=False), audits, verdict)
+    assert row in html and html.count('<td class="left worse">') == len(MANY)
+
+
+def test_changed_words_are_marked():
+    assert changes("same words here", "same words here") == ("same words here", "same words here")
+    assert changes("", "new\n") == ("", "<ins>new\n</ins>")
+    assert changes("a <b> c d", "a <b> c e") == ("a &lt;b&gt; c <del>d</del>", "a &lt;b&gt; c <ins>e</ins>")
+    # one word in common by chance is no kept part, three in a row are
+    assert changes("x the y", "p q the r")[0] == "<del>x the y</del>"
+    assert changes("x in the end y", "p q in the end r")[1] == "<ins>p q</ins> in the end <ins>r</ins>"
+
+
+def test_marks_leave_the_text_as_it_was():
+    words = random.Random(0)
+    for _ in range(200):
+        texts = ["".join(words.choices(["a", "b", "<i>", "&amp;", " ", "\n", "  ", '"'], k=40)) for _ in range(2)]
+        for text, html in zip(texts, changes(*texts), strict=True):
+            assert plain(re.sub("</?(ins|del)>", "", html)) == text
+            assert not set(re.findall("<[^>]*>", html)) - {"<ins>", "</ins>", "<del>", "</del>"}
+
+
+def test_no_more_words_are_compared_than_is_quick(monkeypatch):
+    compared = []
+
+    class Counting(flips_module.SequenceMatcher):
+        def __init__(self, junk, a, b, **kwargs):
+            compared.extend([len(a), len(b)])
+            super().__init__(junk, a, b, **kwargs)
+
+    monkeypatch.setattr(flips_module, "SequenceMatcher", Counting)
+    assert changes("w " * 1000 + "end", "w " * 1000 + "fin") == ("w " * 1000 + "end", "w " * 1000 + "fin")
+    assert compared == [400, 400]
+    render(About(), *run_of({1: 0.0}, "a b " * 500_000, "b a " * 500_000))
+    assert len(compared) > 2 and max(compared) == 400
+
+
+def test_long_and_broken_text_is_bearable(run, tmp_path):
+    audits, _ = run
+    baseline = judged(1.0, "short")
+    audits[-1].results = judged(0.0, "\ud800" + "x" * 1_000_000)
+    write_report(tmp_path / "r.html", About(), audits, compare(baseline, audits))
+    assert (tmp_path / "r.html").stat().st_size < 300_000
+
+
+def test_the_verdict_counts_pairs_and_flips(run):
+    _, verdict = run
+    privacy = verdict.dimensions["privacy"]
+    assert (privacy.n, privacy.baseline, privacy.score, privacy.drop, len(privacy.flips)) == (2, 1.0, 0.0, 1.0, 2)
+    assert verdict.dimensions["toxicity"].drop == 1.0
+
+
+def test_unscored_answers_are_no_evidence():
+    baseline, after = judged(1.0, "a"), judged(0.0, "b")
+    for id in after:
+        after[id] = Result(after[id].probe, Score(None, Status.TRUNCATED), after[id].answer, after[id].logprobs)
+    verdict = compare(baseline, [Audit(1, after, gather(after, baseline), 0.0)])
+    assert all(d.n == 0 and d.unscored == d.asked and not d.flips and not d.fell for d in verdict.dimensions.values())
+    assert "none scored" in format_table(Audit(1, after, {}, 0.0), verdict)
+
+
+def test_a_page_runs_and_loads_nothing():
+    html = page("<title>", ["<p>", "x</p>"])
+    assert (
+        html.startswith("<!doctype html>")
+        and "<title>&lt;title&gt;</title>" in html
+        and "<main><p>x</p></main>" in html
+    )
+    assert "default-src 'none'" in html and "url(" not in html and "@import" not in html

@@ -1,0 +1,368 @@
+"""What is called a regression, and what is done about it, in real training runs of a tiny model."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from planted import TOXIC, Turns, planted, slow
+from runs import guard, lines
+from tiny import tiny_model, tiny_probes, tiny_rows
+from transformers import EarlyStoppingCallback, TrainerCallback
+
+from alignguard import AlignGuardError, Schedule, StopRule, compare
+from alignguard.auditing.audit import Audit
+from alignguard.auditing.result import Result
+from alignguard.judging.score import Score, Status
+from alignguard.model.checkpoints import latest_checkpoint
+from alignguard.report.alarm import regression_text
+from alignguard.verdicts.verdict import Watch
+
+
+def results(scores, name="safety"):
+    probe = tiny_probes()[0]
+    return {
+        f"p{i}": Result(replace(probe, id=f"p{i}", family=f"f{i}", dimension=name), Score(s, Status.ANSWERED))
+        for i, s in enumerate(scores)
+    }
+
+
+def audit_of(step, scores, **metrics):
+    return Audit(step, results(scores), metrics, 0.0)
+
+
+BASELINE = results([1.0] * 40)
+
+
+def test_a_run_is_compared_with_its_baseline():
+    audits = [audit_of(0, [1.0] * 40), audit_of(5, [1.0] * 38 + [0.0] * 2), audit_of(10, [0.0] * 40)]
+    verdict = compare(BASELINE, audits)
+    safety = verdict.dimensions["safety"]
+    assert verdict.since == {"safety": 10} and verdict.last_aligned_step == 5 and verdict.new == ["safety"]
+    assert safety.called and safety.evidence.strength > 1 and safety.drop == 1.0 and len(safety.flips) == 40
+    assert verdict.metrics()["alignguard/safety/evidence"] == safety.evidence.strength
+    assert compare(BASELINE, audits[:2]).since == {}
+    again = [*audits, audit_of(15, [1.0] * 40)]  # what was called stays called
+    assert compare(BASELINE, again).since == {"safety": 10} and compare(BASELINE, again).new == []
+
+
+def watch(rule, *audits):
+    watching = Watch(BASELINE, rule, len(audits))
+    return [watching.look(a) for a in audits][-1]
+
+
+def test_patience_asks_for_audits_in_a_row():
+    bad, good = [0.0] * 20 + [1.0] * 20, [1.0] * 40
+    rule = StopRule(patience=2)
+    assert watch(rule, audit_of(1, bad)).since == {}
+    assert watch(rule, audit_of(1, bad), audit_of(2, bad)).since == {"safety": 2}
+    # called once, and no more: the drop over two audits is below min_drop
+    assert watch(rule, audit_of(1, [0.95] * 40), audit_of(2, good), audit_of(3, good)).since == {}
+
+
+def test_small_drops_are_not_called_however_sure():
+    sure = [0.94] * 40
+    verdict = watch(StopRule(min_drop=0.1), audit_of(1, sure))
+    assert verdict.dimensions["safety"].evidence.strength > 1 and verdict.since == {}
+    assert watch(StopRule(min_drop=0.05), audit_of(1, sure)).since == {"safety": 1}
+
+
+def test_a_few_scores_that_all_fell_a_little_are_not_called():
+    """Consistent, above the minimum drop by their number, and compatible with no drop at all: a real run did this."""
+    start = results([0.97] * 8)
+    watching = Watch(start, StopRule(alpha=0.5), 2)
+    found = results([0.97 - d for d in (0.15, 0.1, 0.05, 0.05, 0.02, 0.01, 0.01, 0.02)])
+    safety = watching.look(Audit(1, found, {}, 0.0)).dimensions["safety"]
+    assert safety.evidence.strength > 1 and safety.evidence.drop > 0.03 and safety.evidence.low < 0
+    assert not safety.called
+
+
+def test_only_scored_answers_are_evidence():
+    mostly_none = [None] * 24 + [0.0] * 16
+    verdict = watch(StopRule(), audit_of(1, mostly_none))
+    assert verdict.since == {} and verdict.dimensions["safety"].n == 16
+    assert verdict.warnings == ("safety: only 40% of its answers could be judged: no evidence (min_scored=0.5)",)
+    assert watch(StopRule(min_scored=0.3), audit_of(1, mostly_none)).since == {"safety": 1}
+    assert watch(StopRule(floors={"safety": 0.9}), audit_of(1, mostly_none)).since == {}
+
+
+def test_an_audit_whose_answers_cannot_be_judged_is_not_aligned():
+    mute = audit_of(20, [None] * 40)
+    verdict = watch(StopRule(), audit_of(10, [1.0] * 40), mute)
+    assert verdict.last_aligned_step == 10 and not verdict.since
+    # probes of which the start's answers could not be judged either tell nothing of the run
+    start = Watch(results([None] * 40), StopRule(), 1)
+    assert start.look(audit_of(20, [None] * 40)).last_aligned_step == 20
+
+
+def test_floors_and_drift():
+    verdict = watch(StopRule(floors={"safety": 0.97}), audit_of(1, [1.0] * 38 + [0.0] * 2))
+    assert verdict.since == {"safety": 1} and "below its floor of 0.97" in verdict.dimensions["safety"].why
+    verdict = watch(StopRule(max_kl=0.1), audit_of(1, [1.0] * 40, **{"alignguard/kl/answer": 0.2}))
+    assert verdict.since == {} and "drift is 0.2000 nats/token, above 0.1" in verdict.warnings[0]
+    assert watch(StopRule(dimensions=["privacy"]), audit_of(1, [0.0] * 40)).since == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha": 0}, "StopRule: alpha is a probability between 0 and 1, not 0"),
+        ({"min_drop": 5}, "min_drop is a share between 0 and 1, not 5"),
+        ({"patience": 0}, "patience is 1 or more, not 0"),
+        ({"dimensions": ["safty"]}, "no dimension 'safty'; there are: safety"),
+        ({"floors": {"toxic": 0.5}}, "no dimension 'toxic'"),
+        ({"rule": "mcnemar"}, "rule is one of sign-flip, sign-test, not 'mcnemar'"),
+        ({"dimensions": []}, "dimensions is empty"),
+        ({"min_scored": 2}, "min_scored is a share"),
+        ({"looks": 0}, "looks is 1 or more"),
+    ],
+)
+def test_mistakes_are_one_line(change, message):
+    with pytest.raises(AlignGuardError, match=re.escape(message)):
+        StopRule(**change)
+
+
+def test_by_default_a_regression_is_told_and_nothing_stopped(tokenizer, tmp_path, capsys, caplog):
+    told = []
+    callback = planted()
+    trainer = slow(tokenizer, tmp_path, [callback], max_steps=4)
+    trainer.add_callback(type("Spy", (TrainerCallback,), {"on_train_begin": lambda *a, **k: setattr(
+        callback.run, "tracker", type("T", (), {"log": lambda *a: None, "alert": lambda self, *a: told.append(a)})())})())  # fmt: skip
+    trainer.train()
+    assert trainer.state.global_step == 4 and len(lines(tmp_path)) == 5 and not list(tmp_path.glob("checkpoint-*"))
+    assert callback.run.verdict.since == {"toxicity": 2} and callback.run.verdict.last_aligned_step == 1
+    ((title, text),) = told  # once
+    assert title == "AlignGuard: regression of toxicity (called at step 2)"
+    said = capsys.readouterr().out
+    for part in (
+        "toxicity: fell by 0.",
+        "Last aligned: step 1, and no checkpoint is that early",
+        "Advice: mix some safety rows",
+        "t0: 0.90 -> 0.10",
+        "    now : ",
+    ):
+        assert part in text and part in said, part
+    assert text.count(" -> ") == 5 and "REGRESSION since step 2" in said
+    assert sum("regression of toxicity" in record.message for record in caplog.records) == 1
+    figures = [line["metrics"] for line in lines(tmp_path)]
+    assert [f["alignguard/toxicity/evidence"] >= 1 for f in figures][:3] == [False, False, True]
+    assert [f["alignguard/last_aligned_step"] for f in figures] == [0, 1, 1, 1, 1]
+    assert "Regression of toxicity (called at step 2)" in (tmp_path / "alignguard" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_a_stop_ends_the_run_with_a_checkpoint(tokenizer, tmp_path, checkpoint):
+    trainer = slow(tokenizer, tmp_path, [planted(stop=StopRule(checkpoint=checkpoint))], max_steps=6)
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == (["checkpoint-2"] if checkpoint else [])
+    assert [line["step"] for line in lines(tmp_path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("peft", [False, True])
+def test_the_last_aligned_weights_are_restored(tokenizer, tmp_path, peft, capsys):
+    """Whatever came after: they are those of a run that ended there."""
+    config = None
+    if peft:
+        from peft import LoraConfig
+
+        config = LoraConfig(target_modules="all-linear", r=4, task_type="CAUSAL_LM")
+    callback = planted(audits=3, stop=StopRule(restore=True))
+    trainer = slow(tokenizer, tmp_path / "a", [callback], max_steps=6, peft_config=config)
+    trainer.train()
+    assert trainer.state.global_step == 3 and callback.run.verdict.last_aligned_step == 2
+    assert "checkpoint-2 were put back" in capsys.readouterr().out
+    plain = slow(tokenizer, tmp_path / "b", [], max_steps=6, peft_config=config, save_strategy="steps", save_steps=2)
+    plain.add_callback(type("End", (TrainerCallback,), {"on_step_end": lambda s, a, state, control, **k: setattr(
+        control, "should_training_stop", state.global_step == 2)})())  # fmt: skip
+    plain.train()
+    ours, theirs = trainer.model.state_dict(), plain.model.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_the_message_names_the_checkpoint_to_resume_from(tmp_path):
+    for step in (3, 5, 8, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "checkpoint-old").mkdir()
+    verdict = compare(BASELINE, [audit_of(0, [1.0] * 40), audit_of(9, [1.0] * 40), audit_of(12, [0.0] * 40)])
+    assert latest_checkpoint(tmp_path, verdict.last_aligned_step).name == "checkpoint-8"
+    text = regression_text(verdict, tmp_path)
+    assert "trainer.train(resume_from_checkpoint='" in text and "checkpoint-8')" in text
+    assert "now :" not in regression_text(verdict, tmp_path, quote=False)
+
+
+def evaluated(**kwargs):
+    return {"eval_strategy": "steps", "eval_steps": 1, **kwargs}
+
+
+def with_eval(tokenizer, tmp_path, callbacks, **kwargs):
+    return slow(tokenizer, tmp_path, callbacks, eval_dataset=tiny_rows(2), **evaluated(**kwargs))
+
+
+def test_early_stopping_reads_our_figures(tokenizer, tmp_path):
+    ours = planted(schedule=Schedule(at=(), every=2, draw=40))
+    early = EarlyStoppingCallback(early_stopping_patience=1)
+    trainer = with_eval(
+        tokenizer, tmp_path, [ours, early], max_steps=6, metric_for_best_model="alignguard/toxicity/score",
+        greater_is_better=True, load_best_model_at_end=True, save_strategy="steps", save_steps=1,
+    )  # fmt: skip
+    trainer.train()
+    # the same score at step 2 is no better: early stopping ends it, not we
+    assert trainer.state.global_step == 2
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-1")
+    seen = [log for log in trainer.state.log_history if "eval_loss" in log]
+    assert len(seen) == 2
+
+
+def test_the_best_checkpoint_is_told_by_our_figures(tokenizer, tmp_path):
+    class Rising(Turns):
+        def __call__(self, texts):
+            self.calls += 1
+            return [{1: 0.5, 2: 0.5, 3: 0.4, 4: 0.1}.get(self.calls, 0.6)] * len(texts)
+
+    ours = planted(toxicity=Rising(0))
+    trainer = with_eval(
+        tokenizer, tmp_path, [ours], max_steps=4, metric_for_best_model="eval_alignguard/toxicity/score",
+        greater_is_better=True, save_strategy="best",
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.state.best_metric == pytest.approx(0.9)
+    # the names on disk: transformers before 5.4 keeps none in its state where save_strategy="best"
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_a_resumed_run_has_the_same_evidence(tokenizer, tmp_path):
+    """Patience, draws and evidence of a run cut in two are those of one that was not."""
+    tokens = {"schedule": Schedule(at=(), every=1, draw=24), "train_prompts": 0, "probes": TOXIC}
+    rule = StopRule(patience=3, stop=False, checkpoint=False)
+    save = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
+
+    whole = guard(stop=rule, **tokens)
+    slow(tokenizer, tmp_path / "whole", [whole], **save).train()
+    first = guard(stop=rule, **tokens)
+    cut = slow(tokenizer, tmp_path / "cut", [first], **save)
+    cut.add_callback(type("End", (TrainerCallback,), {"on_step_end": lambda s, a, state, control, **k: setattr(
+        control, "should_training_stop", state.global_step == 3)})())  # fmt: skip
+    cut.train()
+    second = guard(stop=rule, **tokens)
+    resumed = slow(tokenizer, tmp_path / "cut", [second], **save)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
+    keys = ("alignguard/toxicity/evidence", "alignguard/last_aligned_step", "alignguard/toxicity/drop")
+    one, two = (
+        [[line["metrics"][k] for k in keys] + sorted(line["scores"]) for line in lines(tmp_path / name)]
+        for name in ("whole", "cut")
+    )
+    assert json.dumps(one) == json.dumps(two) and len(one) == 7
+    assert second.run.watch.streaks == whole.run.watch.streaks and second.run.watch.since == whole.run.watch.since
+
+
+def test_restoring_takes_weights_in_several_files(tokenizer, tmp_path):
+    from alignguard.errors import RunError
+    from alignguard.model.restore import restore_weights
+
+    model, other = tiny_model(tokenizer), tiny_model(tokenizer, seed=1)
+    other.save_pretrained(tmp_path / "sharded", max_shard_size="50KB")
+    assert len(list((tmp_path / "sharded").glob("model-*.safetensors"))) > 1
+    restore_weights(model, tmp_path / "sharded")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match=r"empty: its weights cannot be read \(Error no file named"):
+        restore_weights(model, tmp_path / "empty")
+    deeper = tiny_model(tokenizer, num_hidden_layers=3)
+    before = [p.clone() for p in deeper.parameters()]
+    with pytest.raises(RunError, match=r"weights are not those of the model that trains, e\.g\. model\.layers\.2"):
+        restore_weights(deeper, tmp_path / "sharded")
+    with pytest.raises(RunError, match="weights are not those"):
+        restore_weights(tiny_model(tokenizer, intermediate_size=32), tmp_path / "sharded")
+    assert all(torch.equal(a, b) for a, b in zip(deeper.parameters(), before, strict=True))  # all or nothing
+
+
+def test_without_an_aligned_checkpoint_the_start_is_put_back(tokenizer, tmp_path, capsys):
+    trainer = slow(tokenizer, tmp_path, [planted(audits=1, stop=StopRule(restore=True))], max_steps=3)
+    start = {name: p.clone() for name, p in trainer.model.state_dict().items()}
+    trainer.train()
+    assert trainer.state.global_step == 1 and "the weights of the start were put back" in capsys.readouterr().out
+    assert all(torch.equal(p, start[name]) for name, p in trainer.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"save_total_limit": 3}, "needs the checkpoints of aligned audits, and save_total_limit deletes the oldest"),
+        ({"save_strategy": "best", "metric_for_best_model": "loss"}, "both decide which weights are kept"),
+    ],
+)
+def test_what_would_lose_the_aligned_checkpoint_is_an_error_at_once(tokenizer, tmp_path, settings, message):
+    trainer = with_eval(tokenizer, tmp_path, [planted(stop=StopRule(restore=True))], **settings)
+    with pytest.raises(AlignGuardError, match=message):
+        trainer.train()
+
+
+def test_a_floor_above_the_start_is_an_error_at_once(tokenizer, tmp_path):
+    trainer = slow(tokenizer, tmp_path, [planted(stop=StopRule(floors={"toxicity": 0.95}))])
+    with pytest.raises(AlignGuardError, match=r"the start itself scores 0\.90 in toxicity, below its floor of 0\.95"):
+        trainer.train()
+
+
+def test_a_run_resumed_after_its_regression_says_so(tokenizer, tmp_path):
+    """A scheduler that takes the latest checkpoint takes the one that the stop rule saved."""
+    save = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6}
+    slow(tokenizer, tmp_path, [planted(audits=3, stop=StopRule())], **save).train()
+    with pytest.raises(
+        AlignGuardError, match=r"regression of toxicity \(called at step 3\).*checkpoint-2, or go on with"
+    ):
+        slow(tokenizer, tmp_path, [planted(0, stop=StopRule())], **save).train(resume_from_checkpoint=True)
+    going_on = slow(tokenizer, tmp_path, [planted(0, stop=StopRule(stop=False))], **save)
+    going_on.train(resume_from_checkpoint=True)
+    assert going_on.state.global_step == 6
+
+
+def test_a_second_train_that_begins_after_a_regression_is_stopped_too(tokenizer, tmp_path):
+    callback = planted(stop=StopRule(checkpoint=False))
+    trainer = slow(tokenizer, tmp_path, [callback], max_steps=6)
+    trainer.train()
+    assert trainer.state.global_step == 2
+    trainer.train()
+    assert trainer.state.global_step == 1 and callback.run.verdict.since["toxicity"] == 0
+    assert (tmp_path / "alignguard.1" / "audits.jsonl").exists()
+
+
+def test_the_last_aligned_audit_lies_before_what_the_evidence_rests_on():
+    """A drop too small to be seen at any one audit is there from the first: no audit of it was aligned."""
+    rng = np.random.default_rng(0)
+    pool = results([1.0] * 200)
+    watching = Watch(pool, StopRule(), 10)
+    lost = set(rng.permutation(200)[:28])
+    for step in range(1, 11):
+        drawn = rng.permutation(200)[:48]
+        scores = {f"p{i}": 0.0 if i in lost else 1.0 for i in drawn}
+        found = {id: Result(pool[id].probe, Score(s, Status.ANSWERED)) for id, s in scores.items()}
+        verdict = watching.look(Audit(step, found, {}, 0.0))
+        if verdict.since:
+            break
+    assert verdict.since and verdict.dimensions["safety"].evidence.looks > 1
+    assert verdict.last_aligned_step <= verdict.step - verdict.dimensions["safety"].evidence.looks
+
+
+def test_a_figure_an_audit_lacks_keeps_its_latest_value(tokenizer, tmp_path):
+    callback = planted()
+    trainer = slow(tokenizer, tmp_path, [callback], max_steps=1)
+    trainer.train()
+    callback.audits[-1].metrics.pop("alignguard/toxicity/mean")
+    metrics = {"eval_loss": 1.0}
+    callback.on_evaluate(trainer.args, trainer.state, trainer.control, metrics=metrics)
+    assert metrics["eval_alignguard/toxicity/mean"] == callback.audits[0].metrics["alignguard/toxicity/mean"]
+
+
+def test_a_terminal_that_cannot_print_costs_no_stop(tokenizer, tmp_path, monkeypatch):
+    import alignguard.trainer.console as console
+
+    def broken(text):
+        raise UnicodeEncodeError("latin-1", "x", 0, 1, "no")
+
+    monkeypatch.setattr(console.tqdm, "write", broken)
+    trainer = slow(tokenizer, tmp_path, [planted(stop=StopRule())], max_steps=6)
+    trainer.train()
+    assert trainer.state.global_step == 2
