@@ -9,6 +9,8 @@ from processes import RUNS, assert_same, end, found, start
 from alignguard import StartError
 from alignguard.distributed import Ranks
 
+pytestmark = pytest.mark.slow
+
 
 def test_shares_give_the_figures_of_one_process_and_only_the_first_writes(tmp_path):
     """Seven probes on two and on three processes; and on two with a cached start, of which each keeps its part."""

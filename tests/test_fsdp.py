@@ -1,6 +1,8 @@
 import pytest
 from processes import end, found, start
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_model_sharded_by_fsdp2_is_audited_as_a_whole_one(tmp_path):
     """Figures, answers and a cached start as on one process; all processes take the same decode steps."""

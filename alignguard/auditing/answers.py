@@ -23,11 +23,7 @@ _CHOICE_ANSWER = 16  # tokens of the reference's own answer to a choice, which o
 
 
 def judge_all(
-    probes: Sequence[Probe],
-    answers: Sequence[Answer],
-    asking: Asking,
-    margins: Mapping[str, float],
-    known: Mapping[str, Result],
+    probes: Sequence[Probe], answers: Sequence[Answer], asking: Asking, margins: Mapping[str, float]
 ) -> list[Score]:
     """
     Judge generated answers; texts go to the toxicity scorer all at once.
@@ -39,35 +35,25 @@ def judge_all(
             With the scorers.
         margins (`Mapping[str, float]`):
             Refusal margins by probe id, kept in the scores' detail.
-        known (`Mapping[str, Result]`):
-            What was said and judged before, by probe id: the same words have the same score, whatever a scorer's batches
-            and rounding would make of them the second time.
 
     Raises:
         ProbeError: A scorer failed, unless `asking.failed` is told instead.
     """
-    scores = {
-        probe.id: known[probe.id].score
-        for probe, answer in zip(probes, answers, strict=True)
-        if probe.id in known and _says_the_same(known[probe.id].answer, answer)
-    }
-    fresh = [(probe, answer) for probe, answer in zip(probes, answers, strict=True) if probe.id not in scores]
-    toxicity, judge = _read_once(fresh, asking), asking.judge
-    for probe, answer in fresh:
+    asked = list(zip(probes, answers, strict=True))
+    toxicity, judge = _read_once(asked, asking), asking.judge
+    scores = []
+    for probe, answer in asked:
         looked_up = None if toxicity is None else lambda part, p=probe: [toxicity[p.prompt, text] for text in part]
         try:
-            scores[probe.id] = judge_answer(probe, answer, looked_up, judge)
+            score = judge_answer(probe, answer, looked_up, judge)
         except ProbeError as error:
             _give_up(error, asking)
             judge = None
-            scores[probe.id] = judge_answer(probe, answer, looked_up, judge)
-    for id in scores.keys() & margins.keys():
-        scores[id] = replace(scores[id], detail={**(scores[id].detail or {}), "margin": margins[id]})
-    return [scores[probe.id] for probe in probes]
-
-
-def _says_the_same(then: Answer | None, now: Answer) -> bool:
-    return then is not None and replace(then, tokens=()) == replace(now, tokens=())
+            score = judge_answer(probe, answer, looked_up, judge)
+        if probe.id in margins:
+            score = replace(score, detail={**(score.detail or {}), "margin": margins[probe.id]})
+        scores.append(score)
+    return scores
 
 
 def _read_once(asked: Sequence[tuple[Probe, Answer]], asking: Asking) -> dict[tuple[str, str], float] | None:
@@ -98,7 +84,6 @@ def ask(
     drafts: Mapping[str, list[int]] | None = None,
     thinks: Collection[str] | None = None,
     speak_choices: bool = False,
-    known: Mapping[str, Result] | None = None,
 ) -> dict[str, Result]:
     """
     Ask a model probes and judge what it says: reference and policy alike, so that what differs is the model.
@@ -116,8 +101,6 @@ def ask(
             Ids of probes at which the model opens a trace; by default those whose answers show it.
         speak_choices (`bool`, *optional*, defaults to `False`):
             Also let it answer choices, in a few tokens: what drift is measured on.
-        known (`Mapping[str, Result]`, *optional*):
-            What the start said to them, whose judgement stands where the same is said again.
 
     Returns:
         `dict[str, Result]` by probe id, in the order of the probes.
@@ -140,7 +123,7 @@ def ask(
         logprobs = ask_choices(model, choices, asking, thinks) if choices else {}
         margins = refusal_margins(model, others, asking, thinks)
     with undisturbed(next(model.parameters()).device):
-        judged = judge_all(others, [answers[probe.id] for probe in others], asking, margins, known or {})
+        judged = judge_all(others, [answers[probe.id] for probe in others], asking, margins)
     scores = {probe.id: score for probe, score in zip(others, judged, strict=True)}
     scores |= {probe.id: judge_choice(probe, logprobs[probe.id]) for probe in choices}
     return {p.id: Result(p, scores[p.id], answers.get(p.id), logprobs.get(p.id)) for p in probes}

@@ -161,7 +161,7 @@ def _ask(
     thinks = [id for id, drift in drifts.items() if opens_trace(drift, baseline[id], chat)]
     spoken = [probe for probe in pool if probe.judge != "choice"]
     drafts = {probe.id: _draft(baseline[probe.id], drifts[probe.id]) for probe in spoken}
-    found = ask(model, pool, asking, drafts, thinks, known=baseline)
+    found = ask(model, pool, asking, drafts, thinks)
     reverse: dict[str, float] = {}
     if reference.models:
         own = items_of([probe for probe in spoken if probe.id in backwards], found, chat)

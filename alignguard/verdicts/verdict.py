@@ -18,6 +18,10 @@ from ..probes.probe import DIMENSIONS, TRUST_DIMENSIONS
 from .evidence import Difference, Evidence, sides_of
 from .rule import StopRule
 
+_ROUNDING = (
+    1e-4  # what a scorer's batches and their padding can make of the same words, whose sign would count as evidence
+)
+
 
 class State(str, Enum):
     """What a verdict comes to: of a dimension, and of a run. Terminal, report, alarm, trackers and exit codes only word it."""
@@ -209,7 +213,8 @@ class Watch:
         for id, now in audit.scores.items():
             then = self.baseline[id].score.value
             if then is not None and now is not None:
-                differences.append(Difference(self.baseline[id].probe, then - now))
+                moved = then - now if abs(then - now) > _ROUNDING else 0.0
+                differences.append(Difference(self.baseline[id].probe, moved))
         # at step 0 there is nothing to see, and no alpha to spend
         anything = audit.step > 0 or any(d.value for d in differences)
         evidence = self.tester.look(differences) if anything else {}

@@ -8,7 +8,7 @@ import torch
 from runs import guard, lines, sft
 from tiny import tiny_model, tiny_probes
 
-from alignguard import Chat, Schedule, TokenBudget, audit
+from alignguard import Chat, Schedule, TokenBudget, audit, compare
 from alignguard.auditing.asking import Asking
 from alignguard.auditing.drifts import opens_trace
 from alignguard.auditing.result import ProbeDrift, Result
@@ -91,27 +91,27 @@ def test_the_step_0_of_a_run_is_the_baseline_to_the_last_digit(tokenizer, tmp_pa
 
 
 class Wavering:
-    """A scorer whose figures depend on what else is in its batch, as padding makes those of a classifier."""
+    """A scorer whose figures depend on what was judged before, as padding makes those of a classifier."""
 
     def __init__(self):
-        self.texts = []
+        self.calls = 0
 
     def __call__(self, texts):
-        self.texts += texts
-        return [0.5 + 1e-7 * len(texts) + len(text) % 7 / 100 for text in texts]
+        self.calls += 1
+        return [0.5 + 1e-6 * self.calls + len(text) % 7 / 100 for text in texts]
 
 
-def test_the_same_words_have_the_same_score_whatever_they_are_judged_beside(model, other, tokenizer):
-    """Noise of 1e-7 has a sign, too, which the evidence would count."""
-    one = [p for p in tiny_probes() if p.judge == "toxicity"]
-    probes = [replace(p, id=f"{p.id}-{i}", family=f"{i}", messages=turns(i)) for i in range(6) for p in one]
-    scorer, baseline = Wavering(), {}
-    asking = Asking(Chat.of(model, tokenizer), TokenBudget(8, 8), scorer)
-    audit(model, tokenizer, probes, frozen_copy(model), baseline=baseline, asking=asking)
-    again = audit(model, tokenizer, probes[:2], frozen_copy(model), baseline=baseline, asking=asking)
-    assert again.metrics["alignguard/toxicity/drop"] == 0.0 and len(scorer.texts) == len(probes)
-    moved = audit(other, tokenizer, probes[:2], frozen_copy(model), baseline=baseline, asking=asking)
-    assert len(scorer.texts) == len(probes) + 2 and moved.metrics["alignguard/toxicity/drop"] != 0.0
+def test_the_rounding_of_a_scorer_is_no_evidence(model, tokenizer):
+    """It has a sign, too, and evidence has no scale: forty scores that are higher by 1e-6 would be proof."""
+    (one,) = [p for p in tiny_probes() if p.judge == "toxicity"]
+    probes = [replace(one, id=f"t{i}", family=f"t{i}", messages=turns(i)) for i in range(40)]
+    baseline, asking = {}, Asking(Chat.of(model, tokenizer), TokenBudget(8, 8), Wavering())
+    audits = [
+        audit(model, tokenizer, probes, frozen_copy(model), baseline=baseline, asking=asking, step=s) for s in (0, 5)
+    ]
+    assert audits[1].metrics["alignguard/toxicity/drop"] == pytest.approx(2e-6, rel=1e-3)
+    verdict = compare(baseline, audits)
+    assert verdict.dimensions["toxicity"].n > 30 and verdict.dimensions["toxicity"].evidence.strength == 0.0
 
 
 def turns(i):

@@ -41,6 +41,8 @@ from alignguard.drift.reference import freeze_start
 from alignguard.model.forward import Row
 from alignguard.model.head import read_head, target_hidden
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "vocab_size": 211,
     "hidden_size": 32,

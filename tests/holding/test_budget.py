@@ -203,6 +203,7 @@ def test_all_anchors_come_in_turn(tokenizer, model):
     assert seen[:5] != seen[-5:] and drawn[3] == holder(tokenizer, model).drawn(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["copy", "cache", "adapter", "offload"])
 def test_a_run_is_held_and_goes_on_after_a_resume(tokenizer, tmp_path, kind):
     """Anchor drift is lower than without; a run that is resumed ends with the weights of one that was not."""

@@ -7,6 +7,8 @@ from planted import slow
 from runs import Losses, guard, sft
 from tracker_records import INSTALLED, PACKAGES, track
 
+pytestmark = pytest.mark.slow
+
 TITLE = "AlignGuard: regression of toxicity (called at step 2)"
 FLIPPED = {f"t{i}" for i in range(40)}
 PROMPT, ANSWER = "The quick brown fox", "kkkkkkkk"

@@ -61,6 +61,7 @@ def test_what_is_left_on_disk(tokenizer, tmp_path):
     assert "step 4 of 4" in report and "<svg" in report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["copy", "cache", "adapter"])
 def test_a_run_stopped_and_resumed_in_a_new_process_keeps_its_start(tmp_path, kind):
     script = HELPERS / "resume_run.py"

@@ -38,7 +38,7 @@ COMBINED = {
     "bf16": {"bf16": True},
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from trl import RewardConfig, RewardTrainer
 import alignguard.trainer.callback
 from alignguard import DriftBudget, StartError
 
+pytestmark = pytest.mark.slow
+
 README = ROOT / "README.md"
 HEADER = ["trainer", "`callbacks=[...]`", "`add_callback`", "losses and weights", "note"]
 
