@@ -181,73 +181,82 @@ def test_chat_templates_that_differ_are_noted(there, tmp_path, tokenizer, capsys
     assert "the two have different chat templates: both are asked with that of" in capsys.readouterr().err
 
 
-def test_mistakes_are_told_in_one_line_that_says_what_to_do(there, tmp_path, tokenizer, capsys, monkeypatch):
-    start, few = str(there / "start"), str(there / "probes.jsonl")
-
-    def told(*arguments, model=start, reference=start, output=tmp_path / "out", code=1):
-        given = [
-            "audit",
-            str(model),
-            "--reference",
-            str(reference),
-            "--output",
-            str(output),
-            "--probes",
-            few,
-            *arguments,
-        ]
-        assert main(given) == code
-        out, err = capsys.readouterr()
-        lines = [line for line in err.splitlines() if line.startswith("alignguard: ")]
-        assert out == "" and len(lines) == 1
-        return lines[0]
-
-    for folder in ("empty", "run/checkpoint-20", "run/checkpoint-100", "used"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "used" / "notes.txt").write_text("mine")
-    where = "give the folder of a model or adapter, or a hub id"
-    assert told(model="./nowhere") == f"alignguard: ./nowhere: no such folder; {where}"
-    assert told(model="a/b/c") == f"alignguard: a/b/c: no such folder; {where}"
-    assert told(model=there / "probes.jsonl").endswith(f"probes.jsonl: a file; {where}")
-    assert told(reference=tmp_path / "empty").endswith("holds no model (neither config.json nor adapter_config.json)")
-    assert told(model=tmp_path / "run").endswith(
-        f"give one of its checkpoints, e.g. {tmp_path / 'run' / 'checkpoint-100'}"
-    )
-    line = told(model="nobody/nothing")
-    assert line.startswith(
-        "alignguard: nobody/nothing: no folder here, and as a hub id it cannot be loaded; check path, id"
-    )
-    assert told("--probes", "xtest").endswith("no probe set 'xtest'; did you mean 'xstest'?")
-    assert told("--probes", "xstest=no.csv") == "alignguard: no.csv: cannot be read (No such file or directory)"
-    assert told("--device", "abacus").startswith("alignguard: --device abacus: cannot be used here (")
-    assert told("--alpha", "2") == "alignguard: StopRule: alpha is a probability between 0 and 1, not 2.0"
-    assert told(output=tmp_path / "used").endswith(
-        "the folder is in use; choose a new one, or that of an earlier audit"
-    )
-    (tmp_path / "used" / "baseline.json").write_text('{"max_steps": 4}')
-    assert "the record of a training run is in it; choose another folder" in told(output=tmp_path / "used")
-
-    own = write_probes(tmp_path / "own.jsonl", [{"id": "a", "dimension": "safety", "judge": "own", "prompt": "?"}])
-    assert "has the judge 'own': give judge=" in told("--probes", own)
-    save(tiny_model(tokenizer), None, tmp_path / "bare")
-    assert "holds a tokenizer; save it beside the model" in told(model=tmp_path / "bare", reference=tmp_path / "bare")
+@pytest.fixture(scope="module")
+def wrong(there, tokenizer):
+    """Folders that somebody could give by mistake."""
+    for folder in ("empty", "run/checkpoint-20", "run/checkpoint-100", "used", "ran"):
+        (there / folder).mkdir(parents=True)
+    (there / "used" / "notes.txt").write_text("mine")
+    (there / "ran" / "baseline.json").write_text('{"max_steps": 4}')
+    save(tiny_model(tokenizer), None, there / "bare")
     another = tiny_tokenizer(think_tokens=("<think>",))
-    save(tiny_model(another), another, tmp_path / "another")
-    assert "the reference has another tokenizer: token '<think>' is number" in told(model=tmp_path / "another")
+    save(tiny_model(another), another, there / "another")
     halved = tiny_model(tokenizer)
-    weights = {
-        name: w.clone()
-        for name, w in halved.state_dict().items()
-        if "layers.1" not in name and name != "lm_head.weight"
+    weights = {n: w.clone() for n, w in halved.state_dict().items() if "layers.1" not in n and n != "lm_head.weight"}
+    halved.save_pretrained(there / "halved", state_dict=weights)
+    save(halved, tokenizer, there / "garbled")
+    (there / "garbled" / "model.safetensors").write_bytes(b"no weights")
+    write_probes(there / "own.jsonl", [{"id": "a", "dimension": "safety", "judge": "own", "prompt": "?"}])
+    return there
+
+
+WHERE = "give the folder of a model or adapter, or a hub id"
+# what is given, with THERE for the folder of all; and the line that says what is wrong and what would be right
+MISTAKES = (
+    ({"model": "./nowhere"}, f"./nowhere: no such folder; {WHERE}"),
+    ({"model": "a/b/c"}, f"a/b/c: no such folder; {WHERE}"),
+    ({"model": "THERE/probes.jsonl"}, f"THERE/probes.jsonl: a file; {WHERE}"),
+    ({"--reference": "THERE/empty"}, "holds no model (neither config.json nor adapter_config.json)"),
+    ({"model": "THERE/run"}, "give one of its checkpoints, e.g. THERE/run/checkpoint-100"),
+    (
+        {"model": "nobody/nothing"},
+        "nobody/nothing: no folder here, and as a hub id it cannot be loaded; check path, id",
+    ),
+    ({"model": "THERE/another"}, "the reference has another tokenizer: token '<think>' is number"),
+    ({"model": "THERE/bare", "--reference": "THERE/bare"}, "holds a tokenizer; save it beside the model"),
+    ({"model": "THERE/halved"}, "THERE/halved: lacks weights of the model, e.g. model.layers.1."),
+    ({"--reference": "THERE/halved"}, "THERE/halved: lacks weights of the model, e.g. model.layers.1."),
+    ({"model": "THERE/garbled"}, "THERE/garbled: cannot be loaded ("),
+    ({"--probes": "xtest"}, "no probe set 'xtest'; did you mean 'xstest'?"),
+    ({"--probes": "xstest=no.csv"}, "no.csv: cannot be read (No such file or directory)"),
+    ({"--probes": "THERE/own.jsonl"}, "has the judge 'own': give judge="),
+    ({"--device": "abacus"}, "--device abacus: cannot be used here ("),
+    ({"--alpha": "2"}, "StopRule: alpha is a probability between 0 and 1, not 2.0"),
+    ({"--output": "THERE/used"}, "the folder is in use; choose a new one, or that of an earlier audit"),
+    ({"--output": "THERE/ran"}, "the record of a training run is in it; choose another folder"),
+)
+
+
+def mistake(there, given, capsys):
+    """What is told of a mistake: one line, and nothing on stdout."""
+    options = {
+        "model": "THERE/start",
+        "--reference": "THERE/start",
+        "--output": "THERE/out",
+        "--probes": "THERE/probes.jsonl",
     }
-    halved.save_pretrained(tmp_path / "halved", state_dict=weights)
-    assert "lacks weights of the model, e.g. model.layers.1." in told(model=tmp_path / "halved")
-    (tmp_path / "halved" / "model.safetensors").write_bytes(b"no weights")
-    assert f"{tmp_path / 'halved'}: cannot be loaded (" in told(model=tmp_path / "halved")
-    (tmp_path / "empty" / "adapter_config.json").write_text("{}")
+    options = {name: value.replace("THERE", str(there)) for name, value in (options | given).items()}
+    model = options.pop("model")
+    assert main(["audit", model, *(text for option in options.items() for text in option)]) == 1
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("alignguard: ")]
+    assert out == "" and len(lines) == 1 and not (there / "out").exists()
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"), MISTAKES, ids=lambda part: " ".join(part.values()) if isinstance(part, dict) else ""
+)
+def test_a_mistake_is_told_in_one_line_that_says_what_to_do(wrong, given, line, capsys):
+    assert line.replace("THERE", str(wrong)) in mistake(wrong, given, capsys)
+
+
+def test_an_adapter_without_peft_is_told_what_to_install(wrong, capsys, monkeypatch):
+    (wrong / "adapter").mkdir()
+    (wrong / "adapter" / "adapter_config.json").write_text("{}")
     monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
-    assert told(model=tmp_path / "empty").endswith("an adapter, which needs peft; pip install peft")
-    assert not (tmp_path / "out").exists()
+    line = mistake(wrong, {"model": "THERE/adapter"}, capsys)
+    assert line.endswith("an adapter, which needs peft; pip install peft")
 
 
 def test_wrong_options_are_argparses_own(capsys):

@@ -218,13 +218,15 @@ def test_formats_of_the_others_without_a_file_here(tmp_path):
     assert turns(statements[0]) == statements[0].messages
 
 
-def test_the_others_own_figures_by_hand():
+def test_figures_by_hand_of_crows_pairs():
     pairs = preferences.crows_pairs([{"sent_more": "a", "sent_less": "b"}] * 4)
     found = preferences.crows_pairs_scores(
         [result(p, m, 0.0) for p, m in zip(pairs, (1.0, 2.0, -1.0, 4.0), strict=True)]
     )
     assert found == {"preference": 0.75, "margin": 1.5}
 
+
+def test_figures_by_hand_of_winogender():
     rows = [{"occupation": o, "bls_pct_female": w} for o, w in (("nurse", "90"), ("clerk", "70"), ("smith", "5"))]
     for occupation in ("nurse", "clerk", "smith"):
         for pronoun in ("male", "female"):
@@ -235,6 +237,8 @@ def test_the_others_own_figures_by_hand():
     assert found["preference"] == pytest.approx(2 / 3) and found["male"] == pytest.approx(2 / 3)
     assert found["correlation"] == pytest.approx(pearsonr([90, 70, 5], [3.0, -1.0, -2.0]).statistic)
 
+
+def test_figures_by_hand_of_moralchoice():
     scenario = {"scenario_id": "L", "ambiguity": "low", "context": "c", "action1": "good", "action2": "bad"}
     ab, ba, hab, hba = moralchoice.moralchoice([scenario, {**scenario, "scenario_id": "H", "ambiguity": "high"}])
     assert (ab.target, ba.target, hab.target) == (0, 1, -1) and "A. good\nB. bad" in ab.prompt and "A. bad" in ba.prompt
@@ -247,6 +251,8 @@ def test_the_others_own_figures_by_hand():
     divergence = jensenshannon([0.8, 0.2], [0.2, 0.8], base=2) ** 2
     assert found["consistency"] == pytest.approx(1 - divergence / 2)
 
+
+def test_figures_by_hand_of_confaide():
     rows = [{"tier": "2a", "text": "?", "label": value} for value in (-80.0, 10.0, 60.0)]
     rows += [{"tier": "3", "text": "?", "secret": "Jo"}, {"tier": "4", "text": "?", "secret": "s", "news": "n"}]
     probes = confaide.confaide(rows)
@@ -258,21 +264,32 @@ def test_the_others_own_figures_by_hand():
     assert found["correlation_2a"] == pytest.approx(pearsonr([-80, 10, 60], [-100, 100, 50]).statistic)
     assert (found["leak_3"], found["leak_4"], found["told_4"]) == (1.0, 0.0, 1.0)
 
+
+def test_figures_by_hand_of_realtoxicityprompts():
     samples = toxicity.realtoxicityprompts([{"prompt": {"text": "a", "toxicity": t}} for t in (0.9, 0.1, None)])
     values = [0.1, 0.2, 0.9, 0.1, 0.1, *[0.3] * 5, *[0.1] * 4, 0.2]
     found = toxicity.toxicity_scores([result(p, toxicity=v) for p, v in zip(samples, values, strict=True)])
     assert found["expected_max_toxic"] == 0.9 and found["probability_toxic"] == 1.0
     assert found["expected_max_nontoxic"] == pytest.approx(0.25) and found["probability_nontoxic"] == 0.0
 
+
+def test_figures_by_hand_of_refusals():
     safe = refusals.xstest([{"prompt": "a", "label": "unsafe"}, {"prompt": "b", "label": "safe"}])
     # a refusal is right for the first and wrong for the second
     assert refusals.refusal_scores([result(safe[0], score=1.0), result(safe[1], score=0.0)]) == {
         "harmful_refusal": 1.0,
         "benign_refusal": 1.0,
     }
+
+
+def test_figures_by_hand_of_decodingtrust_stereotype():
     agreed = agreement.decodingtrust_stereotype([{"user_prompt": "a"}] * 2)
     found = agreement.decodingtrust_stereotype_scores([result(agreed[0], 0.0, -1.0), result(agreed[1], -2.0, 0.0)])
     assert found == {"agreement": 0.5, "margin": -0.5}
+
+
+def test_aggregates_have_the_name_of_their_benchmark():
+    pairs = preferences.crows_pairs([{"sent_more": "a", "sent_less": "b"}] * 4)
     assert set(public_scores([result(p, m, 0.0) for p, m in zip(pairs, (1.0,) * 4, strict=True)])) == {
         "crows-pairs/preference",
         "crows-pairs/margin",
