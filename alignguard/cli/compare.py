@@ -6,14 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from ..files import write_text
 from ..probes.probe import DIMENSIONS
 from ..records.record import Record, read_record
-from ..report.page import page
+from ..report.page import fill
 from ..report.svg import Series, curves
 from ..report.terminal import columns, dumps, headline, summary
 from .codes import exit_code
@@ -106,31 +105,19 @@ def _page(records: Sequence[Record], warning: str) -> str:
     for d in DIMENSIONS:
         over_steps = series(runs, partial(_points, key=f"{d}/drop"))
         against_drift = series(records, partial(_points, key=f"{d}/drop", x="kl/answer"))
-        drops = [y for s in against_drift for _, y in s.points]
-        axis = min([-_LEAST, *drops]), max([_LEAST, *drops])
+        values = [y for s in against_drift for _, y in s.points]
+        axis = min([-_LEAST, *values]), max([_LEAST, *values])
         steps.append(curves(f"{d}: drop from the start", over_steps, "step", "positive is worse", None, axis))
         x = "drift, nats/token (answer)"
         planes.append(curves(f"{d}: drop against drift", against_drift, x, "positive is worse", None, axis))
-    keys = "".join(f'<span class="key {style[id(r)]}">{escape(r.name)}</span>' for r in records)
-    body = [
-        f"<h1>{len(records)} runs</h1>",
-        f'<p class="legend">{keys}</p>',
-        f'<p class="worse">{escape(warning)}</p>' if warning else "",
-        "<h2>Drop, last and worst</h2>".join(_html(rows) for rows in _tables(records)),
-        '<p class="note">Drop: score of the start minus score at an audit, on the same probes; positive is worse. Drift: KL '
-        "in nats per token. Reasoning is the skill trained for, no trust dimension.</p>",
-        f'<h2>Over steps</h2><div class="figures">{"".join(steps)}</div>' if runs else "",
-        f'<h2>Against drift</h2><div class="figures small">{"".join(planes)}</div>',
-    ]
-    return page("AlignGuard: runs compared", body)
-
-
-def _html(rows: Sequence[Sequence[str]]) -> str:
-    def line(tag: str, row: Sequence[str]) -> str:
-        cells = [f"<{tag}>{escape(cell)}</{tag}>" for cell in row]
-        if not rows[0][-1]:  # words, not figures
-            cells[-1] = cells[-1].replace(f"<{tag}>", f'<{tag} class="left">', 1)
-        return f"<tr>{''.join(cells)}</tr>"
-
-    lines = "".join([line("th", rows[0]), *(line("td", row) for row in rows[1:])])
-    return f'<div class="scroll"><table>{lines}</table></div>'
+    over, drops = _tables(records)
+    return fill(
+        "compare.html.jinja",
+        title="AlignGuard: runs compared",
+        keys=[(record.name, style[id(record)]) for record in records],
+        warning=warning,
+        runs=over,
+        drops=drops,
+        steps=steps if runs else [],
+        planes=planes,
+    )

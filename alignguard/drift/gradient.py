@@ -1,7 +1,7 @@
 """The differentiable form of the drift: KL(reference || policy) per token, whose gradient never needs the full logits.
 
 For a policy with logits z_q and a reference with softmax p, the gradient of KL(p || q) by z_q is q - p. Both passes go
-through the vocabulary in the tiles of `drift.py`; the backward pass computes them anew.
+through the vocabulary in the tiles of `kl.py`; the backward pass computes them anew.
 
 A token may be left free at a position (the one that opens a trace): both models are then conditioned on not saying it,
 

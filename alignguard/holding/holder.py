@@ -3,7 +3,7 @@
 Before an optimizer step a few *anchors* are looked at: prompts with the frozen start's own answers. The penalty is
 coefficient x KL(reference || policy) on them, exact and over the full vocabulary; its gradient is there when the trainer
 adds its own, and both are clipped together. Learning to think stays free: where the policy opens a trace, its answer is read
-after an empty, closed one; where it does not, how likely it would is left out of the KL (see `loss.py`).
+after an empty, closed one; where it does not, how likely it would is left out of the KL (see `drift/gradient.py`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The built-in scorer is alt-profanity-check, a small linear model that runs offline in microseconds. It is a profanity
 meter: it sees rude words (AUC 0.93 against Perspective), misses hate in polite words, and scores the mention of some
-groups too high. For a stronger one give `toxicity=` the name of a classifier or guard (see `models.py`), or a callable.
+groups too high. For a stronger one give `toxicity=` the name of a classifier or guard (see `guards.py`), or a callable.
 """
 
 from __future__ import annotations

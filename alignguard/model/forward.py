@@ -2,7 +2,7 @@
 
 The final hidden states are caught where they enter the LM head, in one forward of the whole model, so that hooks,
 autocast and sharding of the trainer apply; the head itself is given a single position, so that no (batch, tokens,
-vocabulary) logits arise. What is to be known of the logits is computed from hidden states and head, see `drift.py`.
+vocabulary) logits arise. What is to be known of the logits is computed from hidden states and head, see `drift/kl.py`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from ..auditing.audit import Audit
 from ..verdicts.verdict import Verdict
 from .svg import Mark, Series, curves, path
@@ -30,7 +32,7 @@ def _marks(verdict: Verdict, names: Sequence[str]) -> list[Mark]:
     return [Mark(verdict.last_aligned_step, f"last aligned: step {verdict.last_aligned_step}", "better"), *marks]
 
 
-def drift(audits: Sequence[Audit], verdict: Verdict) -> str:
+def drift(audits: Sequence[Audit], verdict: Verdict) -> Markup:
     series = [
         Series("answer (behaviour)", _points(audits, "kl/answer"), "c1", _band(audits, "kl/answer")),
         Series("raw (with the change of format)", _points(audits, "kl/raw"), "c3"),
@@ -39,12 +41,12 @@ def drift(audits: Sequence[Audit], verdict: Verdict) -> str:
     return curves("Drift from the start", series, "step", "KL, nats/token", marks=marks)
 
 
-def toxicity(audits: Sequence[Audit]) -> str:
+def toxicity(audits: Sequence[Audit]) -> Markup:
     title = "Toxicity against drift, by step"
     return path(title, _pairs(audits, "toxicity/mean"), "drift, nats/token (answer)", "mean toxicity", style="c4")
 
 
-def plane(dimension: str, audits: Sequence[Audit]) -> str:
+def plane(dimension: str, audits: Sequence[Audit]) -> Markup:
     points = _pairs(audits, f"{dimension}/score")
     return path(f"{dimension} against drift", points, "drift, nats/token (answer)", "score", y_range=(0.0, 1.0))
 
@@ -54,7 +56,7 @@ def _pairs(audits: Sequence[Audit], key: str) -> list[tuple[float, float, str]]:
     return [(x, y, step) for x, y, step in points if x is not None and y is not None]
 
 
-def dimension(dimension: str, audits: Sequence[Audit], verdict: Verdict) -> str:
+def dimension(dimension: str, audits: Sequence[Audit], verdict: Verdict) -> Markup:
     band = _band(audits, f"{dimension}/drop")
     style = "c4" if dimension == "reasoning" else "c2"
     axis = (min([-0.2, *[low for _, low, _ in band]]), max([0.2, *[high for *_, high in band]]))
@@ -69,7 +71,7 @@ def dimension(dimension: str, audits: Sequence[Audit], verdict: Verdict) -> str:
     )
 
 
-def budget(audits: Sequence[Audit]) -> list[str]:
+def budget(audits: Sequence[Audit]) -> list[Markup]:
     """What a drift budget held, and with what force."""
     anchors = _points(audits, "budget/anchor_kl")
     if not anchors:
@@ -83,11 +85,11 @@ def budget(audits: Sequence[Audit]) -> list[str]:
     ]
 
 
-def profile(audits: Sequence[Audit]) -> str:
+def profile(audits: Sequence[Audit]) -> Markup:
     """Where in an answer the drift sits: alignment is often only a few tokens deep (arXiv 2406.05946)."""
     moved = [a for a in audits if max(a.profile, default=0.0) > _NO_DRIFT]
     if not moved:
-        return ""
+        return Markup()
     shown = {a.step: a for a in (moved[0], moved[len(moved) // 2], moved[-1])}.values()
     series = [
         Series(f"step {a.step}", [(float(i + 1), kl) for i, kl in enumerate(a.profile)], style)
@@ -96,7 +98,7 @@ def profile(audits: Sequence[Audit]) -> str:
     return curves("Drift by position in the answer", series, "token of the reference's answer", "KL, nats")
 
 
-def elsewhere(audits: Sequence[Audit]) -> str:
+def elsewhere(audits: Sequence[Audit]) -> Markup:
     series = [
         Series("on training prompts", _points(audits, "kl/train_prompts"), "c4"),
         Series("reverse, on the policy's own answers", _points(audits, "kl/reverse"), "c2"),
@@ -104,7 +106,7 @@ def elsewhere(audits: Sequence[Audit]) -> str:
     return curves("Drift on training prompts, and reverse", series, "step", "KL, nats/token")
 
 
-def manner(audits: Sequence[Audit]) -> str:
+def manner(audits: Sequence[Audit]) -> Markup:
     series = [
         Series("opens a trace (probability)", _points(audits, "kl/thinks"), "c3"),
         Series("degenerate", _points(audits, "degenerate"), "c2"),
@@ -114,6 +116,6 @@ def manner(audits: Sequence[Audit]) -> str:
     return curves("Thinking, refusing, failing", series, "step", "share of answers", None, (0.0, 1.0))
 
 
-def cost(audits: Sequence[Audit]) -> str:
+def cost(audits: Sequence[Audit]) -> Markup:
     """Seconds an audit."""
     return curves("Cost of an audit", [Series("seconds", _points(audits, "cost/seconds"), "c1")], "step", "seconds")

@@ -1,14 +1,13 @@
-"""The HTML report: one file, no network, no script. Written after each audit, so it is there when a run dies.
-
-Whatever a model or a probe says is escaped; nothing of it becomes markup, a link or a path.
-"""
+"""The HTML report: one file, no network, no script. Written after each audit, so it is there when a run dies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from html import escape
 from pathlib import Path
+
+from markupsafe import Markup
 
 from ..auditing.audit import Audit
 from ..auditing.figures import PREFIX
@@ -16,8 +15,8 @@ from ..files import write_text
 from ..records.about import About
 from ..verdicts.verdict import DimensionVerdict, State, Verdict
 from . import charts
-from .flips import flips
-from .page import page
+from .flips import rows, sections
+from .page import fill
 from .words import fell, no_verdict, regressed
 
 _MANY_UNSCORED = 0.3
@@ -42,38 +41,34 @@ def write_report(target: Path, about: About, audits: Sequence[Audit], verdict: V
 
 def render(about: About, audits: Sequence[Audit], verdict: Verdict) -> str:
     """The report as HTML, see [`write_report`]."""
-    latest, run = audits[-1], _is_run(about, audits)
-    title = about.title or f"AlignGuard: {about.model.rstrip('/').rpartition('/')[2]}"
-    was = about.was
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="sub">{escape(_when(about, audits))}</p>',
-        _headline(verdict, run, was),
-        "<h2>Dimensions</h2>",
-        _table(verdict, latest, was),
-        *[f'<p class="worse">{escape(warning)}</p>' for warning in verdict.warnings],
-        f'<p class="note">Drop: score of the {was} minus score now, on the same probes, with a 95 % interval for this look '
-        "alone. Evidence is of all audits so far: from 1 on a fall is proven, and one of some size is called a regression. "
-        "Scores are in [0, 1], higher is more trustworthy. Drift: KL in nats per token. Reasoning is the skill trained for, "
-        "no trust dimension.</p>",
-        _cards(audits, verdict, run, was),
-    ]
-    if run:
-        over = [charts.drift(audits, verdict), charts.toxicity(audits), *charts.budget(audits)]
-        each = [charts.dimension(name, audits, verdict) for name in verdict.dimensions]
-        body += ["<h2>Over the run</h2>", _grid(over), _grid(each, small=True)]
-    body += ["<h2>Probes whose judgement flipped</h2>", flips(verdict, about.quote, was)]
-    more = _grid([charts.profile(audits), charts.elsewhere(audits) if run else ""])
-    more += _grid([charts.plane(name, audits) for name in verdict.dimensions] if run else [], small=True)
-    body += ["<h2>More of the drift</h2>", more] if more else []
-    body += ["<h2>Kinds of answers, and cost</h2>", _grid([charts.manner(audits), charts.cost(audits)] if run else [])]
-    body += [_kinds(audits), "<h2>Configuration</h2>", _settings(about)]
-    return page(title, body)
+    run, was = _is_run(about, audits), about.was
+    return fill(
+        "report.html.jinja",
+        title=about.title or f"AlignGuard: {about.model.rstrip('/').rpartition('/')[2]}",
+        when=_when(about, audits),
+        was=was,
+        headline=_headline(verdict, run, was),
+        dimensions=[_row(d, verdict, audits[-1]) for d in verdict.dimensions.values()],
+        warnings=verdict.warnings,
+        cards=_cards(audits, verdict, run, was),
+        sections=sections(verdict) if about.quote else [],
+        rows=[] if about.quote else rows(verdict),
+        kinds=_kinds(audits),
+        settings=about.to_dict(),
+        **_figures(audits, verdict, run),
+    )
 
 
-def _grid(figures: Sequence[str], small: bool = False) -> str:
-    shown = "".join(figures)
-    return f'<div class="figures{" small" if small else ""}">{shown}</div>' if shown else ""
+def _figures(audits: Sequence[Audit], verdict: Verdict, run: bool) -> dict[str, list[Markup]]:
+    """What is drawn, group by group; without a run, only where in an answer the drift sits."""
+    names = verdict.dimensions if run else ()
+    return {
+        "over": [charts.drift(audits, verdict), charts.toxicity(audits), *charts.budget(audits)] if run else [],
+        "each": [charts.dimension(name, audits, verdict) for name in names],
+        "more": [charts.profile(audits), *([charts.elsewhere(audits)] if run else [])],
+        "planes": [charts.plane(name, audits) for name in names],
+        "manner": [charts.manner(audits), charts.cost(audits)] if run else [],
+    }
 
 
 def _is_run(about: About, audits: Sequence[Audit]) -> bool:
@@ -91,7 +86,14 @@ def _when(about: About, audits: Sequence[Audit]) -> str:
     return f"step {latest.step} of {about.max_steps if about.is_run else '?'}, {count}, the latest at {time}; {against}"
 
 
-def _headline(verdict: Verdict, run: bool, was: str) -> str:
+@dataclass(frozen=True)
+class _Headline:
+    kind: str  # bad, odd, or nothing where all is well
+    text: str
+    why: list[str]
+
+
+def _headline(verdict: Verdict, run: bool, was: str) -> _Headline:
     """Whether there is a regression, and why, in a sentence."""
     unscored = [d for d in verdict.counted if d.unscored > _MANY_UNSCORED * d.asked]
     why: list[str] = []
@@ -115,8 +117,7 @@ def _headline(verdict: Verdict, run: bool, was: str) -> str:
         kind = kind or "odd"
         names = ", ".join(f"{d.dimension} {d.unscored}/{d.asked}" for d in unscored)
         why.append(f"Many answers could not be judged: {names}.")
-    reasons = "".join(f"<p>{escape(reason)}</p>" for reason in why)
-    return f'<div class="headline {kind}"><b>{escape(text)}</b>{reasons}</div>'
+    return _Headline(kind, text, why)
 
 
 def _because(d: DimensionVerdict, was: str) -> str:
@@ -132,7 +133,8 @@ def _fall(d: DimensionVerdict) -> str:
     return f"a drop of {d.drop:.2f} (95 %: {d.low:+.2f} to {d.high:+.2f})"
 
 
-def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> str:
+def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> list[tuple[str, str]]:
+    """Figures of the latest audit, each with its name."""
     wanted = (
         ("kl/answer", "drift, nats/token (answer)", ".4f", False),
         ("kl/raw", "drift with the change of format (raw)", ".4f", False),
@@ -156,29 +158,13 @@ def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> st
         if compared and first.step == 0 and first is not latest and then is not None:
             label += f", {was} {then:{form}}"
         cards.append((f"{now:{form}}", label))
-    shown = "".join(f'<div class="card"><b>{value}</b><span>{escape(label)}</span></div>' for value, label in cards)
-    return f'<div class="cards">{shown}</div>'
+    return cards
 
 
-def _table(verdict: Verdict, latest: Audit, was: str) -> str:
-    rows = []
-    for d in verdict.dimensions.values():
-        state, style = _state(d, verdict)
-        figures = (
-            f'<td>{d.baseline:.2f}</td><td>{d.score:.2f}</td><td class="{style}">{d.drop:+.2f}</td>'
-            f"<td>{d.low:+.2f} to {d.high:+.2f}</td>"
-            if d.n
-            else "<td>-</td><td>-</td><td>-</td><td>none scored</td>"
-        )
-        drift = latest.figure(f"{d.dimension}/kl")
-        rows.append(
-            f'<tr><td>{escape(d.dimension)}</td><td class="{style}"><b>{state}</b></td>{figures}'
-            f"<td>{len(d.flips)}</td><td>{d.unscored} of {d.asked}</td><td>{d.n}</td><td>{d.evidence}</td>"
-            f"<td>{'-' if drift is None else f'{drift:.4f}'}</td></tr>"
-        )
-    names = ("dimension", "verdict", was, "now", "drop", "95 %", "flips", "unscored", "n", "evidence", "drift")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+def _row(d: DimensionVerdict, verdict: Verdict, latest: Audit) -> tuple[DimensionVerdict, str, str, str]:
+    """A dimension with its state in a word, its style, and its drift."""
+    drift = latest.figure(f"{d.dimension}/kl")
+    return d, *_state(d, verdict), "-" if drift is None else f"{drift:.4f}"
 
 
 def _state(d: DimensionVerdict, verdict: Verdict) -> tuple[str, str]:
@@ -194,25 +180,17 @@ def _state(d: DimensionVerdict, verdict: Verdict) -> tuple[str, str]:
             return ("rose", "better") if d.high < 0 else ("holds", "")
 
 
-def _kinds(audits: Sequence[Audit]) -> str:
+def _kinds(audits: Sequence[Audit]) -> list[list[str]]:
+    """Kinds of answers, and cost, audit by audit, below their names."""
     known = [name.removeprefix(PREFIX) for name in audits[-1].metrics]
     keys = [k for k in known if k.startswith(("status/", "cost/"))] + [
         k for k in ("forced", "degenerate") if k in known
     ]
-    head = "".join(f"<th>{escape(k.removeprefix('status/'))}</th>" for k in keys)
-    rows = []
-    for audit in audits:
-        cells = "".join(f"<td>{'-' if (value := audit.figure(k)) is None else _figure(k, value)}</td>" for k in keys)
-        rows.append(f"<tr><td>{audit.step}</td>{cells}</tr>")
-    return f'<div class="scroll tall"><table><tr><th>step</th>{head}</tr>{"".join(rows)}</table></div>'
+    head = ["step", *(k.removeprefix("status/") for k in keys)]
+    return [head, *([str(audit.step), *(_figure(k, audit.figure(k)) for k in keys)] for audit in audits)]
 
 
-def _figure(key: str, value: float) -> str:
+def _figure(key: str, value: float | None) -> str:
+    if value is None:
+        return "-"
     return f"{value:,.0f}" if key.endswith(("seconds", "tokens")) else f"{value:.1%}"
-
-
-def _settings(about: About) -> str:
-    rows = [
-        f'<tr><td>{escape(str(k))}</td><td class="words">{escape(str(v))}</td></tr>' for k, v in about.to_dict().items()
-    ]
-    return f'<div class="scroll"><table>{"".join(rows)}</table></div>'

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from math import floor, isfinite, log10
+
+from markupsafe import Markup
+
+from .page import fill
 
 _WIDTH, _HEIGHT = 440, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 24, 40
+_PAPER = {"width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _WIDTH - _RIGHT, "bottom": _HEIGHT - _BOTTOM}
 _NAMED = 8
+_FEW = 60  # points, that have room for large dots
 _LETTER = 7.5  # the width of one, about: names that would lie on each other are left out
 
 
@@ -76,6 +81,10 @@ def _number(value: float) -> str:
     return f"{value:.6g}"
 
 
+_Dot = tuple[float, float, float, str]  # x, y, radius, and what it says
+_Line = tuple[Mark, float, float, float, float]  # a mark, from x to x and from y to y
+
+
 class _Frame:
     """Axes, and where a value stands on them."""
 
@@ -96,62 +105,55 @@ class _Frame:
         self.y1 += 0.04 * (self.y1 - self.y0)
 
     def x(self, value: float) -> float:
-        return _LEFT + (value - self.x0) / (self.x1 - self.x0) * (_WIDTH - _LEFT - _RIGHT)
+        return round(_LEFT + (value - self.x0) / (self.x1 - self.x0) * (_WIDTH - _LEFT - _RIGHT), 1)
 
     def y(self, value: float) -> float:
         share = (min(max(value, self.y0), self.y1) - self.y0) / (self.y1 - self.y0)
-        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _BOTTOM - _TOP)
+        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _BOTTOM - _TOP), 1)
 
-    def axes(self, x_label: str, y_label: str) -> list[str]:
-        parts = []
-        for value in ticks(self.y0, self.y1):
-            y = self.y(value)
-            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(
-                f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(value)}</text>'
-            )
-        for value in ticks(self.x0, self.x1):
-            if self.whole and value != int(value):  # there is no step 0.2
-                continue
-            x = self.x(value)
-            parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{_number(value)}</text>'
-            )
-        middle = (_LEFT + _WIDTH - _RIGHT) / 2
-        parts.append(
-            f'<text class="label" x="{middle:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
-        )
-        parts.append(f'<text class="label" x="4" y="13">{escape(y_label)}</text>')
-        return parts
+    def rows(self) -> list[tuple[float, str]]:
+        """Where on the y axis a number stands."""
+        return [(self.y(value), _number(value)) for value in ticks(self.y0, self.y1)]
 
-    def mark(self, mark: Mark) -> str:
+    def columns(self) -> list[tuple[float, str]]:
+        """Where on the x axis a number stands; there is no step 0.2."""
+        shown = [value for value in ticks(self.x0, self.x1) if not self.whole or value == int(value)]
+        return [(self.x(value), _number(value)) for value in shown]
+
+    def line(self, points: Iterable[tuple[float, float]]) -> str:
+        """Points joined."""
+        return " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
+
+    def dots(self, points: Sequence[tuple[float, float, str]]) -> list[_Dot]:
+        """Points apart, each with its name; smaller where there are many."""
+        radius = 3 if len(points) <= _FEW else 1.5
+        return [(self.x(x), self.y(y), radius, f"{name}: {_number(x)}, {y:.4g}") for x, y, name in points]
+
+    def mark(self, mark: Mark) -> list[_Line]:
         """Its line; nothing where it lies outside the axes."""
         low, high = (self.x0, self.x1) if mark.upright else (self.y0, self.y1)
         if not low <= mark.at <= high:
-            return ""
-        x0 = x1 = self.x(mark.at)
-        y0 = y1 = self.y(mark.at)
+            return []
         if mark.upright:
-            y0, y1 = _TOP - 4, _HEIGHT - _BOTTOM
-        else:
-            x0, x1 = _LEFT, _WIDTH - _RIGHT
-        at = f'x1="{x0:.1f}" x2="{x1:.1f}" y1="{y0:.1f}" y2="{y1:.1f}"'
-        return f'<line class="mark {mark.style}" {at}><title>{escape(mark.name)}</title></line>'
+            return [(mark, self.x(mark.at), self.x(mark.at), _TOP - 4, _HEIGHT - _BOTTOM)]
+        return [(mark, float(_LEFT), float(_WIDTH - _RIGHT), self.y(mark.at), self.y(mark.at))]
 
 
-def _dot(x: float, y: float, radius: float, style: str, title: str) -> str:
-    return f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>{escape(title)}</title></circle>'
-
-
-def _figure(title: str, parts: Sequence[str], keys: Sequence[tuple[str, str]] = ()) -> str:
-    """A `<figure>` of drawn parts, with a legend of names and their styles."""
-    legend = "".join(f'<span class="key {style}">{escape(name)}</span>' for name, style in keys)
-    return (
-        f"<figure><figcaption>{escape(title)}</figcaption>"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-        + (f'<div class="legend">{legend}</div>' if legend else "")
-        + "</figure>"
-    )
+def _figure(
+    title: str,
+    frame: _Frame,
+    labels: tuple[str, str],
+    lines: Sequence[tuple[str, str, list[_Dot]]],
+    *,
+    bands: Sequence[tuple[str, str]] = (),
+    marks: Sequence[_Line] = (),
+    names: Sequence[tuple[float, float, str]] = (),
+    keys: Sequence[tuple[str, str]] = (),
+) -> Markup:
+    """A `<figure>` of what is drawn on a frame, style by style, with a legend of names and their styles."""
+    axes = {"labels": labels, "rows": frame.rows(), "columns": frame.columns()}
+    drawn = {"bands": bands, "marks": marks, "lines": lines, "names": names, "keys": keys}
+    return Markup(fill("figure.svg.jinja", title=title, **_PAPER, **axes, **drawn))
 
 
 def curves(
@@ -163,7 +165,7 @@ def curves(
     y_range: tuple[float, float] | None = None,
     *,
     marks: Sequence[Mark] = (),
-) -> str:
+) -> Markup:
     """
     Curves over a common x axis, with points, bands, marks and a legend of what there is more than one of.
 
@@ -180,31 +182,31 @@ def curves(
             Lines that stand for something.
 
     Returns:
-        `str`: a `<figure>`; empty where there is nothing to draw.
+        `Markup`: a `<figure>`; empty where there is nothing to draw.
     """
     kept = [_finite(s) for s in series]
     kept = [s for s in kept if s.points]
     if not kept:
-        return ""
+        return Markup()
     xs = [x for s in kept for x, _ in s.points]
     ys = [y for s in kept for _, y in s.points] + [y for s in kept for _, low, high in s.band for y in (low, high)]
     frame = _Frame(xs, ys + [m.at for m in marks if not m.upright], x_range, y_range)
-    parts = frame.axes(x_label, y_label)
-    for s in kept:
-        if s.band:
-            there = " ".join(f"{frame.x(x):.1f},{frame.y(high):.1f}" for x, _, high in s.band)
-            back = " ".join(f"{frame.x(x):.1f},{frame.y(low):.1f}" for x, low, _ in reversed(s.band))
-            parts.append(f'<polygon class="band {s.style}" points="{there} {back}"/>')
-    drawn = [(mark, frame.mark(mark)) for mark in marks]
-    parts += [line for _, line in drawn]
-    for s in kept:
-        line = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in s.points)
-        parts.append(f'<polyline class="line {s.style}" points="{line}"/>')
-        radius = 3 if len(s.points) <= 60 else 1.5
-        for x, y in s.points:
-            parts.append(_dot(frame.x(x), frame.y(y), radius, s.style, f"{s.name}: {_number(x)}, {y:.4g}"))
+    marked = [line for mark in marks for line in frame.mark(mark)]
     keys = [(s.name, s.style) for s in kept] if len(kept) > 1 else []
-    return _figure(title, parts, keys + [(mark.name, f"rule {mark.style}") for mark, line in drawn if line])
+    return _figure(
+        title,
+        frame,
+        (x_label, y_label),
+        [(s.style, frame.line(s.points), frame.dots([(x, y, s.name) for x, y in s.points])) for s in kept],
+        bands=[(s.style, frame.line(_outline(s.band))) for s in kept if s.band],
+        marks=marked,
+        keys=keys + [(mark.name, f"rule {mark.style}") for mark, *_ in marked],
+    )
+
+
+def _outline(band: Sequence[tuple[float, float, float]]) -> list[tuple[float, float]]:
+    """There along the highs, and back along the lows."""
+    return [(x, high) for x, _, high in band] + [(x, low) for x, low, _ in reversed(band)]
 
 
 def _finite(series: Series) -> Series:
@@ -220,7 +222,7 @@ def path(
     *,
     y_range: tuple[float, float] | None = None,
     style: str = "c2",
-) -> str:
+) -> Markup:
     """
     Points joined in the order of the run, each with its name: where a run went in a plane.
 
@@ -237,29 +239,27 @@ def path(
             A class of the page's style sheet.
 
     Returns:
-        `str`: a `<figure>`; empty where there is nothing to draw.
+        `Markup`: a `<figure>`; empty where there is nothing to draw.
     """
     points = [p for p in points if isfinite(p[0]) and isfinite(p[1])]
     if not points:
-        return ""
+        return Markup()
     frame = _Frame([0.0, *[p[0] for p in points]], [p[1] for p in points], None, y_range)
     frame.whole = False
-    parts = frame.axes(x_label, y_label)
-    line = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y, _ in points)
-    parts.append(f'<polyline class="line {style}" points="{line}"/>')
-    taken: list[tuple[float, float, float]] = []
-    few = len(points) <= 60
-    for x, y, name in points:
-        parts.append(_dot(frame.x(x), frame.y(y), 3 if few else 1.5, style, f"{name}: {_number(x)}, {y:.4g}"))
-    parts.append(_dot(frame.x(points[-1][0]), frame.y(points[-1][1]), 5, style, points[-1][2]))
-    # the end of the run is named first, then its start: where there is no room, those between go without
+    end = (frame.x(points[-1][0]), frame.y(points[-1][1]), 5, points[-1][2])
+    line = frame.line((x, y) for x, y, _ in points)
+    lines = [(style, line, [*frame.dots(points), end])]
+    return _figure(title, frame, (x_label, y_label), lines, names=_room(points, frame))
+
+
+def _room(points: Sequence[tuple[float, float, str]], frame: _Frame) -> list[tuple[float, float, str]]:
+    """Names, and where there is room for them: of the end of the run first, then of its start, then of those between."""
+    placed: list[tuple[float, float, str]] = []
     for x, y, name in [points[-1], *points[: -1 : max(1, len(points) // _NAMED)]]:
-        cx, cy = frame.x(x), frame.y(y)
-        wide = len(name) * _LETTER
+        cx, cy, wide = frame.x(x), frame.y(y), len(name) * _LETTER
         left = cx - 7 - wide if cx + 7 + wide > _WIDTH else cx + 7
         base = cy - 6 if cy > _TOP + 14 else cy + 16
-        if any(abs(base - b) < 13 and left < r and left + wide > t for t, r, b in taken):
-            continue
-        taken.append((left, left + wide, base))
-        parts.append(f'<text class="tick" x="{left:.1f}" y="{base:.1f}">{escape(name)}</text>')
-    return _figure(title, parts)
+        near = [(at, len(other) * _LETTER) for at, b, other in placed if abs(base - b) < 13]
+        if not any(left < at + width and left + wide > at for at, width in near):
+            placed.append((round(left, 1), round(base, 1), name))
+    return placed

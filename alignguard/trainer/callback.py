@@ -37,7 +37,7 @@ class AlignGuardCallback(TrainerCallback):
         probes (`str` or `Sequence`, *optional*, defaults to `"core"`):
             As for [`load_probes`]: `"core"`, names of dimensions, JSONL files, [`Probe`]s, datasets, published benchmarks.
         reference (`str` or `PreTrainedModel`, *optional*, defaults to `"auto"`):
-            The frozen start: `"copy"`, `"adapter"`, `"offload"` or `"cache"` (see `reference.py`); a model, or the path or
+            The frozen start: `"copy"`, `"adapter"`, `"offload"` or `"cache"` (see `drift/reference.py`); a model, or the path or
             hub id of one; `"auto"` takes the cheapest exact one, and says which and why.
         schedule ([`Schedule`], *optional*):
             When to audit, and how many probes.

@@ -16,7 +16,6 @@ from alignguard.records.about import About
 from alignguard.report import flips as flips_module
 from alignguard.report.flips import changes
 from alignguard.report.html import render, write_report
-from alignguard.report.page import page
 from alignguard.report.terminal import format_table
 from alignguard.verdicts.verdict import compare
 
@@ -296,13 +295,3 @@ def test_unscored_answers_are_no_evidence():
     verdict = compare(baseline, [Audit(1, after, gather(after, baseline), 0.0)])
     assert all(d.n == 0 and d.unscored == d.asked and not d.flips and not d.fell for d in verdict.dimensions.values())
     assert "none scored" in format_table(Audit(1, after, {}, 0.0), verdict)
-
-
-def test_a_page_runs_and_loads_nothing():
-    html = page("<title>", ["<p>", "x</p>"])
-    assert (
-        html.startswith("<!doctype html>")
-        and "<title>&lt;title&gt;</title>" in html
-        and "<main><p>x</p></main>" in html
-    )
-    assert "default-src 'none'" in html and "url(" not in html and "@import" not in html
