@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo demo-grpo demo-distill test test-oldest test-deepspeed lint format bench bench-full clean
+.PHONY: demo demo-grpo demo-distill test test-quick test-oldest test-deepspeed lint docs dist format bench bench-full gpu gpu-wheels clean
 
 # constraints.txt pins a CPU build of torch; set CONSTRAINTS= to let pip choose one for your GPU
 CONSTRAINTS ?= -c constraints.txt
@@ -34,6 +34,10 @@ demo-distill: .venv/ready
 
 test: .venv/ready
 	$(PY) -m pytest
+
+# an answer in two minutes: all but what starts processes, compiles, opens a browser, or trains with every trainer
+test-quick: .venv/ready
+	$(PY) -m pytest -m "not slow"
 
 # the lower bounds of pyproject.toml, in an environment of their own; `wandb` there is the newest's, which alone can print
 # what the oldest wrote
@@ -74,9 +78,38 @@ bench-full: .venv/ready
 	$(PY) benchmarks/detection.py
 	$(PY) benchmarks/preservation.py
 
+# the documentation as a site, in site/, and what in it is made from the code; a warning is an error
+docs: .venv/ready
+	$(PY) docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+# the wheel, as it would be released: built, checked, installed into an empty environment, and asked for what ships with it
+dist: .venv/ready
+	rm -rf dist .venv-dist
+	$(PIP) build twine
+	$(PY) -m build
+	$(PY) -m twine check --strict dist/*
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/pip install --quiet --disable-pip-version-check $(CONSTRAINTS) dist/*.whl
+	cd .venv-dist && bin/alignguard --version && bin/alignguard probes list && bin/python -c "import alignguard.report.html"
+	rm -rf .venv-dist
+
+# what only a GPU can show, by the python that has its torch; nothing is installed: make gpu GPU="--tiny kl decode"
+GPU ?=
+
+gpu:
+	$(PYTHON) benchmarks/gpu.py $(GPU)
+
+# what a machine with a GPU and without a network may lack, pure Python (8 MB), for its Python 3.12; git ignores the folder,
+# so name it when the checkout is copied there
+gpu-wheels: .venv/ready
+	rm -rf $@
+	$(PIP) $(CONSTRAINTS) --target $@ --no-deps --no-compile --only-binary=:all: --python-version 3.12 \
+	  --platform manylinux2014_x86_64 trl datasets dill multiprocess
+
 format: .venv/ready
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-oldest runs wandb
+	rm -rf .venv .venv-oldest .venv-dist dist site gpu-wheels runs wandb

@@ -1,4 +1,4 @@
-"""`alignguard probes list | show | check`: what is asked."""
+"""`alignguard probes list`, `show` and `check`: what is asked."""
 
 from __future__ import annotations
 

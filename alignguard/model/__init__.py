@@ -1,1 +1,1 @@
-"""A model spoken to and read: prompts, generation, forwards, loading. Nothing here changes a model for good."""
+"""A model spoken to and read: prompts, generation, forwards, loading. What looking at it changes is put back."""

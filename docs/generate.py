@@ -1,0 +1,238 @@
+"""What of the documentation is made from the code: tables between markers, and the picture of the packages.
+
+    python docs/generate.py             write it anew
+    python docs/generate.py --check     exit 1, naming the files, where something is out of date
+
+| between the markers | from | in |
+|---|---|---|
+| `figures` | `alignguard/auditing/figures.py` | `README.md` (a selection), `docs/figures.md` |
+| `packages` | each package's first line, and its files | `README.md`, `docs/architecture.md` |
+| `files` | the first line of every file | `docs/architecture.md` |
+
+`docs/images/architecture.svg` is drawn from the floors in `pyproject.toml` and from the imports that the files really have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import sys
+import textwrap
+from html import escape
+from pathlib import Path
+from statistics import median
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest brings it
+    import tomli as tomllib
+
+from alignguard.auditing.figures import FIGURES, table
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "alignguard"
+# what the README shows of the figures: each row that has one of these keys
+MAIN = {
+    "kl/answer",
+    "kl/raw",
+    "kl/thinks",
+    "kl/reverse",
+    "kl/train_prompts",
+    "<dimension>/score",
+    "<dimension>/drop",
+    "<dimension>/unscored",
+    "<dimension>/evidence",
+    "last_aligned_step",
+    "safety/harmful_refusal",
+    "safety/refusal_margin",
+    "toxicity/mean",
+    "status/<status>",
+    "cost/seconds",
+    "budget/coefficient",
+}
+
+
+def main() -> int:
+    """Write what is out of date, or with `--check` only tell of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where something is out of date")
+    check = parser.parse_args().check
+    stale = {path: text for path, text in made().items() if not path.exists() or path.read_text("utf-8") != text}
+    for path, text in stale.items():
+        if not check:
+            path.write_text(text, encoding="utf-8")
+            print(f"{path.relative_to(ROOT)} written")
+    if stale and check:
+        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+        print(f"{names} out of date; run: python docs/generate.py", file=sys.stderr)
+    return int(bool(stale and check))
+
+
+def made() -> dict[Path, str]:
+    """Every file that holds something made, as it should be."""
+    selection = table(figure for figure in FIGURES if MAIN & {*figure.keys})
+    readme, docs = ROOT / "README.md", ROOT / "docs"
+    return {
+        readme: filled(readme, figures=selection, packages=packages_table()),
+        docs / "figures.md": filled(docs / "figures.md", figures=table()),
+        docs / "architecture.md": filled(docs / "architecture.md", packages=packages_table(), files=files_tables()),
+        docs / "images" / "architecture.svg": picture(),
+    }
+
+
+def filled(path: Path, **parts: str) -> str:
+    """A page with what stands between its markers made anew."""
+    text = path.read_text("utf-8")
+    for name, part in parts.items():
+        between = re.compile(f"(<!-- {name} -->\n)(?:.*?\n)?(<!-- /{name} -->)", re.DOTALL)
+        text, found = between.subn(lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text)
+        if found != 1:
+            raise SystemExit(
+                f"{path.relative_to(ROOT)}: <!-- {name} --> ... <!-- /{name} --> is expected once, found {found}"
+            )
+    return text
+
+
+# packages ------------------------------------------------------------------------------------------------------------
+
+
+def floors() -> list[list[str]]:
+    """The rooms of each floor, from the top, as the layers in `pyproject.toml` have them."""
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"][0]
+    return [[name.strip() for name in re.split(r"[|:]", floor)] for floor in contract["layers"]]
+
+
+def files_of(room: str) -> list[Path]:
+    """A room's files; `__init__.py`, which says what the room is for, is none of them."""
+    if (PACKAGE / f"{room}.py").exists():
+        return [PACKAGE / f"{room}.py"]
+    return [path for path in sorted((PACKAGE / room).rglob("*.py")) if path.name != "__init__.py"]
+
+
+def said_of(path: Path) -> str:
+    """The first sentence of a file's docstring, as it stands in a table."""
+    said = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    first = re.split(r"(?<=\.) (?=[A-Z])", " ".join(said.partition("\n\n")[0].split()))[0]
+    return first.rstrip(".").replace("|", "\\|")
+
+
+def contract_of(room: str) -> str:
+    """What a room is for: all that its `__init__` says, or a ground module's first sentence."""
+    folder = PACKAGE / room / "__init__.py"
+    if not folder.exists():
+        return said_of(PACKAGE / f"{room}.py")
+    said = ast.get_docstring(ast.parse(folder.read_text("utf-8"))) or ""
+    return " ".join(said.split()).rstrip(".")
+
+
+def lines_of(path: Path) -> int:
+    """How many lines a file has."""
+    return len(path.read_text("utf-8").splitlines())
+
+
+def packages_table() -> str:
+    """
+    Name, contract and size of each room. Lines are rounded, to hundreds and tens, so that the table is out of date only
+    when the shape of a room has changed.
+    """
+    rows = ["| package | what it is | files | lines, about | median file |", "|---|---|---|---|---|"]
+    for room in (room for floor in floors() for room in floor if room != "__about__"):
+        sizes = [lines_of(path) for path in files_of(room)]
+        if (PACKAGE / room).is_dir():
+            size = f"{len(sizes)} | {round(sum(sizes), -2):,} | {round(median(sizes), -1):.0f}"
+            rows.append(f"| `{room}/` | {contract_of(room)} | {size} |")
+        else:
+            rows.append(f"| `{room}.py` | {contract_of(room)} | 1 | {round(sum(sizes), -1)} | |")
+    return "\n".join(rows)
+
+
+def files_tables() -> str:
+    """Every file of every package, with what it says it is."""
+    parts = []
+    for room in (room for floor in floors() for room in floor if (PACKAGE / room).is_dir()):
+        rows = [f"### {room}", "", "| file | what it is |", "|---|---|"]
+        for path in files_of(room):
+            rows.append(f"| `{path.relative_to(PACKAGE / room)}` | {said_of(path)} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def imports_of(room: str) -> set[str]:
+    """The rooms that a room's files import from, read off their import statements."""
+    rooms, found = {name for floor in floors() for name in floor}, set()
+    paths = [*files_of(room), *(PACKAGE / room).rglob("__init__.py")]
+    for path in paths:
+        inside = path.relative_to(PACKAGE).parent.parts
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = [*inside[: len(inside) - node.level + 1], *(node.module or "").split(".")]
+                names = [part for part in base if part] or [alias.name for alias in node.names]
+                found |= {names[0]} & rooms
+    return found - {room}
+
+
+# the picture ---------------------------------------------------------------------------------------------------------
+
+WIDTH, LEFT, GAP, HEIGHT, STEP = 960, 20, 14, 74, 92
+STYLE = """
+  .page { fill: #ffffff; stroke: #d5dae1; } .room { fill: #eef2fb; stroke: #7b8fc7; } .ground { fill: #f2f2f0; stroke: #a3a39c; }
+  text { font-family: system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1d2433; font-size: 13px; }
+  .name { font-family: ui-monospace, Menlo, Consolas, monospace; font-weight: 600; font-size: 15px; }
+  .needs { fill: #5b6474; font-size: 12px; }
+  @media (prefers-color-scheme: dark) {
+    .page { fill: #161a22; stroke: #333b4a; } .room { fill: #222b42; stroke: #6b80bd; } .ground { fill: #24262b; stroke: #6c6f76; }
+    text { fill: #e6e9ef; } .needs { fill: #a4adbd; }
+  }"""
+
+
+def picture() -> str:
+    """The floors as SVG, each room with what it is and what it imports."""
+    above, ground = floors()[:-1], floors()[-1]
+    height = 2 * LEFT + STEP * (len(floors()) - 1) + 72
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="title">',
+        f'<title id="title">The packages of alignguard on {len(floors())} floors; each imports from floors below its own</title>',
+        f"<style>{STYLE}\n</style>",
+        f'<rect class="page" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="10"/>',
+    ]
+    for number, floor in enumerate(above):
+        wide = (WIDTH - 2 * LEFT - GAP * (len(floor) - 1)) / len(floor)
+        for place, room in enumerate(floor):
+            needs = [name for lower in above[number + 1 :] for name in lower if name in imports_of(room)]
+            x, y = LEFT + place * (wide + GAP), LEFT + number * STEP
+            parts += _box(
+                x, y, wide, room, contract_of(room).replace("`", ""), f"imports {', '.join(needs)}" if needs else ""
+            )
+    wide = (WIDTH - 2 * LEFT - GAP * (len(ground) - 1)) / len(ground)
+    y = LEFT + len(above) * STEP
+    for place, room in enumerate(ground):
+        parts += _box(LEFT + place * (wide + GAP), y, wide, room, "", "", "ground")
+    parts.append(
+        f'<text class="needs" x="{LEFT + 4}" y="{y + 66}">The ground: small modules that import nothing from above; every '
+        "floor may import them.</text>"
+    )
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _box(x: float, y: float, wide: float, name: str, what: str, needs: str, kind: str = "room") -> list[str]:
+    """A room: its name, what it is on at most two lines, and what it imports."""
+    high = HEIGHT if what else 44
+    found = [f'<rect class="{kind}" x="{x:.0f}" y="{y}" width="{wide:.0f}" height="{high}" rx="8"/>']
+    if not what:
+        return [
+            *found,
+            f'<text class="name" x="{x + wide / 2:.0f}" y="{y + 27}" text-anchor="middle">{escape(name)}</text>',
+        ]
+    found.append(f'<text class="name" x="{x + 14:.0f}" y="{y + 23}">{escape(name)}</text>')
+    if needs:
+        found.append(
+            f'<text class="needs" x="{x + wide - 14:.0f}" y="{y + 23}" text-anchor="end">{escape(needs)}</text>'
+        )
+    for number, line in enumerate(textwrap.wrap(what, int((wide - 28) / 6.6))[:2]):
+        found.append(f'<text x="{x + 14:.0f}" y="{y + 44 + 18 * number}">{escape(line)}</text>')
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
