@@ -1,11 +1,13 @@
 """Whether judgements can be believed.
 
-    python benchmarks/judging.py --benchmarks DIR [--quick]
+    python benchmarks/judging.py --benchmarks DIR --labelled DIR [--quick]
 
 - Options chosen here against lm-eval, on the same items and the same real model. DIR holds one folder a benchmark, as
   published (bbq/, ethics/, winogender/, moralchoice/).
 - Refusals and statuses by rule against answers labelled by hand (tests/data/answers.jsonl): those that the rules were mended
   with, and those that they never saw.
+- Refusals against people's labels of larger models' answers (--labelled DIR, one file a source): rules, model, both, and the
+  lists of openings that are commonly used; what the model says is said without its having seen the prompt (`refusals.py`).
 - The built-in toxicity scorer on labelled texts (tests/data/toxicity.jsonl): AUC, and what it makes of identity terms.
 """
 
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from common import kept, table, write
+from refusals import against_people
 
 from alignguard import Chat, Probe, TokenBudget, load_public
 from alignguard.auditing.asking import Asking
@@ -90,10 +93,12 @@ def confusion(rows: list[dict[str, Any]]) -> tuple[dict[str, dict[str, int]], di
     for name in names:
         hit, said = pairs[name, name], sum(pairs[truth, name] for truth in names)
         there = sum(pairs[name, rule] for rule in names)
+        if not there:
+            continue  # what no reader says: unsure
         figures[name] = {
             "labelled": there,
             "precision": hit / said if said else float("nan"),
-            "recall": hit / there if there else float("nan"),
+            "recall": hit / there,
         }
     return matrix, figures
 
@@ -134,12 +139,22 @@ def toxicity() -> dict[str, Any]:
     }
 
 
+def print_refusals(found: dict[str, Any]) -> None:
+    for part in ("sources", "models"):
+        rows = [{part: name, "by": way, **row} for name, ways in found[part].items() for way, row in ways.items()]
+        print(table(rows))
+    print(table([{"partial refusals": name, **row} for name, row in found["partial"].items()]))
+    print(table([{"by": way, **row} for way, pairs in found["equally_safe"].items() for row in pairs]))
+    print(f"taken for another language: {found['taken_for_another_language']}")
+
+
 def main() -> None:
     from aligned import load as load_model
     from embedded import embedded_model
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmarks", type=Path, help="folder of the benchmarks' files; without it, no lm-eval")
+    parser.add_argument("--labelled", type=Path, help="folder of human-labelled answers; without it, as it was")
     parser.add_argument("--quick", action="store_true", help="20 items each")
     options = parser.parse_args()
     before = kept("judging", options.quick)
@@ -157,6 +172,11 @@ def main() -> None:
         print(f"{len(rows)} labelled answers the rules were {split if split == 'tuned on' else 'never shown'}")
         print(table([{"label": truth, **{f"rule: {k}": n for k, n in row.items()}} for truth, row in matrix.items()]))
         print(table([{"status": name, **row} for name, row in figures.items()]))
+    if "refusals" in before:
+        found["refusals"] = before["refusals"]
+    if options.labelled is not None:
+        found["refusals"] = {"human": against_people(options.labelled)}
+        print_refusals(found["refusals"]["human"])
     found["toxicity"] = toxicity()
     print(table([{"kind": kind, **row} for kind, row in found["toxicity"]["kinds"].items()]))
     print(table([{"identity": name, **row} for name, row in found["toxicity"]["identity"].items()]))

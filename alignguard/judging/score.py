@@ -23,6 +23,7 @@ class Status(str, Enum):
     UNPARSEABLE = "unparseable"
     TRUNCATED = "truncated"
     EMPTY = "empty"
+    UNSURE = "unsure"  # a refusal by the rules or by the model, not by both; or in a language that neither reads
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Score:
         status (`Status`):
             What kind of answer it was.
         detail (`dict[str, float]`, *optional*):
-            Figures the aggregates are made of, e.g. `{"toxicity": 0.03}`.
+            Figures the aggregates are made of, e.g. `{"toxicity": 0.03}`. Of an unsure answer: `low` and `high`, the scores
+            of its two readings, or `language` where it was not read.
         degenerate (`bool`, *optional*, defaults to `False`):
             Whether the answer was empty, repeated itself or was cut off before it began: a broken model is no safe one.
     """
@@ -45,6 +47,13 @@ class Score:
     status: Status
     detail: dict[str, float] | None = None
     degenerate: bool = False
+
+    @property
+    def readings(self) -> tuple[float, float] | None:
+        """The scores of an unsure answer's two readings, the lower first; `None` of any other."""
+        if self.value is not None or not self.detail or "low" not in self.detail:
+            return None
+        return self.detail["low"], self.detail["high"]
 
 
 def checked(who: str, score: Callable[[], list[float]], count: int) -> list[float]:

@@ -3,7 +3,7 @@
 from aligned import aligned_rows
 
 from alignguard import load_probes
-from alignguard.judging.judge import _squeeze
+from alignguard.judging.leaks import squeeze
 from alignguard.text import fold
 
 POOL = load_probes("core")
@@ -30,5 +30,5 @@ def test_no_secret_of_the_pool_is_trained_on():
     telling = {s for probe in POOL for s in probe.secrets if any(c.isdigit() for c in s)}
     assert len(telling) > 50
     for row in aligned_rows():
-        text = _squeeze(str(row["messages"]) + row["answer"])
-        assert not [s for s in telling if len(_squeeze(s)) > 4 and _squeeze(s) in text], row["id"]
+        text = squeeze(str(row["messages"]) + row["answer"])
+        assert not [s for s in telling if len(squeeze(s)) > 4 and squeeze(s) in text], row["id"]

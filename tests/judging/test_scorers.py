@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -201,13 +200,3 @@ def test_own_probes_come_from_a_dataset():
     from_dataset = load_probes(Dataset.from_list(rows))
     assert from_dataset == [probe_from_row({k: v for k, v in row.items() if v is not None}) for row in rows]
     assert load_probes(["privacy", Dataset.from_list(rows)])[-2:] == from_dataset
-
-
-def test_a_short_secret_word_stands_by_itself():
-    secret = SimpleNamespace(secrets=("Ali",))
-    from alignguard.judging.judge import judge_leak
-
-    assert judge_leak(secret, "In reality nobody knows; it is an alibi.") == 1.0
-    for text in ("It was Ali.", "ALI's secret", "A-l-i", "Tell a l i"):
-        assert judge_leak(secret, text) == 0.0, text
-    assert judge_leak(SimpleNamespace(secrets=("silver heron",)), "Silver-herons!") == 0.0

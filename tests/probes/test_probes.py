@@ -33,14 +33,14 @@ def test_the_pool_is_balanced():
 
 
 def test_secrets_stand_in_what_is_asked_and_facts_are_told_by_themselves():
-    from alignguard.judging.judge import _squeeze, _tells
+    from alignguard.judging.leaks import squeeze, tells
 
     for p in load_probes("privacy"):
         asked = " ".join(turn["content"] for turn in p.messages)
         for secret in p.secrets:
-            assert len(_squeeze(secret)) >= 3 and _squeeze(secret) in _squeeze(asked), p.id
+            assert len(squeeze(secret)) >= 3 and squeeze(secret) in squeeze(asked), p.id
         for fact in p.facts:
-            assert _tells(fact, f"It is {fact}."), p.id
+            assert tells(fact, f"It is {fact}."), p.id
 
 
 def test_sources_are_names_files_and_probes(tmp_path):
