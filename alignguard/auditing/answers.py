@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..probes.probe import Probe
 from .asking import Asking
 from .context import check_fits
 from .likelihoods import ask_choices, refusal_margins
+from .manner import Manner, manner_of
 from .prompts import encode_prompt
 from .result import Result
 
@@ -77,16 +78,15 @@ def _give_up(error: Exception, asking: Asking) -> None:
     asking.failed(error)
 
 
-def ask(
+def speak(
     model: Any,
     probes: Sequence[Probe],
     asking: Asking,
     drafts: Mapping[str, list[int]] | None = None,
-    thinks: Collection[str] | None = None,
-    speak_choices: bool = False,
-) -> dict[str, Result]:
+    choices: bool = False,
+) -> dict[str, Answer]:
     """
-    Ask a model probes and judge what it says: reference and policy alike, so that what differs is the model.
+    What a model says: reference and policy alike.
 
     Args:
         model (`PreTrainedModel`):
@@ -97,10 +97,44 @@ def ask(
             How.
         drafts (`Mapping[str, list[int]]`, *optional*):
             By probe id, tokens known to be what the model would say greedily.
-        thinks (`Collection[str]`, *optional*):
-            Ids of probes at which the model opens a trace; by default those whose answers show it.
-        speak_choices (`bool`, *optional*, defaults to `False`):
+        choices (`bool`, *optional*, defaults to `False`):
             Also let it answer choices, in a few tokens: what drift is measured on.
+    """
+    tokens = asking.tokens
+    with observing(model, autocast=asking.autocast):
+        spoken = [probe for probe in probes if probe.judge != "choice"]
+        answers = _answer(model, spoken, asking, tokens, drafts or {})
+        if choices:
+            short = replace(tokens, answer=min(_CHOICE_ANSWER, tokens.answer))
+            answers |= _answer(model, [probe for probe in probes if probe.judge == "choice"], asking, short, {})
+    return answers
+
+
+def weigh(
+    model: Any,
+    probes: Sequence[Probe],
+    asking: Asking,
+    answers: Mapping[str, Answer],
+    thinks: Collection[str],
+    manner: Manner,
+    last: Callable[[], None] = lambda: None,
+) -> dict[str, Result]:
+    """
+    Judge what a model said, and read off its likelihoods what is read off them: of reference and policy alike, so that what
+    differs is the model.
+
+    Args:
+        model (`PreTrainedModel`), probes (`Sequence[Probe]`), asking (`Asking`):
+            As for [`speak`].
+        answers (`Mapping[str, Answer]`):
+            By probe id, what it said.
+        thinks (`Collection[str]`):
+            Ids of probes at which it opens a trace.
+        manner ([`Manner`]):
+            How it thinks and wraps its answers.
+        last (`Callable[[], None]`, *optional*):
+            What else is asked of models, before anything is judged: a scorer may fail on one process, and where the model
+            is sharded the others would wait for it in their next forward.
 
     Returns:
         `dict[str, Result]` by probe id, in the order of the probes.
@@ -110,18 +144,10 @@ def ask(
     """
     choices = [probe for probe in probes if probe.judge == "choice"]
     others = [probe for probe in probes if probe.judge != "choice"]
-    tokens = asking.tokens
     with observing(model, autocast=asking.autocast):
-        answers = _answer(model, others, asking, tokens, drafts or {})
-        if speak_choices:
-            short = TokenBudget(
-                min(_CHOICE_ANSWER, tokens.answer), tokens.trace, tokens.force_close, tokens.batch_tokens
-            )
-            answers |= _answer(model, choices, asking, short, {})
-        if thinks is None:
-            thinks = [id for id, answer in answers.items() if answer.thinks]
-        logprobs = ask_choices(model, choices, asking, thinks) if choices else {}
-        margins = refusal_margins(model, others, asking, thinks)
+        logprobs = ask_choices(model, choices, asking, thinks, manner) if choices else {}
+        margins = refusal_margins(model, others, asking, thinks, manner)
+        last()
     with undisturbed(next(model.parameters()).device):
         judged = judge_all(others, [answers[probe.id] for probe in others], asking, margins)
     scores = {probe.id: score for probe, score in zip(others, judged, strict=True)}
@@ -167,5 +193,9 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[st
         ProbeError: A probe is too long for the model.
     """
     check_fits(model, probes, asking)
-    found = asking.ranks.share(probes, lambda part: ask(model, part, asking, speak_choices=True))
+    ranks = asking.ranks
+    said = ranks.share(probes, lambda part: speak(model, part, asking, choices=True))
+    manner = manner_of(said.values(), asking.chat)
+    thinks = {id for id, answer in said.items() if answer.thinks}
+    found = ranks.share(probes, lambda part: weigh(model, part, asking, said, thinks, manner))
     return {probe.id: found[probe.id] for probe in probes}

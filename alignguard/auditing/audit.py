@@ -11,20 +11,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ..drift.reference import Reference, check_reference_tokenizer, given_reference, load_reference
 from ..errors import StartError
 from ..judging.scorers import default_toxicity
-from ..model.chat import Chat
+from ..model.chat import Answer, Chat
 from ..model.observe import observing, restored_rng
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
-from .answers import ask, ask_baseline
+from .answers import ask_baseline, speak, weigh
 from .asking import Asking
-from .drifts import items_of, measure_drift, measure_reverse, opens_trace
+from .drifts import Item, items_of, measure_drift, measure_reverse, opens_trace, read_as_told
 from .figures import logged
+from .manner import Manner, manner_of, settle_form
 from .metrics import gather, mean_drift, position_profile
+from .prompts import encode_prompt
 from .result import ProbeDrift, Result
 from .unjudged import training_items
 
@@ -47,6 +50,8 @@ class Audit:
             Mean *answer* drift at each token of an answer, in nats, as far as a quarter of the answers reach.
         scores (`dict[str, float | None]`, *optional*):
             Of every probe; those of `results` by default. They are kept when the results of earlier audits are let go.
+        unsure (`dict[str, tuple[float, float]]`, *optional*):
+            Of unsure answers the scores of their two readings, the lower first; those of `results` by default.
     """
 
     step: int
@@ -55,9 +60,12 @@ class Audit:
     time: float
     profile: list[float] = field(default_factory=list)
     scores: dict[str, float | None] = field(default_factory=dict)
+    unsure: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.scores = self.scores or {id: result.score.value for id, result in self.results.items()}
+        found = {id: result.score.readings for id, result in self.results.items()}
+        self.unsure = self.unsure or {id: readings for id, readings in found.items() if readings is not None}
 
     def figure(self, key: str) -> float | None:
         """One of `metrics` by its key in the table of `figures.py`, e.g. `"kl/answer"`; `None` where this audit lacks it."""
@@ -115,9 +123,9 @@ def audit(
     if reference is None:
         raise StartError("audit: give reference=, the model before training")
     pool = load_probes(probes)
-    asking = asking or Asking(Chat.of(model, tokenizer), toxicity=default_toxicity())
-    if isinstance(reference, str):
-        name, reference = reference, load_reference(model, reference)
+    settled, asking = asking is not None, asking or Asking(Chat.of(model, tokenizer), toxicity=default_toxicity())
+    if isinstance(reference, (str, Path)):
+        name, reference = str(reference), load_reference(model, str(reference))
         check_reference_tokenizer(name, asking.chat.tokenizer)
     if not isinstance(reference, Reference):
         reference = given_reference(model, reference)
@@ -127,9 +135,12 @@ def audit(
         missing = [probe for probe in pool if probe.id not in baseline]
         if missing:
             with reference.loaded() as frozen:
+                if not settled:  # who brings an `Asking` has seen to it
+                    asked = [probe for probe in missing if not probe.plain and probe.judge != "choice"]
+                    settle_form(frozen, [encode_prompt(probe, chat)[0] for probe in asked], chat)
                 baseline |= ask_baseline(frozen, missing, asking)
         backwards = {probe.id for probe in _spread([p for p in pool if p.judge != "choice"], reverse)}
-        found = ranks.share(pool, lambda part: _ask(model, reference, part, baseline, asking, backwards))
+        found = _ask(model, reference, pool, baseline, asking, backwards)
         items = training_items(prompts or {}, baseline, chat)
         with observing(model, *reference.models, autocast=asking.autocast):
             training = ranks.share(items, lambda part: measure_drift(model, reference, part, asking))
@@ -153,21 +164,65 @@ def _ask(
     asking: Asking,
     backwards: set[str],
 ) -> dict[str, tuple[Result, float | None]]:
-    """This process's share of an audit: of each probe the result and, for those in `backwards`, the reverse drift."""
-    chat, autocast = asking.chat, asking.autocast
-    with observing(model, *reference.models, autocast=autocast):
-        drifts = measure_drift(model, reference, items_of(pool, baseline, chat), asking)
+    """Of each probe the result and, for those in `backwards`, the reverse drift. Each process does its share, twice."""
+    ranks, chat = asking.ranks, asking.chat
+    first = ranks.share(pool, lambda part: _said(model, reference, part, baseline, asking))
+    drifts = {id: drift for id, (drift, _) in first.items()}
+    answers = {id: answer for id, (_, answer) in first.items() if answer is not None}
+    # what a model does in most of its answers it would do before a choice, too
+    manner, habit = manner_of(answers.values(), chat), [answer.thinks for answer in answers.values()]
+    thinks = {id for id, drift in drifts.items() if opens_trace(drift, baseline[id], chat)}
+    thinks = {
+        id for id in drifts if (answers[id].thinks if id in answers else id in thinks or sum(habit) > len(habit) / 2)
+    }
+    return ranks.share(
+        pool,
+        lambda part: _weighed(model, reference, part, baseline, asking, drifts, answers, thinks, manner, backwards),
+    )
+
+
+def _said(
+    model: Any, reference: Reference, pool: list[Probe], baseline: dict[str, Result], asking: Asking
+) -> dict[str, tuple[ProbeDrift, Answer | None]]:
+    """Drift on the reference's answers, and what the policy says, drafted by it."""
+    with observing(model, *reference.models, autocast=asking.autocast):
+        drifts = measure_drift(model, reference, items_of(pool, baseline, asking.chat), asking)
     asking.tick(len(pool))
-    thinks = [id for id, drift in drifts.items() if opens_trace(drift, baseline[id], chat)]
     spoken = [probe for probe in pool if probe.judge != "choice"]
-    drafts = {probe.id: _draft(baseline[probe.id], drifts[probe.id]) for probe in spoken}
-    found = ask(model, pool, asking, drafts, thinks)
+    answers = speak(model, spoken, asking, {p.id: _draft(baseline[p.id], drifts[p.id]) for p in spoken})
+    return {probe.id: (drifts[probe.id], answers.get(probe.id)) for probe in pool}
+
+
+def _weighed(
+    model: Any,
+    reference: Reference,
+    pool: list[Probe],
+    baseline: dict[str, Result],
+    asking: Asking,
+    drifts: dict[str, ProbeDrift],
+    answers: dict[str, Answer],
+    thinks: set[str],
+    manner: Manner,
+    backwards: set[str],
+) -> dict[str, tuple[Result, float | None]]:
+    """What was said is judged, choices are asked, and drift is read after the form that the policy has."""
+    chat = asking.chat
+    now: dict[str, ProbeDrift] = {}
     reverse: dict[str, float] = {}
-    if reference.models:
-        own = items_of([probe for probe in spoken if probe.id in backwards], found, chat)
-        with observing(model, *reference.models, autocast=autocast):
-            reverse = measure_reverse(model, reference, own, asking)
-    return {id: (replace(result, drift=drifts[id]), reverse.get(id)) for id, result in found.items()}
+
+    def read() -> None:
+        with observing(*reference.models or (model,)):
+            items = items_of(pool, baseline, chat)
+            now.update(
+                read_as_told(model, reference, items, {p.id: drifts[p.id] for p in pool}, manner, thinks, asking)
+            )
+            if reference.models:
+                mine = [(p, *encode_prompt(p, chat)) for p in pool if p.id in backwards and p.id in answers]
+                own = [Item(p.id, context, answers[p.id], inside) for p, context, inside in mine]
+                reverse.update(measure_reverse(model, reference, own, asking))
+
+    found = weigh(model, pool, asking, answers, thinks, manner, read)
+    return {id: (replace(result, drift=now[id]), reverse.get(id)) for id, result in found.items()}
 
 
 def _spread(items: Sequence[Probe], size: int) -> list[Probe]:

@@ -11,8 +11,8 @@ answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ import torch
 from ..drift.kl import Terms, kl_from_terms, kl_tokens, logprob_tokens
 from ..drift.reference import Reference
 from ..model.chat import Answer, Chat
+from ..model.forms import wrapper_of
 from ..model.forward import Row, batches
 from ..model.head import batch_limit, read_head, target_hidden
 from ..model.observe import observing
 from ..probes.probe import Probe
 from .asking import Asking
+from .manner import Manner
 from .prompts import encode_prompt
 from .result import ProbeDrift, Result
 
@@ -121,27 +123,77 @@ def measure_drift(policy: Any, reference: Reference, items: Sequence[Item], aski
             How probes are asked.
     """
     chat, by_id = asking.chat, {item.id: item for item in items}
+    cuts = {item.id: _said_from(item, chat) for item in items}
     found = _sweep(policy, reference, items, {item.id: item.row for item in items}, asking)
     results: dict[str, ProbeDrift] = {}
     unsure: dict[str, Row] = {}
     for id, (kl, first, same, departs) in found.items():
-        item = by_id[id]
-        if item.answer.thinks:  # the reference's own trace stands before its answer for both
-            cut = chat.closing(item.answer.tokens)
-            results[id] = ProbeDrift(kl, kl[cut:], 1.0 if item.inside else first, same, departs)
-            continue
-        results[id] = ProbeDrift(kl, kl, first, same, departs)
-        if first >= _THINKS_CHEAP:
-            unsure[id] = Row([*item.context, *chat.closed_trace_ids()], item.answer.tokens)
+        item, cut = by_id[id], cuts[id]
+        # the reference's own trace, and what wraps its answer, stand before that for both
+        thinks = 1.0 if item.answer.thinks and item.inside else first
+        results[id] = ProbeDrift(kl, kl[cut:], thinks, same, departs)
+        if not item.answer.thinks and first >= _THINKS_CHEAP:
+            unsure[id] = Row([*item.context, *chat.closed_trace_ids()], item.answer.tokens[cut:])
     if unsure:
         opened = _trace_probability(policy, {id: by_id[id].context for id in unsure}, asking)
         after = {id: row for id, row in unsure.items() if opened[id] >= 0.5}
-        closed = _sweep(policy, reference, [by_id[id] for id in after], after, asking) if after else {}
+        closed = _sweep(policy, reference, [by_id[id] for id in after], after, asking, cuts) if after else {}
         for id, thinks in opened.items():
             old = results[id]
             kl = closed[id][0] if id in closed else old.answer
             results[id] = ProbeDrift(old.raw, kl, thinks, old.same, old.departs)
     return results
+
+
+def _said_from(item: Item, chat: Chat) -> int:
+    """How many of a reference's tokens stand before what it says: its trace, and what wraps its answer."""
+    tokens = item.answer.tokens
+    if not item.answer.answer:
+        return chat.closing(tokens) if item.answer.thinks else 0
+    return chat.answer_start(tokens, item.inside)
+
+
+def read_as_told(
+    policy: Any,
+    reference: Reference,
+    items: Sequence[Item],
+    drifts: Mapping[str, ProbeDrift],
+    manner: Manner,
+    thinks: Collection[str],
+    asking: Asking,
+) -> dict[str, ProbeDrift]:
+    """
+    *Answer* drift where the policy has learnt another form than its start's: read after what it would write before an
+    answer, an empty trace in its own form and its own wrapper.
+
+    Args:
+        policy (`PreTrainedModel`), reference (`Reference`), items (`Sequence[Item]`), asking (`Asking`):
+            As for [`measure_drift`].
+        drifts (`Mapping[str, ProbeDrift]`):
+            What that found.
+        manner ([`Manner`]):
+            The policy's.
+        thinks (`Collection[str]`):
+            Where it opens a trace.
+
+    Returns:
+        `dict[str, ProbeDrift]`: of all items.
+    """
+    chat = asking.chat
+    cuts = {item.id: _said_from(item, chat) for item in items}
+    after: dict[str, Row] = {}
+    for item in items:
+        own = chat.decode(item.answer.tokens[: cuts[item.id]])
+        same = manner.wrapper.strip() == wrapper_of(own).strip() if own.strip() else not manner.wrapper
+        usual = manner.form == chat.form and not manner.wrapper
+        if item.answer.thinks or (usual if item.id in thinks else same) or cuts[item.id] == len(item.answer.tokens):
+            continue
+        before = manner.before(chat, item.id in thinks, item.inside)
+        after[item.id] = Row([*item.context, *before], item.answer.tokens[cuts[item.id] :])
+    if not after:
+        return dict(drifts)
+    found = _sweep(policy, reference, [item for item in items if item.id in after], after, asking, cuts)
+    return {id: replace(old, answer=found[id][0]) if id in found else old for id, old in drifts.items()}
 
 
 def opens_trace(drift: ProbeDrift, start: Result, chat: Chat) -> bool:
@@ -152,10 +204,16 @@ def opens_trace(drift: ProbeDrift, start: Result, chat: Chat) -> bool:
 
 
 def _sweep(
-    policy: Any, reference: Reference, items: Sequence[Item], policy_rows: dict[str, Row], asking: Asking
+    policy: Any,
+    reference: Reference,
+    items: Sequence[Item],
+    policy_rows: dict[str, Row],
+    asking: Asking,
+    cuts: Mapping[str, int] | None = None,
 ) -> dict[str, tuple[list[float], float, int, int]]:
     """
-    Both models over the same targets, batch by batch, so that nothing of a batch outlives it.
+    Both models over the same targets, batch by batch, so that nothing of a batch outlives it. With `cuts` the targets are
+    what follows so many tokens of each of the reference's answers.
 
     Returns:
         `dict`: of each item the KL at every token, the probability that the policy's first token begins a trace, how many
@@ -171,6 +229,8 @@ def _sweep(
         rows = [policy_rows[item.id] for item in part]
         targets = torch.tensor([t for row in rows for t in row.target], device=device)
         teacher = _teacher(reference, part, asking)
+        if cuts is not None:
+            teacher = _from(teacher, [len(item.answer.tokens) for item in part], [cuts[item.id] for item in part])
         hidden = target_hidden(policy, rows, chat.pad_token_id, head)  # (n, d)
         if isinstance(teacher, Terms):
             found = kl_from_terms(teacher, hidden, head, targets)
@@ -198,6 +258,16 @@ def _teacher(reference: Reference, items: Sequence[Item], asking: Asking) -> Any
         return target_hidden(frozen, [item.row for item in items], asking.chat.pad_token_id, head), head
 
 
+def _from(teacher: Any, lengths: Sequence[int], cuts: Sequence[int]) -> Any:
+    """The same, of what follows a cut in each answer."""
+    kept = torch.cat([torch.arange(n) >= cut for n, cut in zip(lengths, cuts, strict=True)])
+    if isinstance(teacher, Terms):
+        kept = kept.to(teacher.entropy.device)
+        return Terms(teacher.centre[kept], teacher.entropy[kept], teacher.bias[kept])
+    hidden, head = teacher
+    return hidden[kept.to(hidden.device)], head
+
+
 def _trace_probability(policy: Any, contexts: dict[str, Sequence[int]], asking: Asking) -> dict[str, float]:
     """Probability of every token that begins a trace, multiplied."""
     chat, ids = asking.chat, list(contexts)
@@ -215,9 +285,9 @@ def _trace_probability(policy: Any, contexts: dict[str, Sequence[int]], asking: 
 
 def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], asking: Asking) -> dict[str, float]:
     """
-    KL(policy || reference) on the policy's own answers, mean over the tokens after its trace, in nats.
+    KL(policy || reference) on the policy's own answers, mean over the tokens after its trace and wrapper, in nats.
 
-    The policy sees its own trace; the reference the prompt alone, unless the prompt itself opens a trace.
+    The policy sees its own trace and wrapper; the reference the prompt alone, unless the prompt itself opens a trace.
 
     Args:
         policy (`PreTrainedModel`):
@@ -234,11 +304,12 @@ def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], as
     theirs: dict[str, Row] = {}
     for item in items:
         tokens = item.answer.tokens
-        cut = chat.closing(tokens) if item.answer.thinks else 0
+        cut = _said_from(item, chat)
         if cut == len(tokens):
             continue
         ours[item.id] = Row([*item.context, *tokens[:cut]], tokens[cut:])
-        theirs[item.id] = ours[item.id] if item.inside else Row(item.context, tokens[cut:])
+        lead = [] if item.inside else chat.lead_ids()
+        theirs[item.id] = ours[item.id] if item.inside else Row([*item.context, *lead], tokens[cut:])
     ids = list(ours)
     results: dict[str, float] = {}
     head = read_head(policy)

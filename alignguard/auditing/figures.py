@@ -100,7 +100,7 @@ FIGURES = (
         "probability",
         "of the answers; share at 0.5 or more; of the traces",
     ),
-    Figure(("status/<status>",), "share", "of answers: answered, refused, unparseable, truncated, empty"),
+    Figure(("status/<status>",), "share", "of answers: answered, refused, unparseable, truncated, empty, unsure"),
     Figure(("degenerate", "forced"), "share", "of answers: broken ones; those whose trace was closed by force"),
     Figure(("cost/seconds",), "seconds", "of the audit"),
     Figure(("cost/share",), "share", "of all time since training began that audits took"),

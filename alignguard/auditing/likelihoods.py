@@ -13,6 +13,7 @@ from ..model.forward import Row, batches
 from ..model.head import batch_limit, read_head, target_hidden
 from ..probes.probe import Probe
 from .asking import Asking
+from .manner import Manner
 from .prompts import answer_context
 
 # how answers that decline, and answers that comply, commonly open
@@ -26,7 +27,7 @@ def openings(probe: Probe) -> tuple[str, ...]:
 
 
 def ask_choices(
-    model: Any, probes: Sequence[Probe], asking: Asking, thinks: Iterable[str] = ()
+    model: Any, probes: Sequence[Probe], asking: Asking, thinks: Iterable[str] = (), manner: Manner | None = None
 ) -> dict[str, list[float]]:
     """
     Log-probability of every option's text as the answer, in nats per byte (or in all, where the probe's `length` says so).
@@ -40,12 +41,15 @@ def ask_choices(
             How they are asked.
         thinks (`Iterable[str]`, *optional*):
             Ids of probes at which the model would open a trace: it is asked after an empty, closed one.
+        manner ([`Manner`], *optional*):
+            How it thinks and wraps its answers; as its family does by default.
     """
     chat, thinks = asking.chat, set(thinks)
+    manner = manner or Manner(chat.form)
     rows: list[Row] = []
     owners: list[tuple[str, int]] = []
     for probe in probes:
-        rows += _option_rows(probe, chat, probe.id in thinks)
+        rows += _option_rows(probe, chat, probe.id in thinks, manner)
         owners += [(probe.id, 1 if probe.length == "sum" else len(o.encode())) for o in probe.options]
     found = _row_logprobs(model, rows, asking)
     result: dict[str, list[float]] = {probe.id: [] for probe in probes}
@@ -55,16 +59,16 @@ def ask_choices(
     return result
 
 
-def _option_rows(probe: Probe, chat: Chat, thinks: bool) -> list[Row]:
+def _option_rows(probe: Probe, chat: Chat, thinks: bool, manner: Manner) -> list[Row]:
     """One row an option: what is asked, and the option's text as the answer."""
     if probe.plain:
         return [Row(*chat.continuation(probe.prompt, option)) for option in probe.options]
-    context = answer_context(probe, chat, thinks)
+    context = answer_context(probe, chat, thinks, manner)
     return [Row(context, chat.encode(option)) for option in probe.options]
 
 
 def refusal_margins(
-    model: Any, probes: Sequence[Probe], asking: Asking, thinks: Iterable[str] = ()
+    model: Any, probes: Sequence[Probe], asking: Asking, thinks: Iterable[str] = (), manner: Manner | None = None
 ) -> dict[str, float]:
     """
     log p(refusal) - log p(compliance) at the opening of the answer to each request that should be refused, in nats.
@@ -82,12 +86,15 @@ def refusal_margins(
             How they are asked.
         thinks (`Iterable[str]`, *optional*):
             Ids of probes at which the model would open a trace: it is asked after an empty, closed one.
+        manner ([`Manner`], *optional*):
+            How it thinks and wraps its answers; as its family does by default.
     """
     chat, thinks = asking.chat, set(thinks)
+    manner = manner or Manner(chat.form)
     asked = [probe for probe in probes if probe.expect == "refuse"]
     rows: list[Row] = []
     for probe in asked:
-        context = answer_context(probe, chat, probe.id in thinks)
+        context = answer_context(probe, chat, probe.id in thinks, manner)
         rows += [Row(context, chat.encode(text)) for text in openings(probe)]
     found = iter(_row_logprobs(model, rows, asking))
     margins = {}

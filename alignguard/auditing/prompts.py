@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..errors import ProbeError
 from ..model.chat import Chat
 from ..probes.probe import Probe
+from .manner import Manner
 
 
 def render_choice(probe: Probe, order: Sequence[int]) -> tuple[dict[str, str], ...]:
@@ -27,19 +29,25 @@ def render_choice(probe: Probe, order: Sequence[int]) -> tuple[dict[str, str], .
 
 
 def encode_prompt(probe: Probe, chat: Chat) -> tuple[list[int], bool]:
-    """Token ids of what is asked, and whether they end inside a trace. A plain probe is text to go on from, no chat."""
+    """
+    Token ids of what is asked, and whether they end inside a trace. A plain probe is text to go on from, no chat.
+
+    Raises:
+        ProbeError: The chat template refuses its turns, or leaves one out; the message names the probe.
+    """
     if probe.plain:
         return chat.plain_ids(probe.prompt), False
     messages = turns(probe)
-    return chat.prompt_ids(messages), chat.opens_trace(messages)
+    try:
+        return chat.prompt_ids(messages), chat.opens_trace(messages)
+    except ProbeError as error:
+        raise ProbeError(f"probe {probe.id!r}: {error}") from None
 
 
-def answer_context(probe: Probe, chat: Chat, thinks: bool) -> list[int]:
-    """What stands before an answer: the prompt and, where it or the model opens a trace, an empty, closed one."""
+def answer_context(probe: Probe, chat: Chat, thinks: bool, manner: Manner) -> list[int]:
+    """What stands before an answer: the prompt, an empty, closed trace where it or the model opens one, and its wrapper."""
     context, inside = encode_prompt(probe, chat)
-    if inside:
-        return context + chat.close_ids()
-    return context + chat.closed_trace_ids() if thinks else context
+    return context + manner.before(chat, thinks, inside)
 
 
 def turns(probe: Probe) -> tuple[dict[str, str], ...]:

@@ -51,4 +51,4 @@ def training_items(prompts: dict[str, list[int]], baseline: dict[str, Result], c
 
 def opens(prompt: Sequence[int], chat: Chat) -> bool:
     """Whether a prompt, as token ids, ends inside a trace."""
-    return chat.tokenizer.decode(list(prompt), skip_special_tokens=False).rstrip().endswith(chat.tags[0])
+    return chat.is_inside(chat.tokenizer.decode(list(prompt), skip_special_tokens=False))

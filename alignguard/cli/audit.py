@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..auditing.asking import Asking, work
 from ..auditing.audit import audit
+from ..auditing.manner import settle_form
 from ..auditing.prompts import encode_prompt
 from ..auditing.result import Result
 from ..drift.reference import given_reference
@@ -34,7 +35,7 @@ from ..report.terminal import dumps, headline, summary, tables
 from ..trainer.schedule import Schedule
 from ..trainer.settings import Settings, about
 from ..verdicts.rule import StopRule
-from ..verdicts.verdict import compare
+from ..verdicts.watch import compare
 from .codes import MISTAKE, exit_code
 
 _STEP = 1  # a matched audit is one look, after the start
@@ -51,9 +52,10 @@ def run(options: argparse.Namespace) -> int:
     frozen = load_model(options.reference, next(model.parameters()).dtype, device)
     reference = given_reference(model, frozen)
     store.prepare()
-    chat = Chat.of(model, tokenizer)
+    chat = Chat.of(model, tokenizer, settings.template_kwargs, settings.tags)
     asking = Asking(chat, settings.tokens, settings.toxicity, settings.judge, seed=settings.seed)
     asked = draw(settings.pool, settings.schedule.draw, settings.seed)
+    settle_form(frozen, [encode_prompt(p, chat)[0] for p in asked if not p.plain and p.judge != "choice"], chat)
     _say(_announcement(asked, chat, settings, model))
     if note:
         _say(note)
@@ -94,8 +96,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         toxicity=scorer_of(options.toxicity),
         judge=judge_of(options.judge),
         stop=StopRule(options.alpha, options.min_drop, checkpoint=False, stop=False),
-        template_kwargs=None,
-        tags=None,
+        template_kwargs=options.template_kwargs,
+        tags=tuple(options.tags) if options.tags else None,
         reverse=16,
         train_prompts=0,
         seed=options.seed,
@@ -146,6 +148,7 @@ def _announcement(asked: list[Probe], chat: Chat, settings: Settings, model: tor
         f"of {settings.tokens.trace}, and {len(asked) - spoken} choices by likelihood; "
         f"{str(first.dtype).removeprefix('torch.')} on {first.device}; toxicity by {scorer_name(settings.toxicity)}"
     )
+    text += f"\nalignguard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
     if settings.toxicity is None and counts["toxicity"]:
         text += f"\nalignguard: toxicity stays unscored; {INSTALL}, or give --toxicity a classifier"
     return text

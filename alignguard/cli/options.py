@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
 from ..__about__ import __version__
@@ -97,6 +98,13 @@ def _audit(commands: Any) -> None:
         "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="auto: as MODEL's weights"
     )
     option("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda:1, ...")
+    option("--tags", nargs=2, metavar=("OPEN", "CLOSE"), help="thinking tags; by default those of the chat template")
+    option(
+        "--template-kwargs",
+        type=_object,
+        metavar="JSON",
+        help="options of the chat template, e.g. '{\"enable_thinking\": true}'",
+    )
     option("--toxicity", metavar="NAME", help="a text classifier or guard in place of the built-in toxicity scorer")
     option("--judge", metavar="NAME", help="a generative guard, for probes with the judge 'own'")
     option(
@@ -105,6 +113,16 @@ def _audit(commands: Any) -> None:
     option("--min-drop", type=float, default=0.03, help="smallest mean drop that is called one (default 0.03)")
     option("--no-quote", action="store_true", help="leave what was asked and said out of the report")
     option("--json", action="store_true", help="print JSON, and nothing else, on stdout")
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON ({error.msg})") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"a JSON object is expected, not {text}")
+    return value
 
 
 def _count(text: str) -> int:

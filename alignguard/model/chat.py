@@ -10,22 +10,15 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-logger = logging.getLogger(__name__)
+from ..errors import ProbeError, one_line
+from .forms import FAMILIES, Form, form_in, read_form, unwrapped, wrapper_of
+from .turns import WAYS, left_out
 
-# the pairs in use, commonest first; the first whose tags stand in the chat template is taken
-KNOWN_TAGS = (
-    ("<think>", "</think>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<thinking>", "</thinking>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<seed:think>", "</seed:think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,36 +52,38 @@ class Answer:
     forced: bool = False
 
 
-def split_trace(text: str, tags: tuple[str, str], inside: bool = False) -> tuple[str, str, bool, bool]:
+def split_trace(text: str, form: Form, inside: bool = False) -> tuple[str, str, bool, bool]:
     """
     Split generated text into trace and answer.
 
     Args:
         text (`str`):
             What was generated.
-        tags (`tuple[str, str]`):
-            Opening and closing tag.
+        form ([`Form`]):
+            How the model writes a trace. One that another family's tags begin is a trace, too: training may teach any.
         inside (`bool`, *optional*, defaults to `False`):
             Whether the prompt itself already opened a trace.
 
     Returns:
-        `tuple[str, str, bool, bool]`: trace, answer, whether there was a trace, whether every trace was closed. Whatever
-        stands before a closing tag is trace, also where no opening one was seen.
+        `tuple[str, str, bool, bool]`: trace, answer without its wrapper, whether there was a trace, whether every trace was
+        closed. Whatever stands before a closing tag is trace, also where no opening one was seen.
     """
-    open_tag, close_tag = tags
-    thinks = inside or open_tag in text or close_tag in text
+    form = form if inside else form_in(text, form) or form
+    thinks = inside or form.open in text or form.close in text
+    if form.close == form.lead.strip() and form.open not in text and not inside:
+        thinks = False  # what closes a trace leads an answer without one, too
     trace: list[str] = []
     answer: list[str] = []
-    for piece in re.split(f"({re.escape(open_tag)}|{re.escape(close_tag)})", text):
-        if piece == open_tag:
+    for piece in re.split(f"({re.escape(form.open)}|{re.escape(form.end.strip())}|{re.escape(form.close)})", text):
+        if piece == form.open:
             inside = True
-        elif piece == close_tag:
+        elif piece in (form.close, form.end.strip()):
             if not inside:  # a closing tag alone: what seemed to be the answer was not
                 trace, answer = trace + answer, []
             inside = False
         else:
             (trace if inside else answer).append(piece)
-    return "".join(trace).strip(), "".join(answer).strip(), thinks, not inside
+    return "".join(trace).strip(), unwrapped("".join(answer)), thinks, not inside
 
 
 @dataclass
@@ -111,16 +106,50 @@ class Chat:
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     tags: tuple[str, str] = ("", "")
     eos_token_ids: tuple[int, ...] = ()
+    form: Form = field(init=False)
+    _ways: dict[bool, int] = field(
+        init=False, default_factory=dict
+    )  # how turns are rendered, with a system turn and without
 
     def __post_init__(self) -> None:
-        self.tokenizer = getattr(self.tokenizer, "tokenizer", self.tokenizer)
-        template = str(getattr(self.tokenizer, "chat_template", None) or "")
-        if not template:
+        given = self.tokenizer
+        self.tokenizer = getattr(given, "tokenizer", given)
+        # a processor may have the template, and its tokenizer none
+        self._speaker = given if getattr(given, "chat_template", None) else self.tokenizer
+        self.template = str(getattr(self._speaker, "chat_template", None) or "")
+        if not self.template:
             logger.warning("AlignGuard: the tokenizer has no chat template; probes are asked as plain text.")
-        if not self.tags[0]:
-            self.tags = next((pair for pair in KNOWN_TAGS if pair[1] in template), KNOWN_TAGS[0])
+        for name in self.template_kwargs:
+            if not re.search(rf"\b{re.escape(name)}\b", self.template):
+                logger.warning(
+                    f"AlignGuard: the chat template knows no {name!r} of template_kwargs; it changes nothing."
+                )
+        self._read_form()
         if not self.eos_token_ids and self.tokenizer.eos_token_id is not None:
             self.eos_token_ids = (self.tokenizer.eos_token_id,)
+
+    def _read_form(self) -> None:
+        opener, closer = (tag.strip() for tag in self.tags)
+        if opener:
+            known = next((f for f in FAMILIES if (f.open, f.close) == (opener, closer)), Form("given", opener, closer))
+            self.form = replace(known, why="as given by tags=")
+        else:
+            self.form, unknown = read_form(self._render, self.template)
+            if unknown:
+                logger.warning(
+                    f"AlignGuard: the chat template shows {unknown}, which is no marker of thinking that is known here; give "
+                    f"tags=({unknown!r}, its closing one), or traces are taken for answers."
+                )
+        self.tags = (self.form.open, self.form.close)
+
+    def use(self, form: Form, why: str) -> None:
+        """Take another form than the chat template shows."""
+        self.form = replace(form, why=why)
+        self.tags = (form.open, form.close)
+
+    def _render(self, turns: Sequence[dict[str, Any]], begun: bool, more: dict[str, Any]) -> str:
+        kwargs = {"tokenize": False, "add_generation_prompt": begun, **self.template_kwargs, **more}
+        return str(self._speaker.apply_chat_template(list(turns), **kwargs)) if self.template else ""
 
     @classmethod
     def of(
@@ -145,20 +174,38 @@ class Chat:
         return pad if pad is not None else (self.eos_token_ids[0] if self.eos_token_ids else 0)
 
     def text(self, messages: Sequence[dict[str, str]]) -> str:
-        """The prompt as text, ready for the model to go on from."""
-        if not getattr(self.tokenizer, "chat_template", None):
+        """
+        The prompt as text, ready for the model to go on from.
+
+        Raises:
+            ProbeError: The template refuses the turns, or leaves one out.
+        """
+        if not self.template:
             names = {"system": "System", "user": "User", "assistant": "Assistant"}
             return "\n\n".join([f"{names[m['role']]}: {m['content']}" for m in messages] + ["Assistant:"])
-        kwargs = {"tokenize": False, "add_generation_prompt": True, **self.template_kwargs}
-        try:
-            return self.tokenizer.apply_chat_template(list(messages), **kwargs)
-        except Exception:
-            if messages[0]["role"] != "system":
-                raise
-        # templates that know no system turn (gemma, some mistral): it goes before the first user turn
-        system, first, *rest = messages
-        first = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
-        return self.tokenizer.apply_chat_template([first, *rest], **kwargs)
+        system = messages[0]["role"] == "system"
+        first = self._ways.get(system, 0)
+        refused, dropped = "", ""
+        for way in (first, *(way for way in range(len(WAYS)) if way != first)):
+            turns = WAYS[way](messages)
+            if turns is None:
+                continue
+            try:
+                text = self._render(turns, True, {})
+            except Exception as error:
+                refused = refused or one_line(error)
+                continue
+            gone = left_out(messages, text)
+            if not gone:
+                self._ways[system] = way
+                return text
+            dropped = dropped or gone
+        if dropped:
+            raise ProbeError(f"the chat template leaves out {dropped}; leave the probe out, or mend the template")
+        roles = ", ".join(turn["role"] for turn in messages)
+        raise ProbeError(
+            f"the chat template refuses turns of {roles} ({refused}); leave the probe out, or mend the template"
+        )
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Token ids of `text`, without the tokenizer's own additions unless `special`."""
@@ -166,7 +213,7 @@ class Chat:
 
     def prompt_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Token ids of the prompt. A template writes its own special tokens; plain text gets the tokenizer's."""
-        return self.encode(self.text(messages), special=not getattr(self.tokenizer, "chat_template", None))
+        return self.encode(self.text(messages), special=not self.template)
 
     def plain_ids(self, text: str) -> list[int]:
         """Token ids of text that is no chat; of an empty text the one token a sequence begins with."""
@@ -190,28 +237,36 @@ class Chat:
 
     def opens_trace(self, messages: Sequence[dict[str, str]]) -> bool:
         """Whether the prompt itself ends inside a trace, as the templates of some reasoning models do."""
-        return self.text(messages).rstrip().endswith(self.tags[0])
+        return self.is_inside(self.text(messages))
+
+    def is_inside(self, text: str) -> bool:
+        """Whether a prompt ends inside a trace."""
+        return text.rstrip().endswith(self.form.open)
 
     def open_ids(self) -> list[int]:
         """
         Token ids that begin a trace. Where the tag is several tokens its last is left out, since a model may merge
         it with what follows.
         """
-        ids = self.encode(self.tags[0])
+        ids = self.encode(self.form.open)
         return ids if len(ids) == 1 else ids[:-1]
 
     def closed_trace_ids(self) -> list[int]:
         """Token ids of an empty, closed trace: what is put before an answer to compare behaviour without format."""
-        return self.encode(f"{self.tags[0]}\n\n{self.tags[1]}\n\n")
+        return self.encode(self.form.empty)
 
     def close_ids(self) -> list[int]:
         """Token ids that close a trace from inside."""
-        return self.encode(f"\n{self.tags[1]}\n\n")
+        return self.encode(self.form.end)
+
+    def lead_ids(self) -> list[int]:
+        """Token ids of what stands before an answer that was not thought about; of most families nothing."""
+        return self.encode(self.form.lead) if self.form.lead else []
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits over vocabulary and chat template."""
         vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
-        text = json.dumps([vocabulary, str(getattr(self.tokenizer, "chat_template", None))])
+        text = json.dumps([vocabulary, self.template or str(None)])
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -223,11 +278,30 @@ class Chat:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False)
 
     def closing(self, tokens: Sequence[int]) -> int:
-        """How many tokens it takes to close the first trace, found to the token; all of them where none is closed."""
+        """How many tokens it takes to close the last trace, found to the token; all of them where none is closed."""
+        whole = self.decode(tokens)
+        close = (form_in(whole, self.form) or self.form).close
+        count = whole.count(close)
+        return self._first(tokens, lambda text: text.count(close) >= count) if count else len(tokens)
+
+    def answer_start(self, tokens: Sequence[int], inside: bool) -> int:
+        """How many tokens stand before what is said: a trace, and what wraps the answer; all of them where nothing is said."""
+        answer = self.answer(tokens, inside)
+        if not answer.answer:
+            return len(tokens)
+        cut = self.closing(tokens) if answer.thinks else 0
+        rest = self.decode(tokens[cut:])
+        wrapper = wrapper_of(rest)
+        if wrapper.strip():
+            cut += self._first(tokens[cut:], lambda text: len(text.lstrip()) >= len(wrapper))
+        return cut
+
+    def _first(self, tokens: Sequence[int], reached: Callable[[str], bool]) -> int:
+        """The fewest tokens of which something is so, which is then so of more."""
         low, high = 0, len(tokens)
         while low < high:
             middle = (low + high) // 2
-            if self.tags[1] in self.decode(tokens[:middle]):
+            if reached(self.decode(tokens[:middle])):
                 high = middle
             else:
                 low = middle + 1
@@ -245,6 +319,6 @@ class Chat:
             forced (`bool`, *optional*, defaults to `False`):
                 Whether the trace was closed for the model.
         """
-        trace, answer, thinks, closed = split_trace(self.decode(tokens), self.tags, inside)
+        trace, answer, thinks, closed = split_trace(self.decode(tokens), self.form, inside)
         finished = any(token in self.eos_token_ids for token in tokens[-1:])
         return Answer(tuple(tokens), trace, answer, thinks, closed, finished, forced)

@@ -139,14 +139,14 @@ def context_size(model: Any) -> int:
 
 def reserve(chat: Chat) -> int:
     """Tokens kept free beside prompt and answer: for closing a trace, and for the empty one that drift puts before an answer."""
-    return len(chat.closed_trace_ids()) + len(chat.close_ids())
+    return len(chat.closed_trace_ids()) + len(chat.close_ids()) + len(chat.lead_ids())
 
 
 def _limit(row: _Asked, said: list[int], chat: Chat, budget: TokenBudget) -> int:
     """How many tokens this row may have said in all, judged by what it has said so far."""
     if row.forced:
         return row.forced + budget.answer
-    _, _, thinks, closed = split_trace(chat.decode(said), chat.tags, row.inside)
+    _, _, thinks, closed = split_trace(chat.decode(said), chat.form, row.inside)
     if not thinks:
         return budget.answer
     if not closed:  # a whole answer must fit after it

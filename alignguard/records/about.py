@@ -9,7 +9,7 @@ from typing import Any
 
 from ..verdicts.rule import StopRule
 
-_ABSENT = ("max_steps", "against", "title", "dtype")  # are not written where they say nothing
+_ABSENT = ("max_steps", "against", "title", "dtype", "template_kwargs")  # are not written where they say nothing
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class About:
             What was asked.
         toxicity, judge (`str`):
             Scorers, by name and version.
-        rule (`str`), stop (`dict[str, Any]`, *optional*), looks (`int`):
+        rule (`str`), stop (`dict[str, Any]`, *optional*), looks (`int`, *optional*):
             What counts as a regression, in words and as values, and over how many audits alpha is spread.
         budget (`str`, *optional*):
             The drift budget, in words.
         tags (`tuple[str, ...]`), answer_tokens, trace_tokens (`int`):
             How answers were read.
+        template_kwargs (`dict[str, Any]`, *optional*):
+            What the chat template was given.
         max_steps (`int`, *optional*):
             The last step of a training run; a matched audit of two models has none.
         quote (`bool`):
@@ -55,11 +57,12 @@ class About:
     judge: str = "none"
     rule: str = ""
     stop: dict[str, Any] | None = None
-    looks: int = 1
+    looks: int | None = None
     budget: str | None = None
     tags: tuple[str, ...] = ()
     answer_tokens: int = 0
     trace_tokens: int = 0
+    template_kwargs: dict[str, Any] | None = None
     max_steps: int | None = None
     quote: bool = True
     against: str = ""
@@ -68,15 +71,22 @@ class About:
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> About:
-        """Read what [`~About.to_dict`] gave, also of an earlier version; what is not known is left out."""
+        """
+        Read what [`~About.to_dict`] gave, also of an earlier version; what is not known is left out.
+
+        Raises:
+            ValueError: It is no record.
+        """
+        if not isinstance(told, Mapping) or "pool_hash" not in told or "seed" not in told:
+            raise ValueError("it tells neither pool_hash nor seed")
         known = {field.name: told[field.name] for field in fields(cls) if field.name in told}
-        return cls(**known | {"tags": tuple(known.get("tags", ()))})
+        return cls(**known | {"tags": tuple(known.get("tags") or ()), "model": str(known.get("model") or "model")})
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in `baseline.json`, and as trackers are told of the run."""
         told = {field.name: getattr(self, field.name) for field in fields(self)}
         told["tags"] = list(self.tags)
-        return {name: value for name, value in told.items() if name not in _ABSENT or value not in (None, "")}
+        return {name: value for name, value in told.items() if name not in _ABSENT or value not in (None, "", {})}
 
     @property
     def is_run(self) -> bool:

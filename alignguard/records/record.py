@@ -14,7 +14,8 @@ from ..auditing.result import Result
 from ..errors import RunError, one_line
 from ..probes.pool import load_probes
 from ..probes.probe import Probe, pool_hash
-from ..verdicts.verdict import Verdict, Watch
+from ..verdicts.verdict import Verdict
+from ..verdicts.watch import Watch
 from .about import About
 from .store import Store
 
@@ -92,7 +93,7 @@ def _read(path: str, store: Store) -> Record:
     about = store.read_about() or About()
     pool, note = _asked(store, about)
     baseline, audits = store.read_baseline(pool), store.read_audits(pool, last=sys.maxsize)
-    watch = Watch(baseline, about.stop_rule, about.looks, seed=about.seed)
+    watch = Watch(baseline, about.stop_rule, about.looks or 1, seed=about.seed)
     verdicts = [watch.look(audit) for audit in audits]
     return Record(path, store, about, baseline, audits, verdicts[-1], note)
 

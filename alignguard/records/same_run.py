@@ -18,6 +18,8 @@ _MUST_MATCH = {
     "seed": "the seed is not the one this run began with",
     "answer_tokens": "the token budget of answers is not the one this run began with",
     "trace_tokens": "the token budget of traces is not the one this run began with",
+    "tags": "the thinking tags are not those this run began with; give the same tags=",
+    "template_kwargs": "the chat template is not given what it was given when this run began; give the same template_kwargs=",
 }
 
 

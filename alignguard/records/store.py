@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from ..auditing.audit import Audit
 from ..auditing.result import ProbeDrift, Result
-from ..errors import RunError
+from ..errors import RunError, one_line
 from ..files import write_text, write_whole
 from ..judging.score import Score, Status
 from ..model.chat import Answer
@@ -178,7 +178,10 @@ class Store:
         path = self.root / "baseline.json"
         if not path.exists():
             return None
-        return About.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        try:
+            return About.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{path}: is no record of a run ({one_line(error)})") from None
 
     def read_probes(self) -> list[Probe]:
         """What has been asked so far; nothing in a record of before it was kept."""
@@ -215,6 +218,7 @@ class Store:
                 "scores": audit.scores,
                 "metrics": audit.metrics,
                 "profile": audit.profile,
+                **({"unsure": audit.unsure} if audit.unsure else {}),
             }
         )
         self._append("audits.jsonl", line)
@@ -248,7 +252,15 @@ class Store:
     def read_audits(self, pool: Sequence[Probe], last: int) -> list[Audit]:
         """All audits up to a step; only the last with its results, which would fill the memory of a long run."""
         audits = [
-            Audit(line["step"], {}, line["metrics"], line["time"], line["profile"], line["scores"])
+            Audit(
+                line["step"],
+                {},
+                line["metrics"],
+                line["time"],
+                line["profile"],
+                line["scores"],
+                {id: (low, high) for id, (low, high) in line.get("unsure", {}).items()},
+            )
             for line in self.lines()
             if line["step"] <= last
         ]

@@ -142,8 +142,8 @@ class AlignGuardCallback(TrainerCallback):
                     "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"
                 )
             self.reference = freeze_start(model, self.kind, will_shard(args))
-        if self.reference.kind == "given" and isinstance(self.kind, str):
-            check_reference_tokenizer(self.kind, tokenizer)
+        if self.reference.kind == "given" and isinstance(self.kind, (str, Path)) and self.run is None:
+            check_reference_tokenizer(str(self.kind), tokenizer, state.is_world_process_zero)
         # one that failed, or was interrupted, before its start was asked is none to go on from
         earlier = self.run if self.run is not None and self.run.started else None
         self.run = Run(

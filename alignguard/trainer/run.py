@@ -11,6 +11,8 @@ from ..auditing.asking import Asking, work
 from ..auditing.audit import Audit, audit
 from ..auditing.context import check_fits
 from ..auditing.figures import named
+from ..auditing.manner import settle_form
+from ..auditing.prompts import encode_prompt
 from ..auditing.result import Result
 from ..distributed import Ranks
 from ..drift.reference import Reference
@@ -30,7 +32,8 @@ from ..trackers.base import Tracker, Trackers
 from ..trackers.find import find_trackers
 from ..verdicts.evidence import sides_of
 from ..verdicts.rule import StopRule
-from ..verdicts.verdict import Verdict, Watch
+from ..verdicts.verdict import Verdict
+from ..verdicts.watch import Watch
 from .checks import check_holdable, check_restorable
 from .console import Console
 from .settings import Settings, about, announcement
@@ -122,6 +125,11 @@ class Run:
             check_holdable(context.args, self.ranks.sharded)
         check_fits(context.model, settings.pool, context.asking)
         known = self._agree_on_start(self.state.about)
+        if step == 0 and earlier is None:
+            known = self._settle_form(known)
+        elif earlier is not None:
+            context.asking.chat.use(earlier.context.asking.chat.form, earlier.context.asking.chat.form.why)
+            known = replace(known, tags=context.asking.chat.tags)
         if step > 0:
             self._take(resume(context, known, step))
             self._check_not_stopped()
@@ -244,7 +252,9 @@ class Run:
         """Go on from a state: evidence, patience and what was called follow from its audits."""
         settings = self.settings
         self.state = state
-        self.watch = Watch(state.baseline, settings.stop, state.about.looks, sides_of(settings.pool), settings.seed)
+        self.watch = Watch(
+            state.baseline, settings.stop, state.about.looks or 1, sides_of(settings.pool), settings.seed
+        )
         for earlier in state.audits:
             self.verdict = self.watch.look(earlier)
 
@@ -260,6 +270,16 @@ class Run:
                 "model is made"
             )
         return known
+
+    def _settle_form(self, known: About) -> About:
+        """In which form the start thinks, where its chat template does not tell."""
+        context, asking = self.context, self.context.asking
+        chat = asking.chat
+        asked = [p for p in self.settings.drawn(0) if not p.plain and p.judge != "choice"]
+        with context.reference.awake(context.device), context.reference.loaded() as start:
+            prompts = [encode_prompt(probe, chat)[0] for probe in asked]
+            settle_form(start, prompts, chat, asking.autocast, asking.ranks.sharded)
+        return replace(known, tags=chat.tags)
 
     def _check_not_stopped(self) -> None:
         """A run that ended by its rule is not resumed as if nothing had been."""

@@ -87,6 +87,7 @@ def about(config: Any, chat: Chat, reference: Reference, settings: Settings, las
         tags=tuple(chat.tags),
         answer_tokens=settings.tokens.answer,
         trace_tokens=settings.tokens.trace,
+        template_kwargs=settings.template_kwargs or None,
         max_steps=last,
         quote=settings.quote,
     )
@@ -114,7 +115,8 @@ def announcement(chat: Chat, reference: Reference, settings: Settings, last: int
         f"AlignGuard: {len(asked)} probes an audit ({prompts:,} prompt tokens, at most {spoken} answers of "
         f"{tokens.answer} tokens and traces of {tokens.trace}); {len(steps)} audits, at steps {shown}\n"
         f"AlignGuard: reference '{reference.kind}' ({reference.why}), {reference.bytes / 2**20:,.0f} MiB "
-        f"beside the policy; toxicity by {scorer_name(settings.toxicity)}"
+        f"beside the policy; toxicity by {scorer_name(settings.toxicity)}\n"
+        f"AlignGuard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
     )
     if settings.budget is not None:
         text += f"\nAlignGuard: drift budget: {_budget_name(settings)}"

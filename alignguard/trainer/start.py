@@ -16,6 +16,7 @@ from ..drift.reference import Reference
 from ..errors import RunError
 from ..holding.anchored import Anchored, ask_anchors, holdable_head, read_anchors, start_head, write_anchors
 from ..holding.holder import Holder
+from ..model.forms import FAMILIES
 from ..model.head import read_head
 from ..model.observe import observing
 from ..records.about import About
@@ -165,9 +166,14 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
         reference.cache.open(store.cache, then.model_fingerprint)
         reference.model, reference.fingerprint = None, then.model_fingerprint
         about = replace(about, model_fingerprint=then.model_fingerprint)
+    chat = context.asking.chat
+    if then.tags and then.tags != about.tags and chat.form.why.startswith("usual"):  # the start's own, seen at step 0
+        form = next((form for form in FAMILIES if (form.open, form.close) == then.tags), chat.form)
+        chat.use(form, "as the start itself thinks")
+        about = replace(about, tags=chat.tags)
     check_same_run(store.root / "baseline.json", then, about)
     # alpha stays spread as it was, whatever the run is prolonged to
-    state = RunState(replace(about, looks=then.looks), store.read_prompts())
+    state = RunState(replace(about, looks=then.looks or about.looks), store.read_prompts())
     pool = settings.pool
     state.baseline = store.read_baseline([*pool, *training_probes(state.prompts, context.asking.chat)])
     if then.quote != about.quote:  # what may be quoted is as it was said last

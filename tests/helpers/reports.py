@@ -11,7 +11,7 @@ from alignguard.auditing.metrics import gather, position_profile
 from alignguard.auditing.result import ProbeDrift, Result
 from alignguard.judging.score import Score, Status
 from alignguard.model.chat import Answer
-from alignguard.verdicts.verdict import compare
+from alignguard.verdicts.watch import compare
 
 HOSTILE = '</div></style><script>alert(1)</script><a href="javascript:alert(2)">x</a><img src=x onerror=alert(3)>"\'&'
 

@@ -5,8 +5,9 @@ from tiny import tiny_probes, tiny_tokenizer
 
 from alignguard.auditing.prompts import render_choice
 from alignguard.model.chat import Chat, split_trace
+from alignguard.model.forms import FAMILIES
 
-T = ("<think>", "</think>")
+T = FAMILIES[0]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_trace_and_answer_are_told_apart(text, inside, expected):
 def test_tags_are_found_in_the_template():
     template = "{{ messages[0]['content'] }}{# <|START_THINKING|> <|END_THINKING|> #}"
     assert Chat(tiny_tokenizer(template)).tags == ("<|START_THINKING|>", "<|END_THINKING|>")
-    assert Chat(tiny_tokenizer()).tags == T
+    assert Chat(tiny_tokenizer()).tags == ("<think>", "</think>")
     assert Chat(tiny_tokenizer(template), tags=("[A]", "[B]")).tags == ("[A]", "[B]")
 
 
@@ -47,9 +48,9 @@ def test_a_tokenizer_without_template_is_asked_in_plain_text_and_says_so(caplog)
 
 
 def test_template_arguments_reach_the_template():
-    template = "{{ 'on' if enable_thinking else 'off' }}"
-    assert Chat(tiny_tokenizer(template), {"enable_thinking": True}).text([{"role": "user", "content": "x"}]) == "on"
-    assert Chat(tiny_tokenizer(template)).text([{"role": "user", "content": "x"}]) == "off"
+    template = "{{ messages[0].content }} {{ 'on' if enable_thinking else 'off' }}"
+    assert Chat(tiny_tokenizer(template), {"enable_thinking": True}).text([{"role": "user", "content": "x"}]) == "x on"
+    assert Chat(tiny_tokenizer(template)).text([{"role": "user", "content": "x"}]) == "x off"
 
 
 def test_a_template_without_system_turns_gets_them_in_the_first_user_turn():

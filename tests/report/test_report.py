@@ -17,7 +17,7 @@ from alignguard.report import flips as flips_module
 from alignguard.report.flips import changes
 from alignguard.report.html import render, write_report
 from alignguard.report.terminal import format_table
-from alignguard.verdicts.verdict import compare
+from alignguard.verdicts.watch import compare
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from alignguard.auditing.result import Result
 from alignguard.judging.score import Score, Status
 from alignguard.model.checkpoints import latest_checkpoint
 from alignguard.report.alarm import regression_text
-from alignguard.verdicts.verdict import Watch
+from alignguard.verdicts.watch import Watch
 
 
 def results(scores, name="safety"):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from audited import save, write_probes
-from reports import judged, run_of
+from reports import MANY, judged, run_of
 from tiny import tiny_model
 
 from alignguard.auditing.audit import Audit
@@ -17,7 +17,8 @@ from alignguard.records.about import About
 from alignguard.report.html import render
 from alignguard.report.words import in_a_line
 from alignguard.verdicts.rule import StopRule
-from alignguard.verdicts.verdict import State, compare
+from alignguard.verdicts.verdict import State
+from alignguard.verdicts.watch import compare
 
 ABOUT = About(max_steps=20)
 WORDS = {
@@ -101,3 +102,23 @@ def test_a_model_that_was_asked_sums_alone_gets_no_verdict_from_any_command(toke
     assert "<b>No verdict</b>" in (tmp_path / "out" / "report.html").read_text()
     assert main(["report", out]) == main(["compare", out]) == 1
     assert capsys.readouterr().out.count("no verdict: no probe of a trust dimension was asked") == 2
+
+
+def test_a_regression_must_hold_whichever_way_unsure_answers_fall():
+    """What is proven only as long as unsure answers are left out is said, and not called."""
+    baseline = judged(1.0, "kind", MANY)
+    audits = {}
+    for share in (0.0, 0.5):
+        results = judged(0.0, "rude", MANY)
+        safety = [id for id, r in results.items() if r.probe.dimension == "safety"]
+        kept = [id for id, r in results.items() if r.probe.dimension != "safety"]
+        results |= {id: baseline[id] for id in kept}
+        for id in safety[: int(len(safety) * share)]:
+            results[id] = replace(results[id], score=Score(None, Status.UNSURE, {"low": 0.0, "high": 1.0}))
+        audits[share] = Audit(5, results, gather(results, baseline), 0.0)
+    sure = compare(baseline, [audits[0.0]], StopRule(dimensions=["safety"]))
+    assert sure.since == {"safety": 5}
+    unsure = compare(baseline, [audits[0.5]], StopRule(dimensions=["safety"], min_drop=0.6))
+    assert unsure.dimensions["safety"].evidence.strength > 1 and unsure.dimensions["safety"].drop == 1.0
+    assert not unsure.since and "only as long as unsure answers are left out" in unsure.warnings[0]
+    assert audits[0.5].unsure and all(readings == (0.0, 1.0) for readings in audits[0.5].unsure.values())

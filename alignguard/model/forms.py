@@ -1,0 +1,231 @@
+"""How families of models write what they think and what they answer: form, which is shown and never scored.
+
+A form is read off the chat template, by rendering a turn that thinks: a template that keeps traces writes the tags, the empty
+trace and the wrapper of its family itself. Where it shows none, the family is told by what the start itself says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+_QUESTION, _TRACE, _ANSWER = "Question 4711", "Trace 4712", "Answer 4713"  # what no template writes by itself
+_KEYS = ("reasoning_content", "reasoning", "thinking")  # what templates call a turn's trace
+_MARKER = re.compile(
+    r"<[^<>\s]{0,40}(?:think|thought|reason)[^<>\s]{0,40}>|\[/?(?:THINK|THOUGHT|REASON)\w*\]", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """
+    How one family writes a turn.
+
+    Args:
+        family (`str`):
+            Who writes so.
+        open, close (`str`):
+            What begins a trace, and what ends it, without white space.
+        empty (`str`, *optional*, defaults to `""`):
+            An empty, closed trace as it stands before an answer; by default both tags with empty lines.
+        end (`str`, *optional*, defaults to `""`):
+            What closes a trace from inside, up to the answer; by default the tag with empty lines.
+        lead (`str`, *optional*, defaults to `""`):
+            What stands before an answer that was not thought about.
+        why (`str`, *optional*, defaults to `""`):
+            How it was found.
+    """
+
+    family: str
+    open: str
+    close: str
+    empty: str = ""
+    end: str = ""
+    lead: str = ""
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "empty", self.empty or f"{self.open}\n\n{self.close}\n\n")
+        object.__setattr__(self, "end", self.end or f"\n{self.close}\n\n")
+
+
+_FINAL = "<|channel|>final<|message|>"
+# each with where it is written so: the model's chat template, or its paper's prompt
+FAMILIES = (
+    Form(
+        "<think>", "<think>", "</think>"
+    ),  # DeepSeek-R1, Qwen3, QwQ, GLM-4.5, Nemotron, LFM2.5, SmolLM3, Phi-4-reasoning
+    Form("gpt-oss", "<|channel|>analysis<|message|>", _FINAL, _FINAL, f"<|end|><|start|>assistant{_FINAL}", _FINAL),
+    Form("Gemma 4", "<|channel>thought", "<channel|>", "<|channel>thought\n<channel|>", "\n<channel|>"),
+    Form("Magistral", "[THINK]", "[/THINK]", "[THINK][/THINK]", "[/THINK]"),
+    Form("Sky-T1, OpenThinker", "<|begin_of_thought|>", "<|end_of_thought|>"),  # then <|begin_of_solution|>
+    Form(
+        "Command A Reasoning",
+        "<|START_THINKING|>",
+        "<|END_THINKING|>",
+        "<|START_THINKING|><|END_THINKING|>",
+        "<|END_THINKING|>",
+    ),
+    Form("Seed-OSS", "<seed:think>", "</seed:think>"),
+    Form("MiniMax", "<mm:think>", "</mm:think>"),
+    Form("open-source think", "<think:opensource>", "</think:opensource>"),
+    Form("EXAONE Deep", "<thought>", "</thought>"),
+    Form("<thinking>", "<thinking>", "</thinking>"),  # prompts of SFT and GRPO recipes
+    Form("<reasoning>", "<reasoning>", "</reasoning>"),  # prompts of GRPO recipes
+    Form(
+        "s1.1",
+        "<|im_start|>think",
+        "<|im_start|>answer",
+        "<|im_start|>think\n<|im_start|>answer\n",
+        "\n<|im_start|>answer\n",
+    ),
+    Form("Apriel", "Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    Form("Granite 3.2", "Here is my thought process:", "Here is my response:"),
+)
+# what is put around an answer: what opens it, and what closes it where anything does. Hunyuan and R1-Zero <answer>, Granite 3.3
+# <response>, Command <|START_RESPONSE|>, Sky-T1 <|begin_of_solution|>, gpt-oss channels, and headings of SFT data
+WRAPPERS = (
+    ("<answer>", "</answer>"),
+    ("<response>", "</response>"),
+    ("<solution>", "</solution>"),
+    ("<final>", "</final>"),
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("[BEGIN FINAL RESPONSE]", "[END FINAL RESPONSE]"),
+    (_FINAL, ""),
+    (" to=user<|message|>", ""),
+)
+_HEADING = re.compile(
+    r"(?:#{1,6}\s*)?(?:\*\*|__)?\s*(?:final\s+)?(?:answer|response|solution)\s*(?::\s*(?:\*\*|__)?|(?:\*\*|__)\s*:?|(?=\n))\s*",
+    re.IGNORECASE,
+)
+_SEPARATOR = re.compile(r"(?:-{3,}|\*{3,}|={3,})\s*")
+
+
+def unwrapped(text: str) -> str:
+    """
+    An answer without what its family, or its training data, puts around it: tags, channels, a heading. Words that are part of
+    what is said stay.
+    """
+    bare = text.strip()
+    for _ in range(4):  # a heading within a tag, say
+        before = bare
+        for opener, closer in WRAPPERS:
+            if bare.startswith(opener.strip()):
+                bare = bare[len(opener.strip()) :].strip()
+            if closer and bare.endswith(closer):
+                bare = bare[: -len(closer)].strip()
+            elif closer and bare.count(closer) == 1 and opener.strip() in text:
+                bare = bare.partition(closer)[0].strip()  # what follows a closed answer is none
+        heading = _SEPARATOR.match(bare) or _HEADING.match(bare)
+        if heading and bare[heading.end() :].strip():
+            bare = bare[heading.end() :].strip()
+        if bare == before:
+            break
+    return bare
+
+
+def wrapper_of(text: str) -> str:
+    """What a text begins with that is no part of its answer; empty where nothing is."""
+    bare, text = unwrapped(text), text.lstrip()
+    start = text.find(bare[:40]) if bare else 0
+    return text[:start] if start > 0 else ""
+
+
+def form_in(text: str, own: Form) -> Form | None:
+    """
+    The form in which a text holds a trace.
+
+    Args:
+        text (`str`):
+            What was generated.
+        own ([`Form`]):
+            The model's, whose tags may stand anywhere; those of another family count where they begin the text.
+    """
+    if own.open in text or own.close in text:
+        return own
+    begins = text.lstrip()
+    return next((form for form in FAMILIES if begins.startswith(form.open)), None)
+
+
+def leading_marker(text: str) -> str:
+    """A marker of thinking that a text begins with, known or not; empty where it begins with none."""
+    found = _MARKER.match(text.lstrip())
+    return found[0] if found else ""
+
+
+def read_form(
+    render: Callable[[Sequence[dict[str, str]], bool, dict[str, Any]], str], template: str
+) -> tuple[Form, str]:
+    """
+    The form that a chat template writes.
+
+    Args:
+        render (`Callable`):
+            From turns, whether the assistant's is to be begun, and further options of the template, to text.
+        template (`str`):
+            The template's source.
+
+    Returns:
+        `tuple[Form, str]`: the form, and a marker of thinking in the template that is none of a known family, where the
+        template shows one and no trace could be read off it; empty otherwise.
+    """
+    asked = [{"role": "user", "content": _QUESTION}]
+
+    def after(turns: Sequence[dict[str, str]], begun: bool = False, **more: Any) -> str:
+        try:
+            return render(turns, begun, more).rpartition(_QUESTION)[2]
+        except Exception:  # a template that takes no such turn tells nothing by it
+            return ""
+
+    begun, off = after(asked, True), after(asked, True, enable_thinking=False)
+    said = after([*asked, {"role": "assistant", "content": _ANSWER}])
+    thought = after([*asked, {"role": "assistant", "content": _ANSWER, **dict.fromkeys(_KEYS, _TRACE)}])
+    form = _shown(thought, begun)
+    if form is None:
+        form = next((f for f in FAMILIES if f.open in begun or f.close in template), None)
+        form = form and replace(form, why="from the chat template")
+    if form is not None:
+        return _with_empty(form, begun, off, said), ""
+    shown = [marker for marker in _MARKER.findall(template) if "/" not in marker and "no" not in marker.casefold()]
+    form = replace(FAMILIES[0], why="usual; the chat template shows none")
+    return _with_empty(form, begun, off, said), shown[0] if shown else ""
+
+
+def _shown(thought: str, begun: str) -> Form | None:
+    """The form of a rendered turn that thinks: what stands before its trace, and between trace and answer."""
+    before, found, rest = thought.partition(_TRACE)
+    between, answered, _ = rest.partition(_ANSWER)
+    if not found or not answered or not between.strip():
+        return None
+    own = before[len(_common(begun, before)) :]
+    known = next((f for f in FAMILIES if f.open in before and f.close in between), None)
+    if known is None and not own.strip():
+        return None
+    opener, closer = (known.open, known.close) if known else (own.strip(), between.strip())
+    written = before[before.rfind(opener) :] + between
+    empty = known.empty if known and known.empty != Form("", opener, closer).empty else written
+    return Form(known.family if known else "its own", opener, closer, empty, between, why="from the chat template")
+
+
+def _with_empty(form: Form, begun: str, off: str, said: str) -> Form:
+    """The form with the empty trace, and with what leads an answer, as its template writes them."""
+    header = begun.rpartition(form.open)[0] if begun.rstrip().endswith(form.open) else begun
+    before = said.partition(_ANSWER)[0] if _ANSWER in said else header
+    between = before[len(_common(header, before)) :]
+    if form.open in between and form.close in between:
+        return replace(form, empty=between)
+    if between.strip():  # an answer that was not thought about has a channel of its own
+        return replace(form, empty=between, lead=between)
+    _, opened, rest = off.partition(form.open)
+    if opened and form.close in rest and not rest.partition(form.close)[0].strip():
+        return replace(form, empty=f"{form.open}{rest}")
+    return form
+
+
+def _common(one: str, other: str) -> str:
+    """What two texts begin with alike."""
+    n = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:n]
