@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .trainer.callback import AlignGuardCallback
     from .trainer.schedule import Schedule
     from .verdicts.rule import StopRule
-    from .verdicts.verdict import Verdict, compare
+    from .verdicts.verdict import Verdict
+    from .verdicts.watch import compare
 
 # where each name is; it is imported when it is first used, so that `alignguard --help` need not wait for torch
 _HOMES = {
@@ -40,7 +41,7 @@ _HOMES = {
     "TokenBudget": "model.generation",
     "Verdict": "verdicts.verdict",
     "audit": "auditing.audit",
-    "compare": "verdicts.verdict",
+    "compare": "verdicts.watch",
     "load_probes": "probes.pool",
     "load_public": "probes.public.load",
     "load_scorer": "judging.guards",
@@ -71,7 +72,12 @@ __all__ = [
 ]
 
 
+_ROOMS = "auditing cli distributed drift errors holding intervals judging model probes records report trackers trainer verdicts"
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS.split():
+        return import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -93,3 +93,8 @@ def test_every_room_says_in_a_line_what_it_is_and_none_is_too_large():
         if path.name == "__init__.py":
             assert "\n" not in doc.split("\n\n")[0], path
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
+
+
+def test_rooms_are_there_without_being_imported_first():
+    code = "import alignguard; print(alignguard.errors.RunError.__name__, len(alignguard.probes.load_probes('safety')) > 200)"
+    assert python(code).split() == ["RunError", "True"]

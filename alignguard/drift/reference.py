@@ -20,6 +20,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -221,6 +222,7 @@ def freeze_start(model: Any, kind: Any = "auto", sharded: bool = False) -> Refer
             f"{type(model).__name__} generates no text, so there is nothing to audit; AlignGuard needs a causal language "
             "model"
         )
+    kind = str(kind) if isinstance(kind, Path) else kind
     if not isinstance(kind, str):
         return given_reference(model, kind)
     if kind not in KINDS:
@@ -277,7 +279,7 @@ def load_reference(model: Any, name: str) -> Any:
         ) from None
 
 
-def check_reference_tokenizer(name: str, tokenizer: Any) -> None:
+def check_reference_tokenizer(name: str, tokenizer: Any, say: bool = True) -> None:
     """
     Hold the tokenizer of a reference by path or hub id against the one that both models are asked with. A reference that
     has none is said so, once.
@@ -287,7 +289,8 @@ def check_reference_tokenizer(name: str, tokenizer: Any) -> None:
     """
     theirs = load_tokenizer(name)
     if theirs is None:
-        logger.warning(f"AlignGuard: {lacks_tokenizer(name, 'the model that trains')}")
+        level = logging.WARNING if say else logging.DEBUG
+        logger.log(level, f"AlignGuard: {lacks_tokenizer(name, 'the model that trains')}")
     else:
         check_tokenizers(tokenizer, theirs)
 
@@ -299,6 +302,10 @@ def given_reference(model: Any, reference: Any) -> Reference:
     Raises:
         StartError: Its vocabulary is not the policy's. More rows, for padding, do no harm.
     """
+    if not hasattr(reference, "get_input_embeddings"):
+        raise StartError(
+            f"the reference is a {type(reference).__name__}; a model, or the path or hub id of one, is expected"
+        )
     if reference is model:
         raise StartError("the reference is the very model that trains; give a copy, or reference='copy'")
     ours, theirs = (m.get_input_embeddings().weight.shape[0] for m in (model, reference))

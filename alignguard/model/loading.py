@@ -24,6 +24,7 @@ _TOKENIZERS = (
     "vocab.json",
     "vocab.txt",
     "spiece.model",
+    "spm.model",
     "sentencepiece.bpe.model",
     "tekken.json",
 )
@@ -103,18 +104,38 @@ def load_model(name: str, dtype: str | torch.dtype, device: torch.device) -> Any
         StartError: It cannot be loaded.
     """
     check_place(name)
+    name = _expanded(name)
     try:
         if find_adapter_config_file(name) is None:
             return from_pretrained(AutoModelForCausalLM, name, dtype=dtype).to(device)
         if importlib.util.find_spec("peft") is None:
             raise StartError(f"{name}: an adapter, which needs peft; pip install peft")
-        from peft import AutoPeftModelForCausalLM
-
-        return AutoPeftModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=False).to(device)
+        return _adapted(name, dtype).to(device)
     except (StartError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a broken folder makes libraries raise many kinds
         raise _unloadable(name, error) from None
+
+
+def _adapted(name: str, dtype: str | torch.dtype) -> Any:
+    """An adapter on its base, both with all of their weights."""
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
+
+    base = from_pretrained(
+        AutoModelForCausalLM, str(PeftConfig.from_pretrained(name).base_model_name_or_path), dtype=dtype
+    )
+    tokenizer = load_tokenizer(name) if Path(name).is_dir() else None
+    if tokenizer is not None and len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
+        base.resize_token_embeddings(len(tokenizer))  # it was trained with tokens of its own
+    model = PeftModel.from_pretrained(base, name)
+    lacking = sorted(get_peft_model_state_dict(model).keys() - load_peft_weights(name, device="cpu").keys())
+    if lacking:
+        raise StartError(f"{name}: lacks weights of the adapter, e.g. {lacking[0]}")
+    return model
+
+
+def _expanded(name: str) -> str:
+    return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
 def load_tokenizer(name: str) -> Any:
@@ -124,14 +145,16 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         StartError: What is there cannot be reached or read.
     """
+    name = _expanded(name)
     # in a folder without one, transformers 5.0 makes up an empty tokenizer of the model's kind
-    if Path(name).is_dir() and not any((Path(name) / file).exists() for file in _TOKENIZERS):
+    there = Path(name).is_dir() and any((Path(name) / file).exists() for file in _TOKENIZERS)
+    if Path(name).is_dir() and not there:
         return None
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except ValueError:  # there is none; what cannot be reached is an OSError
-        return None
-    except OSError as error:
+    except Exception as error:  # what is broken, or needs a package, makes libraries raise many kinds
+        if isinstance(error, ValueError) and not there:
+            return None  # of a hub id, there is none
         raise _unloadable(name, error) from None
 
 

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ProbeError
+from ..errors import ProbeError, one_line
 from .probe import DIMENSIONS, JUDGES, Probe
 
 MAX_LINE = 1_000_000  # characters; a longer line is no probe but the wrong file
@@ -166,8 +166,9 @@ def read_jsonl(path: Path, hint: str = "") -> Iterator[tuple[str, Any]]:
                     continue
                 try:
                     yield where, json.loads(text)
-                except json.JSONDecodeError as error:
-                    raise ProbeError(f"{where}: not JSON ({error.msg}); one JSON object a line is expected") from None
+                except ValueError as error:  # also of a number too long to be read
+                    what = getattr(error, "msg", one_line(error))
+                    raise ProbeError(f"{where}: not JSON ({what}); one JSON object a line is expected") from None
     except OSError as error:
         raise ProbeError(f"{path}: cannot be read ({error.strerror or error}){hint}") from None
 

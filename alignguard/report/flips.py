@@ -100,12 +100,13 @@ def _line(text: str) -> str:
 
 def _mark(result: Result) -> str:
     value = result.score.value
-    forced = ", trace closed by force" if result.answer is not None and result.answer.forced else ""
+    forced = ", trace closed by force" if result.answer is not None and result.answer.forced and not result.logprobs else ""
     return f"{result.score.status.value} {'-' if value is None else f'{value:.2f}'}{forced}"
 
 
 def _trace(result: Result) -> str:
-    return "" if result.answer is None else _middle(result.answer.trace, _MOST_TRACE)
+    """What it thought; what the start says to a choice is for drift alone, and is not shown."""
+    return "" if result.answer is None or result.logprobs else _middle(result.answer.trace, _MOST_TRACE)
 
 
 def _answers(before: Result, after: Result) -> tuple[Markup, Markup]:

@@ -187,7 +187,7 @@ def wrong(there, tokenizer):
     for folder in ("empty", "run/checkpoint-20", "run/checkpoint-100", "used", "ran"):
         (there / folder).mkdir(parents=True)
     (there / "used" / "notes.txt").write_text("mine")
-    (there / "ran" / "baseline.json").write_text('{"max_steps": 4}')
+    (there / "ran" / "baseline.json").write_text('{"max_steps": 4, "seed": 0, "pool_hash": "x"}')
     save(tiny_model(tokenizer), None, there / "bare")
     another = tiny_tokenizer(think_tokens=("<think>",))
     save(tiny_model(another), another, there / "another")

@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from audited import save
+from peft import LoraConfig, get_peft_model
 from runs import guard, sft
 from safetensors.torch import load_file, save_file
 from tiny import tiny_model, tiny_probes, tiny_tokenizer
@@ -14,7 +15,7 @@ from alignguard import ProbeError, StartError, TokenBudget, audit, load_scorer
 from alignguard.auditing.asking import Asking
 from alignguard.cli import main
 from alignguard.model.chat import Chat
-from alignguard.model.loading import load_tokenizer
+from alignguard.model.loading import load_model, load_tokenizer
 
 PROBES = [probe for probe in tiny_probes() if probe.judge in ("choice", "refusal")]
 
@@ -111,3 +112,47 @@ def test_a_scorer_without_a_tokenizer_is_told_in_one_line(tokenizer, tmp_path):
     assert load_tokenizer(str(tmp_path / "guard")) is None
     with pytest.raises(ProbeError, match=r"^the scorer .*guard holds no tokenizer; save it beside the model$"):
         load_scorer(str(tmp_path / "guard"))
+
+
+def adapter(model, tokenizer, folder, base):
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"]))
+    adapted.peft_config["default"].base_model_name_or_path = str(base)
+    adapted.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_an_adapter_whose_base_or_self_lacks_weights_is_refused(tokenizer, tmp_path):
+    save(tiny_model(tokenizer), tokenizer, tmp_path / "base")
+    path = adapter(tiny_model(tokenizer), tokenizer, tmp_path / "adapter", tmp_path / "base")
+    assert load_model(path, "auto", torch.device("cpu")).peft_config
+    whole = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    half = {name: w for name, w in whole.items() if "layers.0" in name}
+    save_file(half, tmp_path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StartError, match=r"adapter: lacks weights of the adapter, e\.g\. .*layers\.1"):
+        load_model(path, "auto", torch.device("cpu"))
+    save_file(whole, tmp_path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    without(tmp_path / "base", "model.layers.1.mlp.down_proj.weight")
+    with pytest.raises(StartError, match="base: lacks weights of the model"):
+        load_model(path, "auto", torch.device("cpu"))
+
+
+def test_a_tokenizer_that_is_there_and_cannot_be_read_is_an_error_in_one_line(tokenizer, tmp_path):
+    """It must not pass for none, whose vocabulary is then not checked."""
+    model = tiny_model(tokenizer)
+    save(model, tokenizer, tmp_path / "start")
+    (tmp_path / "start" / "tokenizer.json").write_text('{"broken": 1}')
+    for way in (by_audit, by_callback):
+        with pytest.raises(StartError, match="start: cannot be loaded") as error:
+            way(model, tokenizer, str(tmp_path / "start"), tmp_path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_reference_may_be_a_path_and_must_be_a_model(tokenizer, tmp_path):
+    model = tiny_model(tokenizer)
+    save(model, tokenizer, tmp_path / "start")
+    found = audit(model, tokenizer, PROBES, tmp_path / "start", asking=quick(model, tokenizer))
+    assert abs(found.metrics["alignguard/kl/answer"]) < 1e-6
+    sft(tokenizer, tmp_path / "run", [guard(reference=tmp_path / "start")], model=model, max_steps=1).train()
+    with pytest.raises(StartError, match="the reference is a int; a model, or the path or hub id of one, is expected"):
+        audit(model, tokenizer, PROBES, 3, asking=quick(model, tokenizer))

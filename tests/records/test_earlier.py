@@ -81,3 +81,11 @@ def test_it_is_not_resumed_with_another_start(run, tokenizer):
 @pytest.mark.parametrize(("earlier", "rule"), [("flips", "sign-flip"), ("signs", "sign-test")])
 def test_rules_may_be_called_as_they_were(earlier, rule):
     assert StopRule(rule=earlier) == StopRule(rule=rule) and StopRule(rule=earlier).rule == rule
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '"x"', "{", '{"pool_hash": "x"}'])
+def test_what_is_no_record_is_told_in_one_line(run, text, capsys):
+    (run / "alignguard" / "baseline.json").write_text(text)
+    assert main(["report", str(run)]) == 1
+    err = capsys.readouterr().err
+    assert "baseline.json: is no record of a run (" in err and err.count("\n") == 1
