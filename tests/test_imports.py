@@ -13,7 +13,18 @@ import alignguard
 HEAVY = ("torch", "transformers", "wandb", "trl", "datasets", "pyarrow", "numpy", "jinja2")
 # of the extras, and of trackers that a run must report to before they are imported
 OPTIONAL = {"peft", "profanity_check", "trackio", "mlflow", "tensorboardX", "deepspeed"}
-DECLARED = {"torch", "transformers", "wandb", "datasets", "numpy", "pyarrow", "safetensors", "tqdm", "jinja2", "markupsafe"}
+DECLARED = {
+    "torch",
+    "transformers",
+    "wandb",
+    "datasets",
+    "numpy",
+    "pyarrow",
+    "safetensors",
+    "tqdm",
+    "jinja2",
+    "markupsafe",
+}
 
 
 def python(code, *blocked):

@@ -100,7 +100,9 @@ def _line(text: str) -> str:
 
 def _mark(result: Result) -> str:
     value = result.score.value
-    forced = ", trace closed by force" if result.answer is not None and result.answer.forced and not result.logprobs else ""
+    forced = (
+        ", trace closed by force" if result.answer is not None and result.answer.forced and not result.logprobs else ""
+    )
     return f"{result.score.status.value} {'-' if value is None else f'{value:.2f}'}{forced}"
 
 
