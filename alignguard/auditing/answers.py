@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,16 +12,19 @@ from ..errors import ProbeError
 from ..judging.judge import judge_answer, judge_choice, toxicity_texts
 from ..judging.score import Score, checked
 from ..model.chat import Answer
+from ..model.forms import form_in, leading_marker
 from ..model.generation import TokenBudget, answer_all
 from ..model.observe import observing, undisturbed
 from ..probes.probe import Probe
 from .asking import Asking
 from .context import check_fits
 from .likelihoods import ask_choices, refusal_margins
-from .manner import Manner, manner_of
+from .manner import HABIT, Manner, manner_of
 from .prompts import encode_prompt
 from .result import Result
 
+logger = logging.getLogger(__name__)
+_SAMPLE, _OPENING = 8, 24  # prompts, and tokens of each answer, that tell the form of a start
 _CHOICE_ANSWER = 16  # tokens of the reference's own answer to a choice, which only drift is measured on
 
 
@@ -199,3 +204,38 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[st
     thinks = {id for id, answer in said.items() if answer.thinks}
     found = ranks.share(probes, lambda part: weigh(model, part, asking, said, thinks, manner))
     return {probe.id: found[probe.id] for probe in probes}
+
+
+def settle_form(start: Any, probes: Sequence[Probe], asking: Asking) -> None:
+    """
+    Where the chat template shows no trace, see from the openings of a few answers whether the start itself thinks in some
+    form, and take that; a marker of thinking that is not known is told.
+
+    Args:
+        start (`PreTrainedModel`):
+            The model before training.
+        probes (`Sequence[Probe]`):
+            What it will be asked; a few of those that it answers in its chat are taken.
+        asking (`Asking`):
+            How; the form of its chat is settled.
+    """
+    chat = asking.chat
+    spoken = [probe for probe in probes if not probe.plain and probe.judge != "choice"]
+    if not chat.form.assumed or not spoken:
+        return
+    sample = [encode_prompt(spoken[i * len(spoken) // _SAMPLE], chat)[0] for i in range(_SAMPLE)]
+    short = TokenBudget(_OPENING, _OPENING, force_close=False)
+    with observing(start, autocast=asking.autocast):
+        said = answer_all(start, sample, [False] * _SAMPLE, chat, short, synced=asking.ranks.sharded)
+    texts = [chat.decode(answer.tokens) for answer in said]
+    forms = Counter(form for text in texts if (form := form_in(text, chat.form)) is not None)
+    form, times = forms.most_common(1)[0] if forms else (chat.form, 0)
+    if times >= HABIT * _SAMPLE:
+        chat.use(form, "as the start itself thinks")
+        return
+    marker, times = Counter(map(leading_marker, texts)).most_common(1)[0]
+    if marker and times >= HABIT * _SAMPLE:
+        logger.warning(
+            f"AlignGuard: the start begins its answers with {marker}, which is no marker of thinking that is known here; give "
+            f"tags=({marker!r}, its closing one), or traces are taken for answers."
+        )

@@ -21,11 +21,11 @@ from ..model.chat import Answer, Chat
 from ..model.observe import observing, restored_rng
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
-from .answers import ask_baseline, speak, weigh
+from .answers import ask_baseline, settle_form, speak, weigh
 from .asking import Asking
 from .drifts import Item, items_of, measure_drift, measure_reverse, opens_trace, read_as_told
 from .figures import logged
-from .manner import Manner, manner_of, settle_form
+from .manner import Manner, manner_of
 from .metrics import gather, mean_drift, position_profile
 from .prompts import encode_prompt
 from .result import ProbeDrift, Result
@@ -136,8 +136,7 @@ def audit(
         if missing:
             with reference.loaded() as frozen:
                 if not settled:  # who brings an `Asking` has seen to it
-                    asked = [probe for probe in missing if not probe.plain and probe.judge != "choice"]
-                    settle_form(frozen, [encode_prompt(probe, chat)[0] for probe in asked], chat)
+                    settle_form(frozen, missing, asking)
                 baseline |= ask_baseline(frozen, missing, asking)
         backwards = {probe.id for probe in _spread([p for p in pool if p.judge != "choice"], reverse)}
         found = _ask(model, reference, pool, baseline, asking, backwards)
@@ -171,10 +170,9 @@ def _ask(
     answers = {id: answer for id, (_, answer) in first.items() if answer is not None}
     # what a model does in most of its answers it would do before a choice, too
     manner, habit = manner_of(answers.values(), chat), [answer.thinks for answer in answers.values()]
-    thinks = {id for id, drift in drifts.items() if opens_trace(drift, baseline[id], chat)}
-    thinks = {
-        id for id in drifts if (answers[id].thinks if id in answers else id in thinks or sum(habit) > len(habit) / 2)
-    }
+    mostly = sum(habit) > len(habit) / 2
+    thinks = {id for id, answer in answers.items() if answer.thinks}
+    thinks |= {id for id in drifts.keys() - answers.keys() if mostly or opens_trace(drifts[id], baseline[id], chat)}
     return ranks.share(
         pool,
         lambda part: _weighed(model, reference, part, baseline, asking, drifts, answers, thinks, manner, backwards),

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from ..model.chat import Answer, Chat
-from ..model.forms import Form, form_in, leading_marker, wrapper_of
-from ..model.generation import TokenBudget, answer_all
-from ..model.observe import observing
+from ..model.forms import Form, form_in, wrapper_of
 
-logger = logging.getLogger(__name__)
-_SAMPLE, _OPENING = 8, 24  # prompts, and tokens of each answer, that tell the form of a start
-_HABIT = 0.5  # of its answers: what is done in fewer is no habit
+HABIT = 0.5  # of its answers: what is done in fewer is no habit
 
 
 @dataclass(frozen=True)
@@ -72,45 +66,6 @@ def manner_of(answers: Iterable[Answer | None], chat: Chat) -> Manner:
         wrappers[wrapper_of(rest)] += 1
     form = forms.most_common(1)[0][0] if forms else chat.form
     wrapper, times = wrappers.most_common(1)[0] if wrappers else ("", 0)
-    if not wrapper.strip() or times < _HABIT * len(said) or wrapper.strip() == chat.form.lead.strip():
+    if not wrapper.strip() or times < HABIT * len(said) or wrapper.strip() == chat.form.lead.strip():
         wrapper = ""
     return Manner(form, wrapper)
-
-
-def settle_form(
-    model: Any, prompts: Sequence[Sequence[int]], chat: Chat, autocast: Any = None, synced: bool = False
-) -> None:
-    """
-    Where the chat template shows no trace, see from the openings of a few answers whether the start itself thinks in some
-    form, and take that; a marker of thinking that is not known is told.
-
-    Args:
-        model (`PreTrainedModel`):
-            The start.
-        prompts (`Sequence[Sequence[int]]`):
-            Token ids of what it is asked; a few of them are taken.
-        chat ([`Chat`]):
-            Whose form is settled.
-        autocast (`torch.dtype`, *optional*):
-            What the trainer computes in.
-        synced (`bool`, *optional*, defaults to `False`):
-            Whether all ranks must take the same number of steps (FSDP, ZeRO-3).
-    """
-    if not chat.form.why.startswith("usual") or not prompts:
-        return
-    sample = [list(prompts[i * len(prompts) // _SAMPLE]) for i in range(_SAMPLE)]
-    short = TokenBudget(_OPENING, _OPENING, force_close=False)
-    with observing(model, autocast=autocast):
-        said = answer_all(model, sample, [False] * _SAMPLE, chat, short, synced=synced)
-    texts = [chat.decode(answer.tokens) for answer in said]
-    forms = Counter(form for text in texts if (form := form_in(text, chat.form)) is not None)
-    form, times = forms.most_common(1)[0] if forms else (chat.form, 0)
-    if times >= _HABIT * _SAMPLE:
-        chat.use(form, "as the start itself thinks")
-        return
-    marker, times = Counter(map(leading_marker, texts)).most_common(1)[0]
-    if marker and times >= _HABIT * _SAMPLE:
-        logger.warning(
-            f"AlignGuard: the start begins its answers with {marker}, which is no marker of thinking that is known here; give "
-            f"tags=({marker!r}, its closing one), or traces are taken for answers."
-        )

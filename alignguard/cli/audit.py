@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from ..auditing.answers import settle_form
 from ..auditing.asking import Asking, work
 from ..auditing.audit import audit
-from ..auditing.manner import settle_form
 from ..auditing.prompts import encode_prompt
 from ..auditing.result import Result
 from ..drift.reference import given_reference
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     chat = Chat.of(model, tokenizer, settings.template_kwargs, settings.tags)
     asking = Asking(chat, settings.tokens, settings.toxicity, settings.judge, seed=settings.seed)
     asked = draw(settings.pool, settings.schedule.draw, settings.seed)
-    settle_form(frozen, [encode_prompt(p, chat)[0] for p in asked if not p.plain and p.judge != "choice"], chat)
+    settle_form(frozen, asked, asking)
     _say(_announcement(asked, chat, settings, model))
     if note:
         _say(note)

@@ -107,9 +107,8 @@ class Chat:
     tags: tuple[str, str] = ("", "")
     eos_token_ids: tuple[int, ...] = ()
     form: Form = field(init=False)
-    _ways: dict[bool, int] = field(
-        init=False, default_factory=dict
-    )  # how turns are rendered, with a system turn and without
+    # how turns are rendered, with a system turn and without
+    _ways: dict[bool, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         given = self.tokenizer
@@ -144,7 +143,7 @@ class Chat:
 
     def use(self, form: Form, why: str) -> None:
         """Take another form than the chat template shows."""
-        self.form = replace(form, why=why)
+        self.form = replace(form, why=why, assumed=False)
         self.tags = (form.open, form.close)
 
     def _render(self, turns: Sequence[dict[str, Any]], begun: bool, more: dict[str, Any]) -> str:

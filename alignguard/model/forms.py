@@ -36,6 +36,8 @@ class Form:
             What stands before an answer that was not thought about.
         why (`str`, *optional*, defaults to `""`):
             How it was found.
+        assumed (`bool`, *optional*, defaults to `False`):
+            Whether nothing told of it, so that it is the usual one.
     """
 
     family: str
@@ -45,6 +47,7 @@ class Form:
     end: str = ""
     lead: str = ""
     why: str = ""
+    assumed: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "empty", self.empty or f"{self.open}\n\n{self.close}\n\n")
@@ -190,7 +193,7 @@ def read_form(
     if form is not None:
         return _with_empty(form, begun, off, said), ""
     shown = [marker for marker in _MARKER.findall(template) if "/" not in marker and "no" not in marker.casefold()]
-    form = replace(FAMILIES[0], why="usual; the chat template shows none")
+    form = replace(FAMILIES[0], why="usual; the chat template shows none", assumed=True)
     return _with_empty(form, begun, off, said), shown[0] if shown else ""
 
 

@@ -7,12 +7,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from ..auditing.answers import settle_form
 from ..auditing.asking import Asking, work
 from ..auditing.audit import Audit, audit
 from ..auditing.context import check_fits
 from ..auditing.figures import named
-from ..auditing.manner import settle_form
-from ..auditing.prompts import encode_prompt
 from ..auditing.result import Result
 from ..distributed import Ranks
 from ..drift.reference import Reference
@@ -273,13 +272,10 @@ class Run:
 
     def _settle_form(self, known: About) -> About:
         """In which form the start thinks, where its chat template does not tell."""
-        context, asking = self.context, self.context.asking
-        chat = asking.chat
-        asked = [p for p in self.settings.drawn(0) if not p.plain and p.judge != "choice"]
+        context = self.context
         with context.reference.awake(context.device), context.reference.loaded() as start:
-            prompts = [encode_prompt(probe, chat)[0] for probe in asked]
-            settle_form(start, prompts, chat, asking.autocast, asking.ranks.sharded)
-        return replace(known, tags=chat.tags)
+            settle_form(start, self.settings.drawn(0), context.asking)
+        return replace(known, tags=context.asking.chat.tags)
 
     def _check_not_stopped(self) -> None:
         """A run that ended by its rule is not resumed as if nothing had been."""

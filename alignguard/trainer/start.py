@@ -167,7 +167,7 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
         reference.model, reference.fingerprint = None, then.model_fingerprint
         about = replace(about, model_fingerprint=then.model_fingerprint)
     chat = context.asking.chat
-    if then.tags and then.tags != about.tags and chat.form.why.startswith("usual"):  # the start's own, seen at step 0
+    if then.tags and then.tags != about.tags and chat.form.assumed:  # the start's own, seen at step 0
         form = next((form for form in FAMILIES if (form.open, form.close) == then.tags), chat.form)
         chat.use(form, "as the start itself thinks")
         about = replace(about, tags=chat.tags)
