@@ -51,6 +51,7 @@ from alignguard.model.forward import Row, batches
 from alignguard.model.generation import answer_all
 from alignguard.model.head import Head, read_head, target_hidden
 from alignguard.model.observe import observing
+from alignguard.model.room import decode_room
 from alignguard.probes.draw import draw
 from alignguard.probes.probe import Probe
 
@@ -188,7 +189,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def random_model(machine: Machine, size: str, dtype: torch.dtype = torch.bfloat16, **config: Any) -> Any:
-    """A model of Qwen2.5's shape and vocabulary, with logits as large as a trained one's: about 20."""
+    """
+    A model of Qwen2.5's shape and vocabulary, with logits as large as a trained one's, about 20, and rivals closer to the top.
+
+    The head is its own at every size: where it is tied a model without training says its last token for ever.
+    """
     width, layers, heads, kv_heads, mlp = SHAPES["tiny" if machine.tiny else size]
     words = tokenizer()
     settings = Qwen2Config(
@@ -198,7 +203,7 @@ def random_model(machine: Machine, size: str, dtype: torch.dtype = torch.bfloat1
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        tie_word_embeddings=size != "7B",
+        tie_word_embeddings=False,
         eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
         bos_token_id=None,
@@ -208,7 +213,8 @@ def random_model(machine: Machine, size: str, dtype: torch.dtype = torch.bfloat1
     with machine.device:
         model = AutoModelForCausalLM.from_config(settings, dtype=dtype).eval()
     with torch.no_grad():
-        model.get_output_embeddings().weight.mul_(40.0)
+        head = model.get_output_embeddings().weight  # hidden states have a root mean square of 1
+        head.mul_(4.5 / (head.float().std() * width**0.5))
     return model
 
 
@@ -294,7 +300,7 @@ def self_drift(machine: Machine) -> dict[str, Figure]:
     return {
         "fused": Figure(head.weight is not None, "True", head.weight is not None),
         "same_batches": Figure(same, "0", same == 0),
-        "other_batches": machine.cost(other, "1e-5 to 1e-3: bfloat16's rounding", lambda d: 1e-5 <= d <= 1e-3),
+        "other_batches": machine.cost(other, "< 1e-3: bfloat16's rounding", lambda d: d < 1e-3),
     }
 
 
@@ -308,31 +314,32 @@ def step0(machine: Machine) -> dict[str, Figure]:
     differ = sum(ours.tokens != theirs.tokens for ours, theirs in pairs if ours and theirs) / len(pairs)
     return {
         "answers": Figure(len(pairs)),
-        "share_that_differ": machine.cost(differ, "a quarter to a half; 0 would be better", lambda share: share <= 0.5),
+        "share_that_differ": Figure(differ, "0", differ == 0),
         "kl": Figure(found.figure("kl/answer")),
     }
 
 
 def decode(machine: Machine) -> dict[str, Figure]:
-    """Answers of 64 tokens by 7B: what larger batches are worth."""
+    """Answers of 64 tokens by 7B: what batches as large as memory allows are worth."""
     model = random_model(machine, "7B")
     asked = spoken(machine, 48)
     figures = {"answers": Figure(len(asked))}
-    for batch_tokens, expected, most in ((8192, "16 to 20 s", 20.0), (65536, "4 to 5 s", 5.0)):
-        how = asking(model, answer=16 if machine.tiny else 64, trace=32, batch_tokens=batch_tokens)
+    for name, limit in (("8192", 8192), ("found", None)):
+        how = asking(model, answer=16 if machine.tiny else 64, trace=32, decode_tokens=limit)
         prompts = [encode_prompt(probe, how.chat)[0] for probe in asked]
         machine.clear()
+        figures[f"tokens_{name}"] = Figure(limit or decode_room(model, how.tokens.batch_tokens))
         with observing(model):
-            seconds = machine.seconds(
-                lambda how=how, prompts=prompts: answer_all(
-                    model, prompts, [False] * len(prompts), how.chat, how.tokens
+            figures[f"seconds_{name}"] = Figure(
+                machine.seconds(
+                    lambda how=how, prompts=prompts: answer_all(
+                        model, prompts, [False] * len(prompts), how.chat, how.tokens
+                    )
                 )
             )
-        figures |= {
-            f"seconds_{batch_tokens}": machine.cost(seconds, expected, lambda s, most=most: s <= most),
-            f"peak_gib_{batch_tokens}": Figure(machine.peak()),
-            f"reserved_gib_{batch_tokens}": Figure(machine.reserved()),
-        }
+        figures |= {f"peak_gib_{name}": Figure(machine.peak()), f"reserved_gib_{name}": Figure(machine.reserved())}
+    gain = figures["seconds_8192"].value / figures["seconds_found"].value
+    figures["speedup"] = machine.cost(gain, "> 1: batches as large as memory allows", lambda times: times > 1)
     return figures
 
 
@@ -364,7 +371,7 @@ def syncs(machine: Machine) -> dict[str, Figure]:
 
     return {
         "steps": Figure(steps),
-        "waits_a_step": machine.cost(a_step(*WAITS), "2 to 3; the aim is 1", lambda n: n <= 3),
+        "waits_a_step": machine.cost(a_step(*WAITS), "2 at most: of generate's own", lambda n: n <= 2),
         "launches_a_step": Figure(a_step(*LAUNCHES)),
         "allocations_a_step": Figure(a_step("cudaMalloc")),
         "scalars_read_a_step": Figure(counts.get("aten::_local_scalar_dense", 0) / steps),

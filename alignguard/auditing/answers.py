@@ -13,7 +13,7 @@ from ..judging.judge import judge_answer, judge_choice, toxicity_texts
 from ..judging.score import Score, checked
 from ..model.chat import Answer
 from ..model.forms import form_in, leading_marker
-from ..model.generation import TokenBudget, answer_all
+from ..model.generation import Draft, TokenBudget, answer_all
 from ..model.observe import observing, undisturbed
 from ..probes.probe import Probe
 from .asking import Asking
@@ -87,7 +87,7 @@ def speak(
     model: Any,
     probes: Sequence[Probe],
     asking: Asking,
-    drafts: Mapping[str, list[int]] | None = None,
+    drafts: Mapping[str, Draft] | None = None,
     choices: bool = False,
 ) -> dict[str, Answer]:
     """
@@ -100,7 +100,7 @@ def speak(
             What is asked.
         asking (`Asking`):
             How.
-        drafts (`Mapping[str, list[int]]`, *optional*):
+        drafts (`Mapping[str, Draft]`, *optional*):
             By probe id, tokens known to be what the model would say greedily.
         choices (`bool`, *optional*, defaults to `False`):
             Also let it answer choices, in a few tokens: what drift is measured on.
@@ -161,7 +161,7 @@ def weigh(
 
 
 def _answer(
-    model: Any, probes: Sequence[Probe], asking: Asking, tokens: TokenBudget, drafts: Mapping[str, list[int]]
+    model: Any, probes: Sequence[Probe], asking: Asking, tokens: TokenBudget, drafts: Mapping[str, Draft]
 ) -> dict[str, Answer]:
     """What the model says to these, by probe id."""
     prompts = [encode_prompt(probe, asking.chat) for probe in probes]
@@ -171,7 +171,7 @@ def _answer(
         [inside for _, inside in prompts],
         asking.chat,
         tokens,
-        [drafts.get(probe.id, []) for probe in probes],
+        [drafts.get(probe.id, Draft()) for probe in probes],
         asking.ranks.sharded,
         tick=asking.tick,
         keys=[f"{asking.seed}:{probe.id}" if probe.sample else "" for probe in probes],  # of sampled answers' noise

@@ -18,7 +18,8 @@ from ..drift.reference import Reference, check_reference_tokenizer, given_refere
 from ..errors import StartError
 from ..judging.scorers import default_toxicity
 from ..model.chat import Answer, Chat
-from ..model.observe import observing, restored_rng
+from ..model.generation import Draft
+from ..model.observe import memory_given_back, observing, restored_rng
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from .answers import ask_baseline, settle_form, speak, weigh
@@ -131,7 +132,7 @@ def audit(
         reference = given_reference(model, reference)
     baseline = {} if baseline is None else baseline
     begun, chat, ranks, device = time.perf_counter(), asking.chat, asking.ranks, next(model.parameters()).device
-    with restored_rng(device), reference.awake(device):  # scorers may draw too
+    with restored_rng(device), memory_given_back(device), reference.awake(device):  # scorers may draw too
         missing = [probe for probe in pool if probe.id not in baseline]
         if missing:
             with reference.loaded() as frozen:
@@ -187,7 +188,8 @@ def _said(
         drifts = measure_drift(model, reference, items_of(pool, baseline, asking.chat), asking)
     asking.tick(len(pool))
     spoken = [probe for probe in pool if probe.judge != "choice"]
-    answers = speak(model, spoken, asking, {p.id: _draft(baseline[p.id], drifts[p.id]) for p in spoken})
+    drafts = {p.id: _draft(baseline[p.id], drifts[p.id], asking.chat) for p in spoken}
+    answers = speak(model, spoken, asking, drafts)
     return {probe.id: (drifts[probe.id], answers.get(probe.id)) for probe in pool}
 
 
@@ -228,9 +230,10 @@ def _spread(items: Sequence[Probe], size: int) -> list[Probe]:
     return [items[i * len(items) // size] for i in range(size)] if size < len(items) else list(items)
 
 
-def _draft(result: Result, drift: ProbeDrift) -> list[int]:
-    """What the policy would say too, and the token with which it departs. A trace closed by force is no draft."""
-    if result.answer is None or result.answer.forced:
-        return []
-    same = list(result.answer.tokens[: drift.same])
-    return same if drift.departs < 0 else [*same, drift.departs]
+def _draft(result: Result, drift: ProbeDrift, chat: Chat) -> Draft:
+    """What the policy would say too, and the token with which it departs."""
+    if result.answer is None:
+        return Draft()
+    same = result.answer.tokens[: drift.same]
+    closed = chat.forced_tokens(result.answer).stop
+    return Draft(same if drift.departs < 0 else (*same, drift.departs), closed if len(same) >= closed else 0)

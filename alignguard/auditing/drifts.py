@@ -23,7 +23,7 @@ from ..drift.reference import Reference
 from ..model.chat import Answer, Chat
 from ..model.forms import wrapper_of
 from ..model.forward import Row, batches
-from ..model.head import batch_limit, read_head, target_hidden
+from ..model.head import batch_limit, read_head, rounding, target_hidden
 from ..model.observe import observing
 from ..probes.probe import Probe
 from .asking import Asking
@@ -240,10 +240,14 @@ def _sweep(
         starts = (lengths.cumsum(0) - lengths).to(device)
         opens = logprob_tokens(hidden[starts], head, torch.full_like(starts, open_id)).exp().tolist()
         kl, argmax = found["kl"].cpu(), found["argmax"].cpu()
-        agree = (argmax == targets.cpu()).long()
+        # a token within rounding of the top is the top: which of them generation takes is chance
+        agree = (found["behind"] <= rounding(policy) * found["top"].abs().clamp(min=1)).cpu()
         for k, (item, start, length) in enumerate(zip(part, starts.tolist(), lengths.tolist(), strict=True)):
             stop = start + length
-            same = int(agree[start:stop].cumprod(0).sum())
+            own = agree[start:stop].clone()
+            if item.answer.forced and cuts is None:  # a trace was closed for it here, as it would be for the policy
+                own[chat.forced_tokens(item.answer)] = True
+            same = int(own.long().cumprod(0).sum())
             departs = int(argmax[start + same]) if same < length else -1
             results[item.id] = (kl[start:stop].tolist(), opens[k], same, departs)
     return results

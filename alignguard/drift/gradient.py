@@ -67,7 +67,7 @@ class _ForwardKL(torch.autograd.Function):
             grad_weight = torch.zeros_like(weight) if want_weight else None
             grad_bias = torch.zeros(len(weight), device=weight.device) if want_bias else None
             size = len(head) if exact else min(len(head), len(head_p))
-            for start, stop in tiles(size, 2 * len(hidden), hidden.shape[1]):
+            for start, stop in tiles(size, 2 * len(hidden), prepared):
                 z = head.logits(prepared, start, stop)  # (n, v)
                 slope = head.slope(z)
                 change = (z - lse_q).exp_()
@@ -80,7 +80,7 @@ class _ForwardKL(torch.autograd.Function):
                 if slope is not None:
                     change *= slope
                 if grad_hidden is not None:
-                    grad_hidden += change @ weight[start:stop].float()
+                    grad_hidden += _product(change, weight[start:stop], prepared.dtype)
                 if grad_weight is not None:
                     grad_weight[start:stop] = (change.T @ hidden.float()).to(weight.dtype)
                 if grad_bias is not None:
@@ -89,6 +89,13 @@ class _ForwardKL(torch.autograd.Function):
                 grad_hidden -= teacher.centre * grad
         back = None if grad_hidden is None else grad_hidden.to(hidden.dtype)
         return back, grad_weight, grad_bias, None, None, None
+
+
+def _product(change: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Change (n, v) times the head's rows (v, d), summed in float32, whatever the products are taken in."""
+    if dtype == torch.float32:
+        return change @ weight.float()
+    return torch.mm(change.to(dtype), weight.to(dtype), out_dtype=torch.float32)
 
 
 def _logit(hidden: torch.Tensor, head: Head, tokens: torch.Tensor) -> torch.Tensor:

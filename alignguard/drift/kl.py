@@ -117,8 +117,9 @@ def kl_tokens(
 
     Returns:
         `dict[str, torch.Tensor]`, each of shape (n,): `kl` (nats), `logprob` of the target under q (nats), `argmax` of q
-        (token ids), and `lse_p` and `lse_q`, the logsumexp of the logits (float64); with `everything` also `reverse`,
-        KL(q || p), `entropy_p` and `entropy_q` (nats).
+        (token ids), `top` and `behind`, q's highest logit and how far below it the target's lies (nats), and `lse_p` and
+        `lse_q`, the logsumexp of the logits (float64); with `everything` also `reverse`, KL(q || p), `entropy_p` and
+        `entropy_q` (nats).
     """
     parts = []
     for start in range(0, len(targets), TILE_TOKENS):
@@ -134,7 +135,7 @@ def _kl_chunk(
     p, q = (_Sum(n, device, 2 if everything else weighted) for weighted in (1, 0))
     argmax, target = torch.zeros_like(targets), torch.zeros(n, device=device)
     hidden_p, hidden_q = head_p.prepare(hidden_p), head_q.prepare(hidden_q)
-    for start, stop in tiles(min(len(head_p), len(head_q)), n, hidden_q.shape[1]):
+    for start, stop in tiles(min(len(head_p), len(head_q)), n, hidden_q):
         z_p, z_q = head_p.logits(hidden_p, start, stop), head_q.logits(hidden_q, start, stop)  # (n, v)
         top_q, tile_arg = z_q.max(1)
         argmax = torch.where(top_q > q.top, tile_arg + start, argmax)
@@ -146,17 +147,22 @@ def _kl_chunk(
         else:
             p.add(z_p, z_p.amax(1), gap, out=z_p)
             q.add(z_q, top_q, out=z_q)
-    found = {"kl": p.mean(0) - (p.lse - q.lse), "logprob": target - q.lse}
+    found = {"kl": p.mean(0) - (p.lse - q.lse), "logprob": target - q.lse, "top": q.top, "behind": q.top - target}
     if everything:
         found["reverse"] = -q.mean(0) - (q.lse - p.lse)
         found["entropy_p"], found["entropy_q"] = p.lse - p.mean(1), q.lse - q.mean(1)
     return {key: value.float() for key, value in found.items()} | {"argmax": argmax, "lse_p": p.lse, "lse_q": q.lse}
 
 
-def tiles(vocabulary: int, tokens: int, d: int) -> list[tuple[int, int]]:
-    """Slices of the vocabulary, as wide as the scratch allows for the logits of so many tokens, and for rows of the head."""
-    width = max(1, min(SCRATCH // (16 * tokens), SCRATCH // (8 * d)))
-    width = max(width // 128 * 128, min(width, 128))
+def tiles(vocabulary: int, tokens: int, hidden: torch.Tensor) -> list[tuple[int, int]]:
+    """
+    Slices of the vocabulary, as wide as the scratch allows for the logits of so many tokens; and for a float32 copy of the
+    head's rows, unless the hidden states, see [`Head.prepare`], are multiplied in half precision.
+    """
+    width = SCRATCH // (16 * tokens)
+    if hidden.dtype.itemsize > 2:
+        width = min(width, SCRATCH // (8 * hidden.shape[1]))
+    width = max(1, width // 128 * 128, min(width, 128))
     return [(i, min(i + width, vocabulary)) for i in range(0, vocabulary, width)]
 
 
@@ -187,18 +193,19 @@ def logprob_tokens(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> t
 
 @_exactly
 def sweep_tokens(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-    """One model alone: `logprob` of the targets and `lse` (nats, float64), and `argmax`, each (n,)."""
+    """One model alone: `logprob` of the targets and `lse` (nats, float64), `argmax`, `top` and `behind`, each (n,)."""
     parts = []
     for begin in range(0, len(targets), TILE_TOKENS):
         h, t = head.prepare(hidden[begin : begin + TILE_TOKENS]), targets[begin : begin + TILE_TOKENS]
         q, argmax, target = _Sum(len(t), h.device, 0), torch.zeros_like(t), torch.zeros(len(t), device=h.device)
-        for start, stop in tiles(len(head), len(t), h.shape[1]):
+        for start, stop in tiles(len(head), len(t), h):
             z = head.logits(h, start, stop)  # (n, v)
             top, tile_arg = z.max(1)
             argmax = torch.where(top > q.top, tile_arg + start, argmax)
             target = torch.where(*_pick(z, t, start), target)
             q.add(z, top, out=z)
-        parts.append({"logprob": (target - q.lse).float(), "lse": q.lse, "argmax": argmax})
+        logprob = (target - q.lse).float()
+        parts.append({"logprob": logprob, "lse": q.lse, "argmax": argmax, "top": q.top, "behind": q.top - target})
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
@@ -223,7 +230,7 @@ def teacher_terms(hidden: torch.Tensor, head: Head) -> Terms:
         top = torch.full((n,), float("-inf"), dtype=exact, device=device)
         total, energy, bias = (torch.zeros(n, dtype=exact, device=device) for _ in range(3))
         centre = torch.zeros(n, h.shape[1], dtype=exact, device=device)
-        for start, stop in tiles(len(head), 2 * n, h.shape[1]):
+        for start, stop in tiles(len(head), 2 * n, h):
             weight = head.weight[start:stop].to(exact)  # (v, d)
             b = None if head.bias is None else head.bias[start:stop].to(exact)
             z = h @ weight.T if b is None else h @ weight.T + b  # (n, v)
@@ -257,13 +264,10 @@ def kl_from_terms(terms: Terms, hidden_q: torch.Tensor, head_q: Head, targets: t
             Token ids, shape (n,).
 
     Returns:
-        `dict[str, torch.Tensor]`: `kl`, `logprob` (nats), `argmax` and `lse_q` (float64), each of shape (n,).
+        `dict[str, torch.Tensor]`: `kl`, `logprob` (nats), `argmax`, `top`, `behind` (nats) and `lse_q` (float64), each of
+        shape (n,).
     """
     found = sweep_tokens(hidden_q, head_q, targets)
     expected = torch.linalg.vecdot(hidden_q.double(), terms.centre.double()) + terms.bias
-    return {
-        "kl": (found["lse"] - expected - terms.entropy).float(),
-        "logprob": found["logprob"],
-        "argmax": found["argmax"],
-        "lse_q": found["lse"],
-    }
+    kl = (found["lse"] - expected - terms.entropy).float()
+    return {"kl": kl, "lse_q": found.pop("lse"), **found}

@@ -283,6 +283,15 @@ class Chat:
         count = whole.count(close)
         return self._first(tokens, lambda text: text.count(close) >= count) if count else len(tokens)
 
+    def forced_tokens(self, answer: Answer) -> slice:
+        """Which tokens of an answer closed its trace for it; none where it did so itself."""
+        tokens, close = list(answer.tokens), self.close_ids()
+        if answer.forced:
+            for start in range(len(tokens) - len(close) + 1):
+                if tokens[start : start + len(close)] == close:
+                    return slice(start, start + len(close))
+        return slice(0, 0)
+
     def answer_start(self, tokens: Sequence[int], inside: bool) -> int:
         """How many tokens stand before what is said: a trace, and what wraps the answer; all of them where nothing is said."""
         answer = self.answer(tokens, inside)

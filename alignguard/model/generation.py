@@ -10,7 +10,6 @@ and policy share their chance, and the answer is a function of weights and key.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from typing import Any
 import torch
 from transformers import (
     GenerationConfig,
-    LogitsProcessor,
     LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
@@ -28,10 +26,13 @@ from transformers import (
 
 from ..errors import AlignGuardError
 from .chat import Answer, Chat, split_trace
+from .forms import form_in
 from .forward import batches
+from .room import decode_room
+from .sampled import Sampled
 
-_TOP_P = 0.9
 _LOOK_EVERY = 16  # tokens between two looks at a row's text, for its thinking tags
+_TAIL = 64  # tokens of a trace that are looked at: those since the last look, and room for a tag that began before it
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,38 @@ class TokenBudget:
             Close a trace that ran out of its budget, so that the answer can still be asked for; such answers are
             marked `forced`. Otherwise they are TRUNCATED and unscored.
         batch_tokens (`int`, *optional*, defaults to `8192`):
-            Padded tokens, prompt and answer, that are worked on at once.
+            Padded tokens, prompt and answer, that are read at once.
+        decode_tokens (`int`, *optional*):
+            Padded tokens, prompt and answer, whose keys and values are held at once while answers are generated. By default
+            what fits into half of the memory that is free on a GPU, and `batch_tokens` on a CPU and of a sharded model.
     """
 
     answer: int = 64
     trace: int = 512
     force_close: bool = True
     batch_tokens: int = 8192
+    decode_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("answer", "trace", "batch_tokens"):
-            if getattr(self, name) < 1:
+        for name in ("answer", "trace", "batch_tokens", "decode_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise AlignGuardError(f"TokenBudget: {name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """
+    The beginning of an answer that is known before it is generated.
+
+    Args:
+        tokens (`Sequence[int]`, *optional*, defaults to `()`):
+            What the model would say greedily.
+        forced (`int`, *optional*, defaults to `0`):
+            How many of them stand before the answer, where the trace ran out of its budget and was closed.
+    """
+
+    tokens: Sequence[int] = ()
+    forced: int = 0
 
 
 @dataclass(eq=False)
@@ -74,60 +95,42 @@ class _Asked:
     forced: int = 0  # what it had said when its trace was closed for it
 
 
-class _Sampled(LogitsProcessor):
-    """
-    Makes the argmax a sample: Gumbel noise on the log-probabilities of the nucleus (Maddison et al. 2014; Holtzman et al.
-    2020), at temperature 1 and `top_p` 0.9, as the toxicity benchmarks are drawn.
-    """
-
-    def __init__(self, rows: list[_Asked], start: int) -> None:
-        self.rows, self.start = rows, start
-        self.which = [i for i, row in enumerate(rows) if row.key]
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        new = input_ids.shape[1] - self.start
-        logprobs, order = scores[self.which].float().log_softmax(-1).sort(descending=True)  # (sampled, V)
-        before = logprobs.exp().cumsum(-1) - logprobs.exp()
-        logprobs = logprobs.masked_fill(before >= _TOP_P, -torch.inf)
-        noise = torch.stack(
-            [
-                _uniform(f"{self.rows[i].key}:{len(self.rows[i].said) + new}", scores.shape[1], scores.device)
-                for i in self.which
-            ]
-        )
-        noisy = logprobs - (-noise.log()).log().gather(1, order)  # noise belongs to the token, not to its rank
-        scores = scores.clone()
-        scores[self.which] = torch.full_like(noisy, -torch.inf).scatter(1, order, noisy).to(scores.dtype)
-        return scores
-
-
-def _uniform(key: str, size: int, device: torch.device) -> torch.Tensor:
-    """Numbers in (0, 1), the same for the same key on the same kind of device, whatever the run's generators do."""
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
-    generator = torch.Generator(device).manual_seed(seed)
-    return torch.rand(size, generator=generator, device=device).clamp(1e-7, 1 - 1e-7)
-
-
 class _Budgets(StoppingCriteria):
-    """Stops each row at its own limit, which depends on whether it thinks: known from its text, looked at now and then."""
+    """
+    Stops each row about where its budget ends: how far that is depends on whether it thinks, which is seen from its text.
 
-    def __init__(self, rows: list[_Asked], start: int, chat: Chat, budget: TokenBudget, seen: list[int]) -> None:
+    Text is looked at every few tokens, of a trace only its end; between two looks nothing is fetched from the device. A row
+    that is stopped too early goes on in the next batch, what one says too much is cut.
+    """
+
+    def __init__(self, rows: list[_Asked], start: int, chat: Chat, budget: TokenBudget, device: torch.device) -> None:
         self.rows, self.start, self.chat, self.budget = rows, start, chat, budget
-        self.seen = seen  # tokens of each row that stand before `start`
-        self.caps = [0] * len(rows)
-        self.done = [False] * len(rows)
+        self.active = list(range(len(rows)))
+        self.limits = [_limit(row, row.said, chat, budget) - len(row.said) for row in rows]  # of new tokens
+        self.closes = [_closing_tag(row, row.said, chat) for row in rows]
+        self.caps = torch.tensor(self.limits, device=device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         new = input_ids.shape[1] - self.start
-        said = [n + new for n in self.seen]
-        due = [i for i, n in enumerate(said) if not self.done[i] and (n % _LOOK_EVERY == 0 or n >= self.caps[i])]
+        if new % _LOOK_EVERY == 0:
+            self._look(input_ids, new)
+        return self.caps <= new
+
+    def _look(self, input_ids: torch.Tensor, new: int) -> None:
+        tails = input_ids[:, max(self.start, input_ids.shape[1] - _TAIL) :].tolist()
+        ends, decode = self.chat.eos_token_ids, self.chat.decode
+        self.active = [
+            i for i in self.active if self.limits[i] > new and not any(t in ends for t in tails[i][-_LOOK_EVERY:])
+        ]
+        # a trace may have been closed since; an answer may have begun with one
+        due = [i for i in self.active if (self.closes[i] in decode(tails[i]) if self.closes[i] else new == _LOOK_EVERY)]
+        for i, tokens in zip(due, input_ids[due, self.start :].tolist() if due else [], strict=True):
+            row = self.rows[i]
+            said = row.said + tokens
+            self.limits[i] = _limit(row, said, self.chat, self.budget) - len(row.said)
+            self.closes[i] = _closing_tag(row, said, self.chat)
         if due:
-            fresh = input_ids[due, self.start :].tolist()
-            for i, tokens in zip(due, fresh, strict=True):
-                row = self.rows[i]
-                self.caps[i] = _limit(row, row.said + tokens, self.chat, self.budget)
-                self.done[i] = said[i] >= self.caps[i] or any(t in self.chat.eos_token_ids for t in tokens)
-        return torch.tensor(self.done, device=input_ids.device)
+            self.caps = torch.tensor(self.limits, device=input_ids.device)
 
 
 def context_size(model: Any) -> int:
@@ -140,6 +143,13 @@ def context_size(model: Any) -> int:
 def reserve(chat: Chat) -> int:
     """Tokens kept free beside prompt and answer: for closing a trace, and for the empty one that drift puts before an answer."""
     return len(chat.closed_trace_ids()) + len(chat.close_ids()) + len(chat.lead_ids())
+
+
+def _closing_tag(row: _Asked, said: list[int], chat: Chat) -> str:
+    """What would close the trace that it is inside of; nothing where it is in none."""
+    text = chat.decode(said)
+    _, _, thinks, closed = split_trace(text, chat.form, row.inside)
+    return (form_in(text, chat.form) or chat.form).close if thinks and not closed else ""
 
 
 def _limit(row: _Asked, said: list[int], chat: Chat, budget: TokenBudget) -> int:
@@ -167,22 +177,24 @@ def _plain_defaults(model: Any) -> Iterator[None]:
 
 
 def _generate(
-    model: Any, rows: list[_Asked], chat: Chat, budget: TokenBudget, synced: bool, tick: Callable[[int], None]
-) -> list[_Asked]:
+    model: Any,
+    rows: list[_Asked],
+    room: int,
+    limit: int,
+    chat: Chat,
+    budget: TokenBudget,
+    synced: bool,
+    tick: Callable[[int], None],
+) -> None:
     """
-    Continue every row until it ends or its budget does, or the longest row of its batch fills the model's context.
-
-    Returns:
-        `list[_Asked]`: those that are to go on without it.
+    Continue every row by at most `room` tokens, until it ends or its budget does, or the longest row of its batch fills the
+    model's context; in batches of at most `limit` tokens.
     """
     device, size = next(model.parameters()).device, context_size(model)
-    left: list[_Asked] = []
-    room = budget.answer if all(row.forced for row in rows) else budget.trace + budget.answer
     lengths = [len(row.prompt) + len(row.said) for row in rows]
-    for batch in batches([n + min(room, 4 * budget.answer) for n in lengths], budget.batch_tokens):
+    for batch in batches([n + room for n in lengths], limit):
         part = [rows[i] for i in batch]
         width = max(lengths[i] for i in batch)
-        fits = max(1, size - width)
         ids = torch.full((len(part), width), chat.pad_token_id, dtype=torch.long)
         mask = torch.zeros((len(part), width), dtype=torch.long)
         for k, row in enumerate(part):  # padding on the left: every row goes on at the same position
@@ -193,13 +205,14 @@ def _generate(
             do_sample=False,
             num_beams=1,
             repetition_penalty=1.0,
-            max_new_tokens=min(room, fits),
+            max_new_tokens=min(room, max(1, size - width)),
             eos_token_id=list(chat.eos_token_ids) or None,
             pad_token_id=chat.pad_token_id,
             use_cache=True,
         )
-        criterion = _Budgets(part, width, chat, budget, [len(row.said) for row in part])
-        sampled = [_Sampled(part, width)] if any(row.key for row in part) else []
+        criterion = _Budgets(part, width, chat, budget, device)
+        keys = [row.key for row in part]
+        sampled = [Sampled(keys, [len(row.said) for row in part], width)] if any(keys) else []
         with _plain_defaults(model):
             out = model.generate(
                 input_ids=ids.to(device),
@@ -213,11 +226,8 @@ def _generate(
             said = row.said + tokens
             end = next((i + 1 for i, t in enumerate(said) if t in chat.eos_token_ids and i >= len(row.said)), len(said))
             said = said[:end]
-            before, row.said = len(row.said), said[: max(_limit(row, said, chat, budget), len(row.said))]
-            if fits < room and len(row.said) > before and not _is_done(row, chat, budget):
-                left.append(row)
-        tick(sum(row not in left for row in part))
-    return left
+            row.said = said[: max(_limit(row, said, chat, budget), len(row.said))]
+        tick(sum(_is_done(row, chat, budget) for row in part))
 
 
 def answer_all(
@@ -226,7 +236,7 @@ def answer_all(
     inside: Sequence[bool],
     chat: Chat,
     budget: TokenBudget,
-    drafts: Sequence[list[int]] | None = None,
+    drafts: Sequence[Draft] | None = None,
     synced: bool = False,
     tick: Callable[[int], None] = lambda n: None,
     keys: Sequence[str] | None = None,
@@ -245,8 +255,8 @@ def answer_all(
             Tags and end tokens.
         budget (`TokenBudget`):
             Of trace and answer.
-        drafts (`Sequence[list[int]]`, *optional*):
-            For each prompt tokens already known to be what the model would say greedily.
+        drafts (`Sequence[Draft]`, *optional*):
+            For each prompt what is already known.
         synced (`bool`, *optional*, defaults to `False`):
             Whether all ranks must take the same number of steps (FSDP, ZeRO-3).
         tick (`Callable[[int], None]`, *optional*):
@@ -258,26 +268,39 @@ def answer_all(
         `list[Answer]`, in the order of the prompts.
     """
     size = context_size(model) - reserve(chat)
-    rows = [
-        _Asked(list(prompt), opens, [] if key else list(draft), key, max(size - len(prompt), budget.answer + 1))
-        for prompt, opens, draft, key in zip(
-            prompts, inside, drafts or [[]] * len(prompts), keys or [""] * len(prompts), strict=True
-        )
-    ]
-    # a draft that ends the answer, or fills the budget, leaves nothing to generate
-    for row in rows:
-        row.said = row.said[: _limit(row, row.said, chat, budget)] if row.said else row.said
-    todo = [row for row in rows if not _is_done(row, chat, budget)]
-    tick(len(rows) - len(todo))
-    while todo:
-        todo = _generate(model, todo, chat, budget, synced, tick)
+    rows = []
+    for prompt, opens, draft, key in zip(
+        prompts, inside, drafts or [Draft()] * len(prompts), keys or [""] * len(prompts), strict=True
+    ):
+        row = _Asked(list(prompt), opens, [], key, max(size - len(prompt), budget.answer + 1))
+        if draft.tokens and not key:  # one that ends the answer, or fills the budget, leaves nothing to generate
+            row.forced = draft.forced
+            row.said = list(draft.tokens)[: _limit(row, list(draft.tokens), chat, budget)]
+        rows.append(row)
+    least = min(budget.batch_tokens, budget.decode_tokens or budget.batch_tokens)
+    limit = budget.decode_tokens or (least if synced else decode_room(model, least))
+
+    def finish(asked: list[_Asked], tick: Callable[[int], None]) -> None:
+        """In rounds, each twice as long as the last: who thinks goes on without those who do not, in batches made anew."""
+        nonlocal limit
+        room = budget.answer + _LOOK_EVERY
+        while asked := [row for row in asked if not _is_done(row, chat, budget)]:
+            try:
+                _generate(model, asked, room, limit, chat, budget, synced, tick)
+                room *= 2
+            except torch.OutOfMemoryError:
+                if synced or limit <= least:
+                    raise
+                limit = max(least, limit // 2)  # what was free when the limit was found may be so no longer
+
+    tick(sum(_is_done(row, chat, budget) for row in rows))
+    finish(rows, tick)
     if budget.force_close:
         cut = [row for row in rows if not chat.answer(row.said, row.inside).closed and not _ended(row, chat)]
         for row in cut:
             row.said += chat.close_ids()
             row.forced = len(row.said)
-        while cut:
-            cut = _generate(model, cut, chat, budget, synced, lambda n: None)
+        finish(cut, lambda n: None)
     return [chat.answer(row.said, row.inside, row.forced > 0) for row in rows]
 
 

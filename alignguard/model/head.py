@@ -147,11 +147,25 @@ def _fused_is_exact(model: Any, head: Head) -> bool:
     if ours.shape[1] < own.shape[1]:
         return False
     ours = ours[:, : own.shape[1]]
-    # what the model's own head was computed in: its hidden states may be float32 and its product half precision
-    autocast = torch.is_autocast_enabled(device.type)
-    dtype = torch.get_autocast_dtype(device.type) if autocast else hidden[0].dtype
     scale = (own - own.mean(1, keepdim=True)).abs().max()
-    return bool((ours - own).abs().max() <= max(1e-4, 2 * torch.finfo(dtype).eps) * scale)
+    return bool((ours - own).abs().max() <= max(1e-4, rounding(model)) * scale)
+
+
+def rounding(model: Any) -> float:
+    """
+    By how much of its size a logit may differ between two computations of it in other batches, or with and without a cache.
+
+    Twice the machine epsilon of the coarsest dtype the model computes in: its weights' or autocast's, which may be half
+    precision where hidden states are float32, or TF32.
+    """
+    weights = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+    device = next(model.parameters()).device.type
+    if torch.is_autocast_enabled(device):
+        weights.add(torch.get_autocast_dtype(device))
+    coarsest = max((torch.finfo(dtype).eps for dtype in weights if dtype.itemsize > 1), default=0.0)
+    if torch.get_float32_matmul_precision() != "highest":
+        coarsest = max(coarsest, 2.0**-10)
+    return max(1e-6, 2 * coarsest)
 
 
 def batch_limit(most: int, *heads: Head) -> int:

@@ -69,6 +69,20 @@ def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> 
 
 
 @contextmanager
+def memory_given_back(device: torch.device) -> Iterator[None]:
+    """What the allocator took from a GPU for an audit goes back to it afterwards: NCCL and vLLM take theirs from the same."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.memory_reserved(device)
+    try:
+        yield
+    finally:
+        if torch.cuda.memory_reserved(device) > before:
+            torch.cuda.empty_cache()
+
+
+@contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
     """
     How scorers are called, which are people's own code: outside the trainer's autocast, which would round what a torch scorer

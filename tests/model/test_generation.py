@@ -5,7 +5,9 @@ from transformers import GenerationConfig
 
 from alignguard import AlignGuardError
 from alignguard.model.chat import Chat
-from alignguard.model.generation import TokenBudget, answer_all
+from alignguard.model.generation import Draft, TokenBudget, answer_all
+from alignguard.model.room import bytes_per_token, decode_room
+from alignguard.model.sampled import Sampled
 
 
 @pytest.fixture
@@ -49,10 +51,10 @@ def test_drafts_change_nothing_but_the_work(model, chat, probes):
     calls = []
     model.generate, original = lambda **k: calls.append(len(k["input_ids"])) or original(**k), model.generate
     for keep in (0, 1, 5, 11):
-        drafts = [list(a.tokens[:keep]) for a in answers]
+        drafts = [Draft(a.tokens[:keep]) for a in answers]
         assert answer_all(model, prompts, inside, chat, budget, drafts) == answers
     calls.clear()
-    assert answer_all(model, prompts, inside, chat, budget, [list(a.tokens) for a in answers]) == answers
+    assert answer_all(model, prompts, inside, chat, budget, [Draft(a.tokens) for a in answers]) == answers
     assert calls == []  # a whole draft leaves nothing to generate
 
 
@@ -131,6 +133,80 @@ def test_trace_and_answer_have_budgets_of_their_own(tokenizer, chat):
     assert not any(a.forced for a in (short, cut, thought, both))
 
 
+def test_a_trace_that_was_closed_by_force_is_drafted_too(tokenizer, chat):
+    """It would be closed at the same place again; only what the draft lacks is generated, and it stays marked."""
+    model = Parrot(tokenizer, [f"<think>{' step' * 200}", "I say this when forced, and more, and more, and yet more"])
+    budget = TokenBudget(answer=20, trace=50)
+    (answer,) = answer_all(model, [[3]], [False], chat, budget)
+    closed = chat.forced_tokens(answer).stop
+    assert answer.forced and closed == 50 + len(chat.close_ids())
+    calls = []
+    model.generate, original = lambda **k: calls.append(k["input_ids"].shape[1]) or original(**k), model.generate
+    assert answer_all(model, [[3]], [False], chat, budget, [Draft(answer.tokens, closed)]) == [answer]
+    assert calls == []
+    assert answer_all(model, [[3]], [False], chat, budget, [Draft(answer.tokens[:closed], closed)]) == [answer]
+    assert calls == [1 + closed]  # the trace is not thought again
+    calls.clear()
+    assert answer_all(model, [[3]], [False], chat, budget, [Draft(answer.tokens[:30])]) == [answer]  # it departs inside
+    assert calls[0] == 31
+
+
+def test_who_thinks_goes_on_without_those_who_do_not(tokenizer, chat):
+    """Three short answers and one long trace: the rows that are done are not carried along for hundreds of tokens."""
+    texts = ["short", "short", "short", f"<think>{' step' * 150}</think> done", "x"]
+    model, sizes = Parrot(tokenizer, texts), []
+    model.generate, original = lambda **k: sizes.append(len(k["input_ids"])) or original(**k), model.generate
+    answers = answer_all(model, [[3 + i] for i in range(4)], [False] * 4, chat, TokenBudget(answer=20, trace=2000))
+    assert [a.answer for a in answers] == ["short"] * 3 + ["done"]
+    assert sizes[0] == 4 and set(sizes[1:]) == {1}
+
+
+def test_between_two_looks_nothing_is_fetched_from_the_device(model, chat, probes, monkeypatch):
+    """On a GPU every value that Python reads makes the host wait: `tolist` and the like are counted."""
+    prompts = prompts_of(chat, probes)
+    budget, fetched = TokenBudget(answer=48, trace=40), []
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self, was=torch.Tensor.tolist: fetched.append(1) or was(self))
+    monkeypatch.setattr(torch.Tensor, "item", lambda self, was=torch.Tensor.item: fetched.append(1) or was(self))
+    answers = answer_all(model, prompts, [False] * len(prompts), chat, budget)
+    steps = max(len(answer.tokens) for answer in answers)
+    assert steps == 48 and len(fetched) <= 2 * steps / 16 + 2
+
+
+def test_a_batch_that_does_not_fit_is_halved(model, chat, probes):
+    prompts, sizes = prompts_of(chat, probes) * 6, []
+    budget = TokenBudget(answer=12, trace=40, batch_tokens=200, decode_tokens=None)
+    expected = answer_all(model, prompts, [False] * len(prompts), chat, budget)
+    original = model.generate
+
+    def scarce(**k):
+        sizes.append(k["input_ids"].numel())
+        if len(k["input_ids"]) > 4:
+            raise torch.OutOfMemoryError("planted")
+        return original(**k)
+
+    model.generate = scarce
+    with pytest.raises(torch.OutOfMemoryError):  # what was asked for in so many words is not undercut
+        answer_all(model, prompts, [False] * len(prompts), chat, TokenBudget(answer=12, trace=40, decode_tokens=5000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alignguard.model.generation.decode_room", lambda model, least: 5000)
+        assert answer_all(model, prompts, [False] * len(prompts), chat, budget) == expected
+
+
+def test_room_is_counted_from_free_memory(model, monkeypatch):
+    assert decode_room(model, 8192) == 8192  # on a CPU
+    config = model.config
+    kept = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    assert bytes_per_token(model) == 4 * (kept + 3 * config.intermediate_size + 4 * config.hidden_size)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * 2**20, 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * 2**20)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2**20)
+    fake = type("OnGPU", (), {"parameters": lambda self: iter([type("W", (), {"device": torch.device("cuda")})])})()
+    fake.config, fake.dtype = config, torch.bfloat16
+    fits = 6 * 2**20 // bytes_per_token(fake)
+    assert decode_room(fake, 16) == 2 ** (fits.bit_length() - 1) <= fits
+    assert decode_room(fake, 2**30) == 2**30  # never less than what is read at once
+
+
 def test_a_prompt_that_opens_the_trace_begins_inside(tokenizer, chat):
     model = Parrot(tokenizer, ["step step</think> done", "x"])
     (answer,) = answer_all(model, [[3]], [True], chat, TokenBudget(answer=20, trace=60))
@@ -164,20 +240,20 @@ def test_samples_follow_the_models_distribution_and_their_key_alone(model, chat,
     assert chisquare(observed[kept].numpy(), expected[kept].numpy()).pvalue > 1e-3
 
     torch.manual_seed(2)
-    again = answer_all(model, [prompt] * 2, [False] * 2, chat, budget, drafts=[[5], [6]], keys=["", keys[7]])
+    again = answer_all(
+        model, [prompt] * 2, [False] * 2, chat, budget, drafts=[Draft([5]), Draft([6])], keys=["", keys[7]]
+    )
     assert again[1].tokens == answers[7].tokens
     assert again[0].tokens[0] == 5  # a greedy answer takes its draft, a sampled one does not
 
 
 def test_noise_belongs_to_the_token_not_to_its_rank():
     """So that start and policy share their chance: where two tokens change places, what others are drawn does not move."""
-    from alignguard.model.generation import _Asked, _Sampled
-
     before = torch.tensor([[2.0, 1.9, 1.8, 1.0, 0.99, 0.5]])
     after = before[:, [0, 1, 2, 4, 3, 5]]  # tokens 3 and 4 change ranks, and hardly anything else
     same = []
     for number in range(60):
-        row = _Asked([1], False, [], key=f"k{number}")
-        drawn = [int(_Sampled([row], 1)(torch.tensor([[1]]), scores).argmax()) for scores in (before, after)]
+        noise = Sampled([f"k{number}"], [0], 1)
+        drawn = [int(noise(torch.tensor([[1]]), scores).argmax()) for scores in (before, after)]
         same.append(drawn[0] == drawn[1])
     assert sum(same) >= 58

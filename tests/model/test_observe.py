@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from alignguard.model.observe import observing, trainer_autocast
+from alignguard.model.observe import memory_given_back, observing, trainer_autocast
 
 
 def draw_all():
@@ -60,3 +60,13 @@ def test_autocast_is_the_trainers():
     with observing(model, autocast=torch.bfloat16):
         assert model(torch.ones(1, 2)).dtype == torch.bfloat16
     assert model(torch.ones(1, 2)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("after", "given_back"), [(5, []), (9, [True])])
+def test_memory_that_an_audit_took_is_given_back(monkeypatch, after, given_back):
+    reserved, calls = iter([5, after]), []
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: next(reserved))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(True))
+    with pytest.raises(KeyError), memory_given_back(torch.device("cuda")):
+        raise KeyError
+    assert calls == given_back

@@ -1,0 +1,99 @@
+"""People train in bfloat16. Generation reads keys and values from its cache, in batches of its own; where two tokens lie within
+rounding of one another it may take the one, and a teacher-forced pass over the same text the other.
+
+Before: of a model that had not moved, 10 of 42 answers (SmolLM2-135M-Instruct, bfloat16) were told to depart from their own,
+were generated anew and judged anew, and step 0 had flips. Oracle: the answers themselves, and the policy's own logits.
+"""
+
+import pytest
+import torch
+from helpers.tiny import tiny_model
+
+from alignguard import Chat, TokenBudget, audit
+from alignguard.auditing.answers import ask_baseline
+from alignguard.auditing.asking import Asking
+from alignguard.auditing.drifts import items_of, remember
+from alignguard.auditing.prompts import encode_prompt
+from alignguard.drift.cache import Cache
+from alignguard.drift.reference import freeze_start
+from alignguard.model.head import rounding
+from alignguard.model.observe import observing
+
+HALF = [torch.bfloat16, torch.float16, torch.float32]
+
+
+@pytest.fixture
+def near(tokenizer):
+    """A model with near ties at every other token: its weights have no structure, and its head is wide."""
+    return tiny_model(tokenizer, scale=4.0, hidden_size=64, tie_word_embeddings=False)
+
+
+def how(model, tokenizer, **budget):
+    return Asking(
+        Chat.of(model, tokenizer),
+        TokenBudget(**{"answer": 40, "trace": 40, **budget}),
+        lambda texts: [0.1] * len(texts),
+    )
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_a_model_that_has_not_moved_departs_nowhere(near, tokenizer, probes, dtype):
+    model = near.to(dtype)
+    baseline = ask_baseline(
+        model, probes, how(model, tokenizer, decode_tokens=1)
+    )  # one prompt at a time: other batches
+    found = audit(model, None, probes, freeze_start(model, "copy"), baseline=baseline, asking=how(model, tokenizer))
+    for id, result in found.results.items():
+        assert result.drift.departs == -1 and result.drift.same == len(baseline[id].answer.tokens)
+        assert result.answer is None or result.answer.tokens == baseline[id].answer.tokens
+        assert result.score == baseline[id].score
+
+
+def test_without_the_rule_it_would_depart(near, tokenizer, probes, monkeypatch):
+    """So that the test above can fail: the model does have ties."""
+    model = near.to(torch.bfloat16)
+    baseline = ask_baseline(model, probes, how(model, tokenizer, decode_tokens=1))
+    monkeypatch.setattr("alignguard.auditing.drifts.rounding", lambda model: 0.0)
+    found = audit(model, None, probes, freeze_start(model, "copy"), baseline=baseline, asking=how(model, tokenizer))
+    assert any(result.drift.departs >= 0 for result in found.results.values())
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_of_a_model_that_has_moved_every_token_is_its_own_top(near, tokenizer, probes, dtype):
+    """Drafted or generated, up to rounding; and where it departs its own logits say so, too."""
+    model = near.to(dtype)
+    reference, asking = freeze_start(model, "copy"), how(model, tokenizer)
+    baseline = ask_baseline(model, probes, asking)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        for weight in model.parameters():
+            weight += 0.02 * weight.std() * torch.randn_like(weight)
+    found = audit(model, None, probes, reference, baseline=baseline, asking=asking)
+    moved = 0
+    for probe in probes:
+        answer = found.results[probe.id].answer
+        if answer is None or answer.forced:
+            continue
+        prompt, tokens = encode_prompt(probe, asking.chat)[0], list(answer.tokens)
+        with observing(model):
+            logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1].float()
+        top = logits.max(-1).values
+        behind = top - logits.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+        assert (behind <= rounding(model) * top.abs().clamp(min=1) + 1e-5).all()
+        drift = found.results[probe.id].drift
+        if drift.departs >= 0:
+            moved += 1
+            was = baseline[probe.id].answer.tokens[drift.same]
+            assert top[drift.same] - logits[drift.same, was] > 0.9 * rounding(model) * top[drift.same].abs()
+            assert tokens[drift.same] == drift.departs
+    assert moved >= 2
+
+
+def test_a_cached_start_departs_nowhere_either(near, tokenizer, probes, tmp_path):
+    model = near.to(torch.bfloat16)
+    asking, reference = how(model, tokenizer), freeze_start(model, "cache")
+    baseline = ask_baseline(model, probes, how(model, tokenizer, decode_tokens=1))
+    remember(model, reference, items_of(probes, baseline, asking.chat), asking, tmp_path / "reference.safetensors")
+    assert isinstance(reference.cache, Cache)
+    found = audit(model, None, probes, reference, baseline=baseline, asking=asking)
+    assert all(result.drift.departs == -1 for result in found.results.values())
