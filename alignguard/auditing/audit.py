@@ -53,6 +53,8 @@ class Audit:
             Of every probe; those of `results` by default. They are kept when the results of earlier audits are let go.
         unsure (`dict[str, tuple[float, float]]`, *optional*):
             Of unsure answers the scores of their two readings, the lower first; those of `results` by default.
+        manner ([`Manner`], *optional*):
+            How the policy thought and wrapped its answers; not kept on record.
     """
 
     step: int
@@ -62,6 +64,7 @@ class Audit:
     profile: list[float] = field(default_factory=list)
     scores: dict[str, float | None] = field(default_factory=dict)
     unsure: dict[str, tuple[float, float]] = field(default_factory=dict)
+    manner: Manner | None = None
 
     def __post_init__(self) -> None:
         self.scores = self.scores or {id: result.score.value for id, result in self.results.items()}
@@ -140,10 +143,11 @@ def audit(
                     settle_form(frozen, missing, asking)
                 baseline |= ask_baseline(frozen, missing, asking)
         backwards = {probe.id for probe in _spread([p for p in pool if p.judge != "choice"], reverse)}
-        found = _ask(model, reference, pool, baseline, asking, backwards)
+        found, manner, mostly = _ask(model, reference, pool, baseline, asking, backwards)
         items = training_items(prompts or {}, baseline, chat)
-        with observing(model, *reference.models, autocast=asking.autocast):
-            training = ranks.share(items, lambda part: measure_drift(model, reference, part, asking))
+        training = ranks.share(
+            items, lambda part: _train_drift(model, reference, part, baseline, asking, manner, mostly)
+        )
     results = {probe.id: found[probe.id][0] for probe in pool}
     reverses = [kl for _, kl in found.values() if kl is not None]
     metrics = gather(results, baseline)
@@ -153,7 +157,7 @@ def audit(
         metrics[logged("kl/train_prompts")] = mean_drift(training.values())
     metrics[logged("cost/seconds")] = time.perf_counter() - begun
     metrics[logged("cost/tokens")] = float(sum(len(r.answer.tokens) for r in results.values() if r.answer))
-    return Audit(step, results, metrics, time.time(), position_profile(results.values()))
+    return Audit(step, results, metrics, time.time(), position_profile(results.values()), manner=manner)
 
 
 def _ask(
@@ -163,8 +167,11 @@ def _ask(
     baseline: dict[str, Result],
     asking: Asking,
     backwards: set[str],
-) -> dict[str, tuple[Result, float | None]]:
-    """Of each probe the result and, for those in `backwards`, the reverse drift. Each process does its share, twice."""
+) -> tuple[dict[str, tuple[Result, float | None]], Manner, bool]:
+    """
+    Of each probe the result and, for those in `backwards`, the reverse drift; the policy's manner, and whether it thinks more
+    often than not. Each process does its share, twice.
+    """
     ranks, chat = asking.ranks, asking.chat
     first = ranks.share(pool, lambda part: _said(model, reference, part, baseline, asking))
     drifts = {id: drift for id, (drift, _) in first.items()}
@@ -174,10 +181,11 @@ def _ask(
     mostly = sum(habit) > len(habit) / 2
     thinks = {id for id, answer in answers.items() if answer.thinks}
     thinks |= {id for id in drifts.keys() - answers.keys() if mostly or opens_trace(drifts[id], baseline[id], chat)}
-    return ranks.share(
+    found = ranks.share(
         pool,
         lambda part: _weighed(model, reference, part, baseline, asking, drifts, answers, thinks, manner, backwards),
     )
+    return found, manner, mostly
 
 
 def _said(
@@ -223,6 +231,22 @@ def _weighed(
 
     found = weigh(model, pool, asking, answers, thinks, manner, read)
     return {id: (replace(result, drift=now[id]), reverse.get(id)) for id, result in found.items()}
+
+
+def _train_drift(
+    model: Any,
+    reference: Reference,
+    items: Sequence[Item],
+    baseline: dict[str, Result],
+    asking: Asking,
+    manner: Manner,
+    mostly: bool,
+) -> dict[str, ProbeDrift]:
+    """Drift on training prompts, read after the form that the policy has."""
+    with observing(model, *reference.models, autocast=asking.autocast):
+        drifts = measure_drift(model, reference, items, asking)
+        thinks = {item.id for item in items if mostly or opens_trace(drifts[item.id], baseline[item.id], asking.chat)}
+        return read_as_told(model, reference, items, drifts, manner, thinks, asking)
 
 
 def _spread(items: Sequence[Probe], size: int) -> list[Probe]:

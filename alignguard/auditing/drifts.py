@@ -246,7 +246,10 @@ def _sweep(
             stop = start + length
             own = agree[start:stop].clone()
             if item.answer.forced and cuts is None:  # a trace was closed for it here, as it would be for the policy
-                own[chat.forced_tokens(item.answer)] = True
+                closed = chat.forced_tokens(item.answer)
+                own[closed] = True
+                if closed.start < asking.tokens.trace:  # it was not cut off: it ended, and so must the policy
+                    own[closed.start] = int(argmax[start + closed.start]) in chat.eos_token_ids
             same = int(own.long().cumprod(0).sum())
             departs = int(argmax[start + same]) if same < length else -1
             results[item.id] = (kl[start:stop].tolist(), opens[k], same, departs)

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ..auditing.answers import settle_form
 from ..auditing.asking import Asking, work
 from ..auditing.audit import audit
+from ..auditing.forced import trace_advice
 from ..auditing.prompts import encode_prompt
 from ..auditing.result import Result
 from ..drift.reference import given_reference
@@ -65,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
     with tqdm(total=ticks, desc="AlignGuard audit", file=sys.stderr) as bar:
         asking.tick = lambda n: bar.update(n) and None
         found = audit(model, tokenizer, asked, reference, baseline=baseline, asking=asking, step=_STEP)
+    if advice := trace_advice(frozen, baseline, asking):
+        _say(advice)
     verdict = compare(baseline, [found], settings.stop, settings.seed)
     found.metrics |= verdict.metrics()
 

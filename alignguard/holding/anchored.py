@@ -33,7 +33,7 @@ class Anchored:
         context (`list[int]`), target (`list[int]`):
             Token ids of the prompt and of the start's answer.
         cut (`int`):
-            Where the answer proper begins: after the start's own trace.
+            Where the answer proper begins: after the start's own trace, and what wraps it.
         free (`bool`):
             Whether opening a trace costs nothing: the start opens none here.
         hidden (`torch.Tensor`):
@@ -76,7 +76,7 @@ def ask_anchors(
             head = holdable_head(frozen)
             for item in training_items(ids, answered, chat):
                 said = item.answer
-                cut = chat.closing(said.tokens) if said.thinks else 0
+                cut = chat.answer_start(said.tokens, item.inside)
                 if cut < len(said.tokens):
                     hidden = target_hidden(frozen, [item.row], chat.pad_token_id, head)[cut:].clone()
                     anchors[item.id] = Anchored(

@@ -3,7 +3,8 @@
 Before an optimizer step a few *anchors* are looked at: prompts with the frozen start's own answers. The penalty is
 coefficient x KL(reference || policy) on them, exact and over the full vocabulary; its gradient is there when the trainer
 adds its own, and both are clipped together. Learning to think stays free: where the policy opens a trace, its answer is read
-after an empty, closed one; where it does not, how likely it would is left out of the KL (see `drift/gradient.py`).
+after an empty, closed one; where it does not, how likely it would is left out of the KL (see `drift/gradient.py`). So is what
+it has learnt to put around its answers, as the last audit saw it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import torch
 
 from ..auditing.asking import Asking
 from ..auditing.figures import named
+from ..auditing.manner import Manner
 from ..drift.gradient import kl_loss
 from ..drift.kl import logprob_tokens
 from ..errors import RunError
+from ..model.forms import FAMILIES, wrapper_of
 from ..model.forward import Row, batches
 from ..model.head import Head, read_head, target_hidden
 from ..model.observe import eval_mode
@@ -42,11 +45,18 @@ class Holder:
     penalty: float = 0.0
     kl: float = 0.0  # of the last step's anchors
     working: bool = True  # whether the last step was held
+    manner: Manner = field(init=False)  # how the policy thinks and wraps its answers
     _thinks: set[str] = field(default_factory=set)  # where the policy opened a trace when it was last looked at
 
     def __post_init__(self) -> None:
         self.controller = Controller(self.budget)
-        self._open, self._closed = self.asking.chat.open_ids(), self.asking.chat.closed_trace_ids()
+        self.take(Manner(self.asking.chat.form))
+
+    def take(self, manner: Manner) -> None:
+        """Read anchors after what the policy, as an audit has seen it, puts before an answer."""
+        chat, self.manner = self.asking.chat, manner
+        self._open = chat.open_ids(manner.form)
+        self._before = {thinks: manner.before(chat, thinks) for thinks in (False, True)}
 
     def drawn(self, step: int) -> list[str]:
         """The anchors before a step: all in turn, in an order that the seed shuffles anew in each round."""
@@ -127,18 +137,19 @@ class Holder:
         module = model.get_output_embeddings()
         head = replace(frozen, weight=module.weight, bias=getattr(module, "bias", None))
         chosen = [self.anchors[id] for id in ids]
+        before = [self._put_before(a, closed) for a, closed in zip(chosen, after_trace, strict=True)]
         rows = [
-            Row(a.context, [*self._closed, *a.target] if closed else a.target)
-            for a, closed in zip(chosen, after_trace, strict=True)
+            Row(a.context, [*put, *a.target[a.cut :]] if put else a.target)
+            for a, put in zip(chosen, before, strict=True)
         ]
         hidden = target_hidden(model, rows, self.asking.chat.pad_token_id, frozen)  # (all targets, d)
         answers, frees, tags, at = [], [], [], 0
-        for anchor, row, closed in zip(chosen, rows, after_trace, strict=True):
-            skip = (len(self._closed) if closed else 0) + anchor.cut
+        for anchor, row, put in zip(chosen, rows, before, strict=True):
+            skip = len(put) or anchor.cut
             part = hidden[at + skip : at + len(row.target)]
-            tags.append(hidden[at : at + (self._same if closed else 1)].detach())
+            tags.append(hidden[at : at + self._common(put)].detach())
             free = torch.full((len(part),), -1, dtype=torch.long)
-            if anchor.free and not closed:
+            if anchor.free and not skip:
                 free[0] = self._open[0]
             answers.append(part)
             frees.append(free)
@@ -153,11 +164,17 @@ class Holder:
         opens = [float(part.sum().exp()) for part in logprobs.split([len(tag) for tag in tags])]
         return means, [p if anchor.free else 0.0 for p, anchor in zip(opens, chosen, strict=True)]
 
-    @property
-    def _same(self) -> int:
-        """How many tokens of a closed trace are those that open one: tokenizers may join the last with what follows."""
-        pairs = zip(self._open, self._closed, strict=False)
-        return max(1, next((i for i, (a, b) in enumerate(pairs) if a != b), len(self._open)))
+    def _put_before(self, anchor: Anchored, thinks: bool) -> list[int]:
+        """What the policy would write before this answer; nothing where the start's own trace or wrapper stands there."""
+        if not anchor.free:
+            return []
+        wrapper = wrapper_of(self.asking.chat.decode(anchor.target[: anchor.cut])).strip()
+        return [] if not thinks and wrapper == self.manner.wrapper.strip() else self._before[thinks]
+
+    def _common(self, put: list[int]) -> int:
+        """How many tokens of what is put before open a trace, at least one: tokenizers may join the last with what follows."""
+        pairs = zip(self._open, put, strict=False)
+        return max(1, next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self._open), len(put))))
 
     # record ----------------------------------------------------------------------------------------------------------
 
@@ -178,6 +195,7 @@ class Holder:
     def state(self, step: int) -> dict[str, Any]:
         """One line of budget.jsonl, from which a resumed run goes on."""
         kept = {"integral": self.controller.integral, "seen": self.controller.seen, "thinks": sorted(self._thinks)}
+        kept["manner"] = [self.manner.form.open, self.manner.wrapper]
         return {
             "step": step,
             "kl": self.kl,
@@ -189,3 +207,6 @@ class Holder:
         """Go on from a line of budget.jsonl."""
         self.controller = Controller(self.budget, state["anchor_kl"], state["integral"], state["seen"])
         self.kl, self.penalty, self._thinks = state["kl"], state["penalty"], set(state["thinks"])
+        if "manner" in state:
+            own, (opened, wrapper) = self.asking.chat.form, state["manner"]
+            self.take(Manner(next((form for form in FAMILIES if form.open == opened != own.open), own), wrapper))

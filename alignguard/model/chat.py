@@ -242,12 +242,12 @@ class Chat:
         """Whether a prompt ends inside a trace."""
         return text.rstrip().endswith(self.form.open)
 
-    def open_ids(self) -> list[int]:
+    def open_ids(self, form: Form | None = None) -> list[int]:
         """
-        Token ids that begin a trace. Where the tag is several tokens its last is left out, since a model may merge
-        it with what follows.
+        Token ids that begin a trace, in the model's own form or in another. Where the tag is several tokens its last is left
+        out, since a model may merge it with what follows.
         """
-        ids = self.encode(self.form.open)
+        ids = self.encode((form or self.form).open)
         return ids if len(ids) == 1 else ids[:-1]
 
     def closed_trace_ids(self) -> list[int]:

@@ -46,8 +46,8 @@ class TokenBudget:
         trace (`int`, *optional*, defaults to `512`):
             Tokens of a trace, if it opens one.
         force_close (`bool`, *optional*, defaults to `True`):
-            Close a trace that ran out of its budget, so that the answer can still be asked for; such answers are
-            marked `forced`. Otherwise they are TRUNCATED and unscored.
+            Close a trace that ran out of its budget, or in which the model ended, so that the answer can still be asked
+            for; such answers are marked `forced`. Otherwise they are TRUNCATED and unscored.
         batch_tokens (`int`, *optional*, defaults to `8192`):
             Padded tokens, prompt and answer, that are read at once.
         decode_tokens (`int`, *optional*):
@@ -296,8 +296,10 @@ def answer_all(
     tick(sum(_is_done(row, chat, budget) for row in rows))
     finish(rows, tick)
     if budget.force_close:
-        cut = [row for row in rows if not chat.answer(row.said, row.inside).closed and not _ended(row, chat)]
+        cut = [row for row in rows if not chat.answer(row.said, row.inside).closed]
         for row in cut:
+            if _ended(row, chat):  # it has said what it had to say, in its trace; what would it tell?
+                row.said.pop()
             row.said += chat.close_ids()
             row.forced = len(row.said)
         finish(cut, lambda n: None)

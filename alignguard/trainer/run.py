@@ -12,6 +12,7 @@ from ..auditing.asking import Asking, work
 from ..auditing.audit import Audit, audit
 from ..auditing.context import check_fits
 from ..auditing.figures import named
+from ..auditing.forced import trace_advice
 from ..auditing.result import Result
 from ..distributed import Ranks
 from ..drift.reference import Reference
@@ -195,6 +196,8 @@ class Run:
         for earlier in state.audits:  # their answers are on disk, and their figures kept
             earlier.results = {}
         state.audits.append(found)
+        if state.holder is not None and found.manner is not None:
+            state.holder.take(found.manner)
         self.verdict = verdict = self.watch.look(found)
         found.metrics |= verdict.metrics() | (state.holder.metrics if state.holder is not None else {})
         self.to_act |= bool(verdict.new)
@@ -305,6 +308,13 @@ class Run:
                 raise AlignGuardError(
                     f"StopRule: the start itself scores {score:.2f} in {name}, below its floor of {floor}"
                 )
+        context, asked = self.context, [probe.id for probe in self.draw(0)]
+        said = {id: self.baseline[id] for id in asked}
+        advice = (
+            self.console.guarded("advice", lambda: trace_advice(context.model, said, context.asking)) if first else ""
+        )
+        if advice:
+            logger.warning(advice)
         planned = len(self.settings.schedule.planned(self.context.last)) - 1
         self.console.say(
             f"AlignGuard: {planned} more audits, about {self._seconds:.0f} s each while answers stay this long"

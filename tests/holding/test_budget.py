@@ -12,11 +12,13 @@ from transformers import Trainer, TrainingArguments
 
 from alignguard import AlignGuardError, Chat, DriftBudget, TokenBudget
 from alignguard.auditing.asking import Asking
+from alignguard.auditing.manner import Manner
 from alignguard.drift.reference import freeze_start
 from alignguard.holding.anchored import ask_anchors, read_anchors, start_head, write_anchors
 from alignguard.holding.anchors import load_anchors
 from alignguard.holding.budget import Controller
 from alignguard.holding.holder import Holder
+from alignguard.model.forms import FAMILIES
 from alignguard.records.store import Store
 from alignguard.trainer.checks import check_holdable
 
@@ -104,6 +106,29 @@ def test_a_policy_that_thinks_is_read_after_a_closed_trace(tokenizer):
     assert held.controller.mean == pytest.approx(float(expected.mean()), rel=1e-3)
     held.step(policy, 1)  # known by now, and read so at once
     assert held._thinks == set(ids)
+
+
+def test_what_a_policy_has_learnt_to_put_around_its_answers_is_free(tokenizer):
+    """Anchors are read after its wrapper, and after a trace in its own form, by the model's own logits; also when resumed."""
+    start, other = tiny_model(tokenizer), tiny_model(tokenizer, seed=1)
+    held = holder(tokenizer, start)
+    chat, policy, ids = held.asking.chat, moved(tiny_model(tokenizer), other), list(held.anchors)
+    form = next(form for form in FAMILIES if form.open == "<thought>")
+    for thinks in (set(), set(ids)):
+        held.take(Manner(form, "<answer>\n"))
+        assert held._open == chat.open_ids(form)
+        put = chat.encode((form.empty if thinks else "") + "<answer>\n")
+        found, _ = held._look(policy, ids, [id in thinks for id in ids])
+        for id, kl in zip(ids, found, strict=True):
+            context, target = held.anchors[id].context, held.anchors[id].target
+            p = start(torch.tensor([[*context, *target]])).logits[0, len(context) - 1 : -1].double().log_softmax(-1)
+            q = policy(torch.tensor([[*context, *put, *target]])).logits[0, len(context) + len(put) - 1 : -1]
+            exact = (p.exp() * (p - q.double().log_softmax(-1))).sum(-1).mean()
+            assert float(kl) == pytest.approx(float(exact), abs=1e-5)
+    line = json.loads(json.dumps(held.state(1)))
+    again = holder(tokenizer, start)
+    again.resume({"anchor_kl": 0.0, **line})
+    assert again.manner == held.manner
 
 
 def test_the_coefficient_rises_above_the_budget_and_is_zero_where_there_is_room():

@@ -151,6 +151,16 @@ def test_a_trace_that_was_closed_by_force_is_drafted_too(tokenizer, chat):
     assert calls[0] == 31
 
 
+def test_who_ends_within_a_trace_is_asked_for_an_answer(tokenizer, chat):
+    """A refusal that stands in an opened trace, and nothing after it: the trace is closed, and what follows is judged."""
+    model = Parrot(tokenizer, ["<think> I will not do that", "I say this when forced, and more, and more"])
+    (answer,) = answer_all(model, [[3]], [False], chat, TokenBudget(answer=8, trace=50))
+    assert answer.forced and answer.trace == "I will not do that" and answer.answer.startswith("I say this")
+    assert not set(answer.tokens[:-1]) & set(chat.eos_token_ids)
+    (left,) = answer_all(model, [[3]], [False], chat, TokenBudget(answer=8, trace=50, force_close=False))
+    assert not left.closed and left.finished and left.answer == ""
+
+
 def test_who_thinks_goes_on_without_those_who_do_not(tokenizer, chat):
     """Three short answers and one long trace: the rows that are done are not carried along for hundreds of tokens."""
     texts = ["short", "short", "short", f"<think>{' step' * 150}</think> done", "x"]
