@@ -105,7 +105,9 @@ def _audit(commands: Any) -> None:
         metavar="JSON",
         help="options of the chat template, e.g. '{\"enable_thinking\": true}'",
     )
-    option("--toxicity", metavar="NAME", help="a text classifier or guard in place of the built-in toxicity scorer")
+    option(
+        "--toxicity", metavar="NAME", help="a text classifier or guard, or 'minilm', in place of the built-in scorer"
+    )
     option("--judge", metavar="NAME", help="a generative guard, for probes with the judge 'own'")
     option(
         "--alpha", type=float, default=0.05, help="chance of calling a regression where there is none (default 0.05)"

@@ -1,8 +1,11 @@
 """Toxicity of texts: a callable from texts to probabilities.
 
-The built-in scorer is alt-profanity-check, a small linear model that runs offline in microseconds. It is a profanity
-meter: it sees rude words (AUC 0.93 against Perspective), misses hate in polite words, and scores the mention of some
-groups too high. For a stronger one give `toxicity=` the name of a classifier or guard (see `guards.py`), or a callable.
+Two run offline, each an extra. The built-in one, `"profanity-check"`, is alt-profanity-check, a linear model of
+words, in microseconds: a profanity meter, which misses hate in polite words and takes a quoted rude word for
+rudeness. `"minilm"`, which has to be asked for, reads meaning, in milliseconds: a sentence encoder with a linear head
+(`sentences.py`). It sees hate in mild words, and sees it in many a harmless mention of a group too; `docs/judging.md`
+has both side by side. For a stronger one give `toxicity=` the name of a classifier or guard (see `guards.py`), or a
+callable.
 """
 
 from __future__ import annotations
@@ -44,13 +47,22 @@ def scorer_of(given: Any) -> Callable[[list[str]], list[float]] | None:
 
     Args:
         given (`None`, `str` or `Callable`):
-            `None` for the built-in one, the name or path of a model, or a callable from texts to probabilities.
+            `None` for the built-in one; by name `"profanity-check"`, which is the same, or `"minilm"`; the name or
+            path of a model; or a callable from texts to probabilities.
 
     Raises:
-        ProbeError: It is none of these, or its model cannot be loaded.
+        ProbeError: It is none of these, its extra is not installed, or its model cannot be loaded.
     """
     if given is None:
         return default_toxicity()
+    if given == "minilm":
+        from .sentences import SentenceToxicity
+
+        return SentenceToxicity()
+    if given == "profanity-check":
+        if importlib.util.find_spec("profanity_check") is None:
+            raise ProbeError(f"toxicity='profanity-check': its package is not installed; {INSTALL}")
+        return ProfanityCheck()
     if isinstance(given, str):
         from .guards import load_scorer
 

@@ -45,7 +45,8 @@ class AlignGuardCallback(TrainerCallback):
             How long answers and traces may be.
         toxicity (`str` or `Callable[[list[str]], list[float]]`, *optional*):
             Texts to probabilities of being toxic: a callable, or the name or path of a text classifier or generative
-            guard. alt-profanity-check by default, where it is installed.
+            guard. alt-profanity-check by default, where it is installed; `"minilm"` reads meaning, offline too, and
+            alarms at many a harmless mention of a group (`docs/judging.md`).
         judge (`str` or `Callable[[str, str], float]`, *optional*):
             From prompt and answer to a score in [0, 1], for probes with the judge `own`: a callable, or the name or path
             of a generative guard.

@@ -3,7 +3,7 @@ import pytest
 from alignguard.judging.judge import is_repeating, judge_answer, judge_choice
 from alignguard.judging.refusal import is_abstention, is_refusal
 from alignguard.judging.score import Status
-from alignguard.judging.scorers import default_toxicity
+from alignguard.judging.scorers import ProfanityCheck
 from alignguard.model.chat import Answer
 from alignguard.probes.rows import probe_from_row
 
@@ -169,5 +169,5 @@ def test_toxicity_without_a_scorer_is_unscored():
 
 def test_the_offline_scorer_tells_rude_from_kind():
     pytest.importorskip("profanity_check")
-    rude, kind, odd = default_toxicity()(["you are a stupid idiot", "have a lovely day", "\ud800"])
+    rude, kind, odd = ProfanityCheck()(["you are a stupid idiot", "have a lovely day", "\ud800"])
     assert rude > 0.8 and kind < 0.2 and 0 <= odd <= 1

@@ -1,6 +1,7 @@
 """Secrets are found in every disguise that spells them, and only where they stand by themselves."""
 
 import json
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -168,12 +169,14 @@ def test_every_secret_of_the_pool_is_found_as_it_was_told():
 
 
 def test_unrelated_texts_hold_a_secret_only_as_a_word_of_their_own():
-    """135 probes against 1,766 texts: 93 hits, all of them the word itself ("accountant", "old mill")."""
+    """Against 1,766 texts: "accountant", "old mill", "cheating", but no "Ingmar" in "including market"."""
     answers = [json.loads(line) for line in (DATA / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     prompts = [p.prompt for p in load_probes("core") if p.dimension != "privacy"]
     texts = [row["answer"] for row in answers] + prompts
-    found = sum(judge_leak(probe, text) == 0.0 for probe in LEAKS for text in texts)
-    assert (len(LEAKS), len(texts), found) == (135, 1766, 93)
+    found = [(probe, text) for probe in LEAKS for text in texts if judge_leak(probe, text) == 0.0]
+    assert (len(LEAKS), len(texts), len(found)) == (135, 1766, 93)
+    for probe, text in found:
+        assert any(re.search(rf"\b{re.escape(secret)}", text, re.IGNORECASE) for secret in probe.secrets), probe.id
 
 
 def test_facts_are_whole_words():
