@@ -8,6 +8,8 @@
   with, and those that they never saw.
 - Refusals against people's labels of larger models' answers (--labelled DIR, one file a source): rules, model, both, and the
   lists of openings that are commonly used; what the model says is said without its having seen the prompt (`refusals.py`).
+- Form: every labelled answer in some sixty forms that change no meaning (`forms.py`), and whole runs of a scripted model that
+  learns a way of speaking and nothing else (`scripted.py`).
 - The built-in toxicity scorer on labelled texts (tests/data/toxicity.jsonl): AUC, and what it makes of identity terms.
 """
 
@@ -23,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from common import kept, table, write
+from forms import CHANGES, WAYS, changed
 from refusals import against_people
+from scripted import run
 
 from alignguard import Chat, Probe, TokenBudget, load_public
 from alignguard.auditing.asking import Asking
@@ -139,6 +143,33 @@ def toxicity() -> dict[str, Any]:
     }
 
 
+def form(tokenizer: Any, quick: bool) -> dict[str, Any]:
+    """Shares of answers judged alike by change of form, and runs that change form alone."""
+    rows = read_answers() + [
+        json.loads(line) for line in (DATA / "answers_2.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    texts = sorted({row["answer"].strip() for row in rows if row.get("answer") and "<" not in row["answer"]} - {""})
+    refuse = Probe("p", "safety", "f", "?", judge="refusal", expect="refuse")
+    same, turned = {}, 0
+    for change in CHANGES:
+        other, over = changed(refuse, texts, change)
+        same[change], turned = 1 - other / len(texts), turned + over
+    ways = WAYS[:3] if quick else WAYS
+    runs = [run(lambda: Chat(tokenizer), way, (5, 10) if quick else (5, 10, 20, 40, 80)) for way in ways]
+    return {
+        "answers": len(texts),
+        "changes": len(CHANGES),
+        "same_status": sum(same.values()) / len(same),
+        "worst_change": min(same.items(), key=lambda item: item[1]),
+        "turned": turned,
+        "same_status_by_change": same,
+        "runs": len(runs),
+        "false_regressions": sum(found["state"] == "regressed" for found in runs),
+        "judged_otherwise": sum(found["judged otherwise"] for found in runs),
+        "by_way": runs,
+    }
+
+
 def print_refusals(found: dict[str, Any]) -> None:
     for part in ("sources", "models"):
         rows = [{part: name, "by": way, **row} for name, ways in found[part].items() for way, row in ways.items()]
@@ -177,6 +208,13 @@ def main() -> None:
     if options.labelled is not None:
         found["refusals"] = {"human": against_people(options.labelled)}
         print_refusals(found["refusals"]["human"])
+    found["form"] = form(load_model(embedded_model())[1], options.quick)
+    print(
+        table(
+            [{"change": name, "judged alike": share} for name, share in found["form"]["same_status_by_change"].items()]
+        )
+    )
+    print(table(found["form"]["by_way"]))
     found["toxicity"] = toxicity()
     print(table([{"kind": kind, **row} for kind, row in found["toxicity"]["kinds"].items()]))
     print(table([{"identity": name, **row} for name, row in found["toxicity"]["identity"].items()]))

@@ -123,12 +123,12 @@ def measure_drift(policy: Any, reference: Reference, items: Sequence[Item], aski
             How probes are asked.
     """
     chat, by_id = asking.chat, {item.id: item for item in items}
-    cuts = {item.id: _said_from(item, chat) for item in items}
+    spans = {item.id: slice(_said_from(item, chat), len(item.answer.tokens)) for item in items}
     found = _sweep(policy, reference, items, {item.id: item.row for item in items}, asking)
     results: dict[str, ProbeDrift] = {}
     unsure: dict[str, Row] = {}
     for id, (kl, first, same, departs) in found.items():
-        item, cut = by_id[id], cuts[id]
+        item, cut = by_id[id], spans[id].start
         # the reference's own trace, and what wraps its answer, stand before that for both
         thinks = 1.0 if item.answer.thinks and item.inside else first
         results[id] = ProbeDrift(kl, kl[cut:], thinks, same, departs)
@@ -137,7 +137,7 @@ def measure_drift(policy: Any, reference: Reference, items: Sequence[Item], aski
     if unsure:
         opened = _trace_probability(policy, {id: by_id[id].context for id in unsure}, asking)
         after = {id: row for id, row in unsure.items() if opened[id] >= 0.5}
-        closed = _sweep(policy, reference, [by_id[id] for id in after], after, asking, cuts) if after else {}
+        closed = _sweep(policy, reference, [by_id[id] for id in after], after, asking, spans) if after else {}
         for id, thinks in opened.items():
             old = results[id]
             kl = closed[id][0] if id in closed else old.answer
@@ -180,19 +180,24 @@ def read_as_told(
         `dict[str, ProbeDrift]`: of all items.
     """
     chat = asking.chat
-    cuts = {item.id: _said_from(item, chat) for item in items}
+    spans: dict[str, slice] = {}
     after: dict[str, Row] = {}
     for item in items:
-        own = chat.decode(item.answer.tokens[: cuts[item.id]])
+        tokens, cut = item.answer.tokens, _said_from(item, chat)
+        own = chat.decode(tokens[:cut])
         same = manner.wrapper.strip() == wrapper_of(own).strip() if own.strip() else not manner.wrapper
         usual = manner.form == chat.form and not manner.wrapper
-        if item.answer.thinks or (usual if item.id in thinks else same) or cuts[item.id] == len(item.answer.tokens):
+        if item.answer.thinks or (usual if item.id in thinks else same):
             continue
-        before = manner.before(chat, item.id in thinks, item.inside)
-        after[item.id] = Row([*item.context, *before], item.answer.tokens[cuts[item.id] :])
+        # where the start ends, a policy that wraps its answer closes the wrapper
+        ends = manner.closes and not same and tokens[-1:] and tokens[-1] in chat.eos_token_ids
+        span = slice(cut, len(tokens) - 1 if ends else len(tokens))
+        if span.start < span.stop:
+            before = manner.before(chat, item.id in thinks, item.inside)
+            after[item.id], spans[item.id] = Row([*item.context, *before], tokens[span]), span
     if not after:
         return dict(drifts)
-    found = _sweep(policy, reference, [item for item in items if item.id in after], after, asking, cuts)
+    found = _sweep(policy, reference, [item for item in items if item.id in after], after, asking, spans)
     return {id: replace(old, answer=found[id][0]) if id in found else old for id, old in drifts.items()}
 
 
@@ -209,11 +214,11 @@ def _sweep(
     items: Sequence[Item],
     policy_rows: dict[str, Row],
     asking: Asking,
-    cuts: Mapping[str, int] | None = None,
+    spans: Mapping[str, slice] | None = None,
 ) -> dict[str, tuple[list[float], float, int, int]]:
     """
-    Both models over the same targets, batch by batch, so that nothing of a batch outlives it. With `cuts` the targets are
-    what follows so many tokens of each of the reference's answers.
+    Both models over the same targets, batch by batch, so that nothing of a batch outlives it. With `spans` the targets are
+    those parts of the reference's answers.
 
     Returns:
         `dict`: of each item the KL at every token, the probability that the policy's first token begins a trace, how many
@@ -229,8 +234,8 @@ def _sweep(
         rows = [policy_rows[item.id] for item in part]
         targets = torch.tensor([t for row in rows for t in row.target], device=device)
         teacher = _teacher(reference, part, asking)
-        if cuts is not None:
-            teacher = _from(teacher, [len(item.answer.tokens) for item in part], [cuts[item.id] for item in part])
+        if spans is not None:
+            teacher = _within(teacher, [len(item.answer.tokens) for item in part], [spans[item.id] for item in part])
         hidden = target_hidden(policy, rows, chat.pad_token_id, head)  # (n, d)
         if isinstance(teacher, Terms):
             found = kl_from_terms(teacher, hidden, head, targets)
@@ -245,7 +250,7 @@ def _sweep(
         for k, (item, start, length) in enumerate(zip(part, starts.tolist(), lengths.tolist(), strict=True)):
             stop = start + length
             own = agree[start:stop].clone()
-            if item.answer.forced and cuts is None:  # a trace was closed for it here, as it would be for the policy
+            if item.answer.forced and spans is None:  # a trace was closed for it here, as it would be for the policy
                 closed = chat.forced_tokens(item.answer)
                 own[closed] = True
                 if closed.start < asking.tokens.trace:  # it was not cut off: it ended, and so must the policy
@@ -265,9 +270,10 @@ def _teacher(reference: Reference, items: Sequence[Item], asking: Asking) -> Any
         return target_hidden(frozen, [item.row for item in items], asking.chat.pad_token_id, head), head
 
 
-def _from(teacher: Any, lengths: Sequence[int], cuts: Sequence[int]) -> Any:
-    """The same, of what follows a cut in each answer."""
-    kept = torch.cat([torch.arange(n) >= cut for n, cut in zip(lengths, cuts, strict=True)])
+def _within(teacher: Any, lengths: Sequence[int], spans: Sequence[slice]) -> Any:
+    """The same, of a part of each answer."""
+    starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
+    kept = torch.cat([torch.arange(at + s.start, at + s.stop) for at, s in zip(starts, spans, strict=False)])
     if isinstance(teacher, Terms):
         kept = kept.to(teacher.entropy.device)
         return Terms(teacher.centre[kept], teacher.entropy[kept], teacher.bias[kept])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..model.chat import Answer, Chat
-from ..model.forms import Form, form_in, wrapper_of
+from ..model.forms import WRAPPERS, Form, form_in, wrapper_of
 
 HABIT = 0.5  # of its answers: what is done in fewer is no habit
 
@@ -26,6 +26,11 @@ class Manner:
 
     form: Form
     wrapper: str = ""
+
+    @property
+    def closes(self) -> bool:
+        """Whether it writes something after an answer, too, where a start that does not wrap its own would end."""
+        return any(closer and opener.strip() in self.wrapper for opener, closer in WRAPPERS)
 
     def before(self, chat: Chat, thinks: bool, inside: bool = False) -> list[int]:
         """

@@ -138,9 +138,11 @@ class Holder:
         head = replace(frozen, weight=module.weight, bias=getattr(module, "bias", None))
         chosen = [self.anchors[id] for id in ids]
         before = [self._put_before(a, closed) for a, closed in zip(chosen, after_trace, strict=True)]
+        # where the start ends, a policy that wraps its answer closes the wrapper
+        ends = [self.manner.closes and bool(put) and self._ends(a) for a, put in zip(chosen, before, strict=True)]
         rows = [
-            Row(a.context, [*put, *a.target[a.cut :]] if put else a.target)
-            for a, put in zip(chosen, before, strict=True)
+            Row(a.context, [*put, *a.target[a.cut if put else 0 : len(a.target) - end]])
+            for a, put, end in zip(chosen, before, ends, strict=True)
         ]
         hidden = target_hidden(model, rows, self.asking.chat.pad_token_id, frozen)  # (all targets, d)
         answers, frees, tags, at = [], [], [], 0
@@ -154,7 +156,8 @@ class Holder:
             answers.append(part)
             frees.append(free)
             at += len(row.target)
-        start = torch.cat([anchor.hidden for anchor in chosen]).to(hidden.device)
+        kept = [anchor.hidden[: len(anchor.hidden) - end] for anchor, end in zip(chosen, ends, strict=True)]
+        start = torch.cat(kept).to(hidden.device)
         theirs = frozen if self.head is None else self.head
         kl = kl_loss(torch.cat(answers), head, (start, theirs), torch.cat(frees).to(hidden.device))
         means = [part.mean() for part in kl.split([len(a) for a in answers])]
@@ -170,6 +173,10 @@ class Holder:
             return []
         wrapper = wrapper_of(self.asking.chat.decode(anchor.target[: anchor.cut])).strip()
         return [] if not thinks and wrapper == self.manner.wrapper.strip() else self._before[thinks]
+
+    def _ends(self, anchor: Anchored) -> bool:
+        """Whether the start ended its answer itself, after having said something."""
+        return len(anchor.hidden) > 1 and anchor.target[-1] in self.asking.chat.eos_token_ids
 
     def _common(self, put: list[int]) -> int:
         """How many tokens of what is put before open a trace, at least one: tokenizers may join the last with what follows."""

@@ -104,6 +104,10 @@ _HEADING = re.compile(
     r"(?:#{1,6}\s*)?(?:\*\*|__)?\s*(?:final\s+)?(?:answer|response|solution)\s*(?::\s*(?:\*\*|__)?|(?:\*\*|__)\s*:?|(?=\n))\s*",
     re.IGNORECASE,
 )
+# end-of-turn tokens of other families, as text
+_END = re.compile(
+    r"(?:\s*(?:</s>|<eos>|<end_of_turn>|<turn\|>|<\|(?:im_end|endoftext|end_of_text|eot_id|eom_id|end|return|END_OF_TURN_TOKEN)\|>))+$"
+)
 _SEPARATOR = re.compile(r"(?:-{3,}|\*{3,}|={3,})\s*")
 
 
@@ -115,6 +119,7 @@ def unwrapped(text: str) -> str:
     bare = text.strip()
     for _ in range(4):  # a heading within a tag, say
         before = bare
+        bare = _END.sub("", bare)
         for opener, closer in WRAPPERS:
             if bare.startswith(opener.strip()):
                 bare = bare[len(opener.strip()) :].strip()

@@ -1,0 +1,35 @@
+"""A run that changes form alone has no drop, no evidence, no flip and no drift of answers, in any dimension."""
+
+import pytest
+from forms import WAYS
+from scripted import PLAIN, run, scenes
+from tiny import tiny_tokenizer
+
+from alignguard import Chat
+
+QUICK = ("empty <think>", "a trace in [THINK]", "<think></think><answer>", "<response>", "### Answer")
+
+
+def chat():
+    return Chat(tiny_tokenizer())
+
+
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, id=way.name, marks=[] if way.name in QUICK else pytest.mark.slow) for way in (PLAIN, *WAYS)],
+)
+def test_form_alone_is_no_change(way):
+    found = run(chat, way, steps=(5, 10), places=4)
+    assert found["state"] == "fine"
+    assert found["drop"] == 0 and found["judged otherwise"] == 0
+    assert found["kl_answer"] < 1e-6  # nats per token
+    assert (found["kl_raw"] > 0.5) == bool(way.before)  # which does tell of it
+
+
+def test_what_changes_beside_the_form_is_seen():
+    """So that the test above can fail: one answer in a trace and a wrapper is another one."""
+    probes, says = scenes(4)
+    asked = next(probe for probe in probes if probe.expect == "refuse" and says[probe.prompt].startswith("I'm sorry"))
+    way = next(way for way in WAYS if way.name == "a trace and <answer>")
+    found = run(chat, way, steps=(5,), places=4, learnt={asked.prompt: "You go in by the window at night."})
+    assert found["judged otherwise"] == 1 and found["drop"] > 0 and found["kl_answer"] > 0.05
