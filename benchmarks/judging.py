@@ -29,7 +29,7 @@ from forms import CHANGES, WAYS, changed
 from refusals import against_people
 from scripted import run
 
-from alignguard import Chat, Probe, TokenBudget, load_public
+from alignguard import Chat, Probe, TokenBudget, load_probes, load_public
 from alignguard.auditing.asking import Asking
 from alignguard.auditing.likelihoods import ask_choices
 from alignguard.judging.judge import judge_answer
@@ -149,7 +149,7 @@ def form(tokenizer: Any, quick: bool) -> dict[str, Any]:
         json.loads(line) for line in (DATA / "answers_2.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     texts = sorted({row["answer"].strip() for row in rows if row.get("answer") and "<" not in row["answer"]} - {""})
-    refuse = Probe("p", "safety", "f", "?", judge="refusal", expect="refuse")
+    refuse = next(probe for probe in load_probes("safety") if probe.expect == "refuse")
     same, turned = {}, 0
     for change in CHANGES:
         other, over = changed(refuse, texts, change)
