@@ -15,7 +15,7 @@ from ..errors import AlignGuardError, StartError
 from ..holding.budget import DriftBudget
 from ..judging.scorers import judge_of, scorer_of
 from ..model.generation import TokenBudget
-from ..model.observe import restored_rng, uncompiled
+from ..model.observe import restored_rng, trainer_autocast, uncompiled
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
@@ -117,7 +117,7 @@ class AlignGuardCallback(TrainerCallback):
         self.reference: Reference | None = None
         self.run: Run | None = None
         if trainer is not None:
-            self.reference = freeze_start(uncompiled(trainer.model), self.kind, will_shard(trainer.args))
+            self._freeze(trainer.model, trainer.args)
 
     # hooks ---------------------------------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class AlignGuardCallback(TrainerCallback):
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the start: here no trainer has patched the model yet, and no checkpoint has been loaded."""
         if self.reference is None and kwargs.get("model") is not None:
-            self.reference = freeze_start(uncompiled(kwargs["model"]), self.kind, will_shard(args))
+            self._freeze(kwargs["model"], args)
 
     @restored_rng()
     def on_train_begin(
@@ -141,7 +141,8 @@ class AlignGuardCallback(TrainerCallback):
                     "this run is resumed, and its start was not seen: use callbacks=[AlignGuardCallback()] or "
                     "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"
                 )
-            self.reference = freeze_start(model, self.kind, will_shard(args))
+            self._freeze(model, args)
+        assert self.reference is not None
         if self.reference.kind == "given" and isinstance(self.kind, (str, Path)) and self.run is None:
             check_reference_tokenizer(str(self.kind), tokenizer, state.is_world_process_zero)
         # one that failed, or was interrupted, before its start was asked is none to go on from
@@ -166,6 +167,13 @@ class AlignGuardCallback(TrainerCallback):
         """Gradients are zero here: what is added now is clipped and applied with the trainer's own."""
         if self.run is not None:
             self.run.hold(state.global_step, kwargs.get("optimizer"))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """What was unfrozen since the last step has not moved yet: its start is kept."""
+        if self.run is not None:
+            self.run.keep_up()
 
     @restored_rng()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -208,6 +216,9 @@ class AlignGuardCallback(TrainerCallback):
     def audits(self) -> list[Audit]:
         """All so far; only the latest holds its answers, the others' are on disk."""
         return self.run.audits if self.run is not None else []
+
+    def _freeze(self, model: Any, args: Any) -> None:
+        self.reference = freeze_start(uncompiled(model), self.kind, will_shard(args), trainer_autocast(args))
 
     def _act(self, control: TrainerControl) -> None:
         """What the stop rule asks for, the same on every process: the first one's verdict counts."""

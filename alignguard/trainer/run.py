@@ -16,6 +16,7 @@ from ..auditing.result import Result
 from ..distributed import Ranks
 from ..drift.reference import Reference
 from ..errors import AlignGuardError, RunError, StartError
+from ..holding.anchored import start_head
 from ..model.chat import Chat
 from ..model.checkpoints import latest_checkpoint
 from ..model.observe import trainer_autocast
@@ -168,6 +169,16 @@ class Run:
                 guarded("the store", lambda: self.store.append_budget(holder.state(step + 1)))
 
         guarded("the drift budget", pull)
+
+    def keep_up(self) -> None:
+        """Before an optimizer step: the start of what was unfrozen is kept, and a budget's own view of it with it."""
+        reference, holder = self.context.reference, self.state.holder
+
+        def keep() -> None:
+            if reference.keep_up() and holder is not None:
+                holder.head = start_head(reference)
+
+        self.console.guarded("the reference", keep)
 
     def audit(self, step: int) -> Verdict:
         """Ask, compare, keep and show."""
