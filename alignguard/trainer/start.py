@@ -17,7 +17,6 @@ from ..errors import RunError
 from ..holding.anchored import Anchored, ask_anchors, holdable_head, read_anchors, start_head, write_anchors
 from ..holding.holder import Holder
 from ..model.forms import FAMILIES
-from ..model.head import read_head
 from ..model.observe import observing
 from ..records.about import About
 from ..records.same_run import check_same_run
@@ -202,10 +201,6 @@ def _fill_cache(context: RunContext, state: RunState) -> dict[str, Result]:
     """All that will be asked, asked now, and kept token by token; the start's answers."""
     model, cache, asking, settings = context.model, context.reference.cache, context.asking, context.settings
     assert cache is not None
-    with observing(model, autocast=asking.autocast):
-        head, module = read_head(model), model.get_output_embeddings()
-    plain = head.weight is not None and head.scale == 1.0 and not head.softcap
-    cache.frozen_head = plain and not any(p.requires_grad for p in module.parameters())
     drawn = {probe.id for step in settings.schedule.planned(context.last) for probe in settings.drawn(step)}
     asked = [probe for probe in settings.pool if probe.id in drawn]
     with context.console.bar(work(asked, baseline=True), "AlignGuard asks the start") as asking.tick:
@@ -230,8 +225,7 @@ def _holder(context: RunContext, anchors: dict[str, Anchored]) -> Holder:
     with observing(context.model, autocast=context.asking.autocast):
         holdable_head(context.model)
     assert context.settings.budget is not None
-    head = start_head(context.reference)
+    head = start_head(context.reference).to(context.device)
     for anchor in anchors.values():
         anchor.hidden = anchor.hidden.to(context.device)
-    head = None if head is None else head.to(context.device)
     return Holder(context.settings.budget, context.asking, anchors, head, context.settings.seed)
