@@ -19,7 +19,7 @@ from ..holding.holder import Holder
 from ..model.forms import FAMILIES
 from ..model.observe import observing
 from ..records.about import About
-from ..records.same_run import check_same_run
+from ..records.same_run import check_prompts, check_same_run
 from ..records.store import Store
 from .console import Console
 from .settings import Settings
@@ -175,6 +175,7 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
     state = RunState(replace(about, looks=then.looks or about.looks), store.read_prompts())
     pool = settings.pool
     state.baseline = store.read_baseline([*pool, *training_probes(state.prompts, context.asking.chat)])
+    check_prompts(store.root / "baseline.json", state.baseline.values(), context.asking.chat)
     if then.quote != about.quote:  # what may be quoted is as it was said last
         context.on_first(lambda: store.write_baseline(state.about, state.baseline))
     state.audits = store.read_audits(pool, step)
