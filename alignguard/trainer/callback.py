@@ -116,6 +116,7 @@ class AlignGuardCallback(TrainerCallback):
         self.trainer, self.kind = trainer, reference
         self.reference: Reference | None = None
         self.run: Run | None = None
+        self._model: Any = None  # whose start it is
         if trainer is not None:
             self._freeze(trainer.model, trainer.args)
 
@@ -124,7 +125,8 @@ class AlignGuardCallback(TrainerCallback):
     @restored_rng()
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the start: here no trainer has patched the model yet, and no checkpoint has been loaded."""
-        if self.reference is None and kwargs.get("model") is not None:
+        if kwargs.get("model") is not None:
+            self.trainer = None  # the one that was given is another
             self._freeze(kwargs["model"], args)
 
     @restored_rng()
@@ -135,6 +137,9 @@ class AlignGuardCallback(TrainerCallback):
         model, tokenizer = uncompiled(kwargs["model"]), kwargs.get("processing_class")
         if tokenizer is None:
             raise AlignGuardError("the trainer has no tokenizer; give it processing_class=tokenizer")
+        if self._model is not None and state.global_step == 0 and not _is_within(self._model, model):
+            self.trainer = None  # a second one, or a search that builds a model for each trial
+            self._freeze(model, args)
         if self.reference is None:
             if state.global_step > 0:
                 raise StartError(
@@ -186,10 +191,12 @@ class AlignGuardCallback(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """
         Our latest figures among the trainer's metrics, as `eval_alignguard/...`, for `metric_for_best_model` and for
-        callbacks that come after this one in the list.
+        callbacks that come after this one in the list. In a hyperparameter search, whose objective is by default the sum of
+        all metrics, only where `metric_for_best_model` asks for one of ours.
         """
         metrics = kwargs.get("metrics")
-        if metrics is not None:
+        summed = state.is_hyper_param_search and "alignguard/" not in (args.metric_for_best_model or "")
+        if metrics is not None and not summed:
             # a figure that an audit lacks keeps its latest value: a missing one is an error
             for earlier in self.audits:
                 metrics |= {f"eval_{name}": value for name, value in earlier.metrics.items()}
@@ -218,6 +225,9 @@ class AlignGuardCallback(TrainerCallback):
         return self.run.audits if self.run is not None else []
 
     def _freeze(self, model: Any, args: Any) -> None:
+        """A model's own start, and nothing of what another one said."""
+        self.reference = self.run = None
+        self._model = uncompiled(model)
         self.reference = freeze_start(uncompiled(model), self.kind, will_shard(args), trainer_autocast(args))
 
     def _act(self, control: TrainerControl) -> None:
@@ -231,3 +241,8 @@ class AlignGuardCallback(TrainerCallback):
         control.should_training_stop |= called and rule.stop
         # a regression that is called later finds its way back here
         control.should_save |= aligned and rule.restore
+
+
+def _is_within(model: Any, other: Any) -> bool:
+    """Whether two are one model, or one wraps the other."""
+    return any(m is other for m in model.modules()) or any(m is model for m in other.modules())
