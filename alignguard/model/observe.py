@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .virtual import speaking
+
 _CPU = torch.device("cpu")
 
 
@@ -60,6 +62,7 @@ def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> 
         stack.enter_context(restored_rng(device))
         for model in models:
             stack.enter_context(eval_mode(model))
+            stack.enter_context(speaking(model))
         stack.enter_context(torch.no_grad())
         # an audit asks at many lengths: compiled anew for each, they would use up what training may recompile
         stack.enter_context(torch.compiler.set_stance("force_eager"))
