@@ -85,6 +85,33 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def evaluated_weights(optimizer: Any) -> Iterator[None]:
+    """
+    For the time of the block the model has the weights that the trainer evaluates, where the optimizer trains at others
+    (schedule-free ones); then again those it trains at, to the bit, which the way back alone would round.
+
+    Args:
+        optimizer (`torch.optim.Optimizer` or `None`):
+            The trainer's, as accelerate may have wrapped it.
+    """
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    switches = callable(getattr(optimizer, "eval", None)) and callable(getattr(optimizer, "train", None))
+    if not switches or not any(group.get("train_mode", True) for group in optimizer.param_groups):
+        yield
+        return
+    kept = [(p, p.detach().to("cpu", copy=True)) for group in optimizer.param_groups for p in group["params"]]
+    try:
+        optimizer.eval()
+        yield
+    finally:
+        optimizer.train()
+        with torch.no_grad():
+            for p, trained in kept:
+                p.copy_(trained)
+
+
 def uncompiled(model: Any) -> Any:
     """The model itself, where `torch.compile` has wrapped it."""
     return getattr(model, "_orig_mod", model)

@@ -185,7 +185,7 @@ class AlignGuardCallback(TrainerCallback):
         """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
         if self.settings.schedule.due(state.global_step, state.max_steps) or control.should_training_stop:
             assert self.run is not None
-            self.run.look(state.global_step)
+            self.run.look(state.global_step, kwargs.get("optimizer"))
             self._act(control)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -210,7 +210,7 @@ class AlignGuardCallback(TrainerCallback):
         self.run.close_trackers()
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
-            self.run.look(state.global_step)  # stopped by a callback that comes after ours
+            self.run.look(state.global_step, kwargs.get("optimizer"))  # stopped by a callback that comes after ours
         rule = self.settings.stop
         if rule is not None and rule.restore and self.run.verdict is not None and self.run.verdict.since:
             run = self.run

@@ -19,7 +19,7 @@ from ..errors import AlignGuardError, RunError, StartError
 from ..holding.anchored import start_head
 from ..model.chat import Chat
 from ..model.checkpoints import latest_checkpoint
-from ..model.observe import trainer_autocast
+from ..model.observe import evaluated_weights, trainer_autocast
 from ..model.restore import load_whole, restore_weights
 from ..probes.draw import draw
 from ..probes.probe import Probe
@@ -148,11 +148,12 @@ class Run:
         # from here on nothing of ours ends the run
         context.asking.failed = lambda error: console.report_once("a scorer", error)
 
-    def look(self, step: int) -> None:
+    def look(self, step: int, optimizer: Any) -> None:
         """An audit after training has begun: where it fails on one process, it fails on all, and training goes on."""
 
         def look() -> None:
-            self.audit(step)
+            with evaluated_weights(optimizer):
+                self.audit(step)
 
         self.console.guarded("the audit", lambda: self.ranks.together(look))
 
