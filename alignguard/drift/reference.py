@@ -7,19 +7,15 @@
 | `offload` | a second model on the CPU, moved to the device for an audit | all weights, on the CPU |
 | `cache` | what it said and how (see `cache.py`), on disk | the LM head, on the CPU |
 | `given` | a model that the user gives | all weights |
-
-TRL replaces `model.forward` by a closure over the original model. A copy that keeps it runs the policy, and its KL reads
-0 for ever; so copies shed every instance-level forward, and a reference whose own LM head is not called is an error
-(see `forward.final_hidden`).
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +27,7 @@ from ..model.loading import check_tokenizers, lacks_tokenizer, load_model, load_
 from ..model.observe import observing
 from .adapters import is_peft, swapped, switched_off, without_adapters
 from .cache import Cache
+from .copies import frozen_copy
 from .fingerprint import fingerprint, samples, weights
 
 KINDS = ("auto", "copy", "adapter", "offload", "cache")
@@ -139,6 +136,22 @@ class Reference:
                 name = name.removeprefix("base_model.model.").replace(".base_layer", "")
                 raise StartError(f"{name} changed under the adapters, {where}")
 
+    def follow(self, policy: Any) -> None:
+        """
+        Take the precision that the policy has now: DeepSpeed casts it after its start was kept.
+
+        Args:
+            policy (`PreTrainedModel`):
+                As the trainer has prepared it.
+        """
+        now = dict(chain(policy.named_parameters(), policy.named_buffers()))
+        if self.kind == "adapter":
+            self.start = {name: kept.to(now[name].dtype) for name, kept in self.start.items()}
+        elif self.model is not None and self.model is not policy:
+            for name, own in chain(self.model.named_parameters(), self.model.named_buffers()):
+                if name in now and own.is_floating_point() and now[name].is_floating_point():
+                    own.data = own.data.to(now[name].dtype)
+
     @property
     def models(self) -> tuple[Any, ...]:
         """The model, where there is one: what an audit must put into eval mode."""
@@ -151,29 +164,6 @@ class Reference:
             return 0
         kept = self.start.values() if self.kind == "adapter" else self.model.parameters()
         return sum(p.numel() * p.element_size() for p in kept)
-
-
-def frozen_copy(model: Any, device: str | torch.device | None = None) -> Any:
-    """
-    A copy of a model that nothing done to the original can move.
-
-    Every `forward` bound to an instance is dropped: it is a closure over the original's weights.
-
-    Args:
-        model (`torch.nn.Module`):
-            What is copied; its gradients are not.
-        device (`str` or `torch.device`, *optional*):
-            Where to; weights go there one by one, so that the original's device never holds them twice.
-    """
-    memo: dict[int, Any] = {}
-    for p in [*model.parameters(), *model.buffers()]:
-        twin = p.detach().to(device or p.device, copy=True)
-        memo[id(p)] = torch.nn.Parameter(twin, requires_grad=False) if isinstance(p, torch.nn.Parameter) else twin
-    clone = copy.deepcopy(model, memo)
-    for module in clone.modules():
-        module.__dict__.pop("forward", None)
-        module.__dict__.pop("_original_forward", None)
-    return clone.eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -204,6 +204,10 @@ class Run:
         self._spent += self._seconds
         share = self._spent / (time.perf_counter() - self._begun)
         found.metrics |= named({"cost/seconds": self._seconds, "cost/share": share})
+        if step == 0 and state.floor is None and context.reference.kind != "given":
+            state.floor = abs(found.figure("kl/answer") or 0.0)
+        if state.floor is not None:
+            found.metrics |= named({"kl/floor": state.floor})
         for earlier in state.audits:  # their answers are on disk, and their figures kept
             earlier.results = {}
         state.audits.append(found)

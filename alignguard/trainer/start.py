@@ -81,6 +81,8 @@ class RunState:
             All so far.
         holder ([`Holder`], *optional*):
             The drift budget at work.
+        floor (`float`, *optional*):
+            Drift of the start against itself, nats per token.
     """
 
     about: About
@@ -88,6 +90,7 @@ class RunState:
     baseline: dict[str, Result] = field(default_factory=dict)
     audits: list[Audit] = field(default_factory=list)
     holder: Holder | None = None
+    floor: float | None = None
 
 
 def ask_start(context: RunContext, about: About, dataset: Any) -> RunState:
@@ -132,7 +135,7 @@ def take_over(context: RunContext, about: About, earlier: RunState) -> RunState:
         earlier ([`RunState`]):
             The first run's.
     """
-    state = RunState(about, earlier.prompts, earlier.baseline)
+    state = RunState(about, earlier.prompts, earlier.baseline, floor=earlier.floor)
     if state.prompts:
         _write_prompts(context, state)
     if earlier.holder is not None:
@@ -179,6 +182,7 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
     if then.quote != about.quote:  # what may be quoted is as it was said last
         context.on_first(lambda: store.write_baseline(state.about, state.baseline))
     state.audits = store.read_audits(pool, step)
+    state.floor = state.audits[0].figure("kl/floor") if state.audits else None
     if settings.budget is not None:
         with reference.awake(context.device):
             state.holder = _holder(context, read_anchors(store.anchors, settings.anchors, then.model_fingerprint))
