@@ -36,6 +36,7 @@ PACKAGE = ROOT / "alignguard"
 MAIN = {
     "kl/answer",
     "kl/raw",
+    "kl/floor",
     "kl/thinks",
     "kl/reverse",
     "kl/train_prompts",

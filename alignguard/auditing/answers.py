@@ -20,7 +20,7 @@ from .asking import Asking
 from .context import check_fits
 from .likelihoods import ask_choices, refusal_margins
 from .manner import HABIT, Manner, manner_of
-from .prompts import encode_prompt
+from .prompts import encode_prompt, keep_prompts
 from .result import Result
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,14 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[st
     said = ranks.share(probes, lambda part: speak(model, part, asking, choices=True))
     manner = manner_of(said.values(), asking.chat)
     thinks = {id for id, answer in said.items() if answer.thinks}
-    found = ranks.share(probes, lambda part: weigh(model, part, asking, said, thinks, manner))
+
+    def ask(part: list[Probe]) -> dict[str, Result]:
+        asked = {probe.id: None if probe.plain else encode_prompt(probe, asking.chat)[0] for probe in part}
+        weighed = weigh(model, part, asking, said, thinks, manner)
+        return {id: replace(result, prompt=asked[id]) for id, result in weighed.items()}
+
+    found = ranks.share(probes, ask)
+    keep_prompts(found.values(), asking.chat)
     return {probe.id: found[probe.id] for probe in probes}
 
 

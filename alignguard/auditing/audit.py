@@ -28,7 +28,7 @@ from .drifts import Item, items_of, measure_drift, measure_reverse, opens_trace,
 from .figures import logged
 from .manner import Manner, manner_of
 from .metrics import gather, mean_drift, position_profile
-from .prompts import encode_prompt
+from .prompts import encode_prompt, keep_prompts
 from .result import ProbeDrift, Result
 from .unjudged import training_items
 
@@ -134,6 +134,7 @@ def audit(
     if not isinstance(reference, Reference):
         reference = given_reference(model, reference)
     baseline = {} if baseline is None else baseline
+    keep_prompts(baseline.values(), asking.chat)
     begun, chat, ranks, device = time.perf_counter(), asking.chat, asking.ranks, next(model.parameters()).device
     with restored_rng(device), memory_given_back(device), reference.awake(device):  # scorers may draw too
         missing = [probe for probe in pool if probe.id not in baseline]

@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from ..drift.kl import Terms, kl_from_terms, kl_tokens, logprob_tokens
+from ..drift.kl import kl_tokens, logprob_tokens
 from ..drift.reference import Reference
 from ..model.chat import Answer, Chat
 from ..model.forms import wrapper_of
 from ..model.forward import Row, batches
-from ..model.head import batch_limit, read_head, rounding, target_hidden
+from ..model.head import Head, batch_limit, read_head, rounding, target_hidden
 from ..model.observe import observing
 from ..probes.probe import Probe
 from .asking import Asking
@@ -237,10 +237,7 @@ def _sweep(
         if spans is not None:
             teacher = _within(teacher, [len(item.answer.tokens) for item in part], [spans[item.id] for item in part])
         hidden = target_hidden(policy, rows, chat.pad_token_id, head)  # (n, d)
-        if isinstance(teacher, Terms):
-            found = kl_from_terms(teacher, hidden, head, targets)
-        else:
-            found = kl_tokens(teacher[0], teacher[1], hidden, head, targets)
+        found = kl_tokens(*teacher, hidden, head, targets)
         lengths = torch.tensor([len(row.target) for row in rows])
         starts = (lengths.cumsum(0) - lengths).to(device)
         opens = logprob_tokens(hidden[starts], head, torch.full_like(starts, open_id)).exp().tolist()
@@ -261,8 +258,8 @@ def _sweep(
     return results
 
 
-def _teacher(reference: Reference, items: Sequence[Item], asking: Asking) -> Any:
-    """What the policy is held against: the reference's hidden states and head, or what is kept of them."""
+def _teacher(reference: Reference, items: Sequence[Item], asking: Asking) -> tuple[torch.Tensor, Head]:
+    """What the policy is held against: the reference's hidden states and head."""
     if reference.cache is not None and reference.cache.has([item.id for item in items]):
         return reference.cache.teacher([item.id for item in items])
     with reference.loaded() as frozen:
@@ -270,13 +267,12 @@ def _teacher(reference: Reference, items: Sequence[Item], asking: Asking) -> Any
         return target_hidden(frozen, [item.row for item in items], asking.chat.pad_token_id, head), head
 
 
-def _within(teacher: Any, lengths: Sequence[int], spans: Sequence[slice]) -> Any:
+def _within(
+    teacher: tuple[torch.Tensor, Head], lengths: Sequence[int], spans: Sequence[slice]
+) -> tuple[torch.Tensor, Head]:
     """The same, of a part of each answer."""
     starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
     kept = torch.cat([torch.arange(at + s.start, at + s.stop) for at, s in zip(starts, spans, strict=False)])
-    if isinstance(teacher, Terms):
-        kept = kept.to(teacher.entropy.device)
-        return Terms(teacher.centre[kept], teacher.entropy[kept], teacher.bias[kept])
     hidden, head = teacher
     return hidden[kept.to(hidden.device)], head
 

@@ -56,6 +56,12 @@ FIGURES = (
         ("kl/answer_low", "kl/answer_high"), "nats per token", "a 95 % interval of it, families of probes as clusters"
     ),
     Figure(
+        ("kl/floor",),
+        "nats per token",
+        "`kl/answer` of the start against itself, from step 0: what rounding alone gives. A drift near it is none; not with a "
+        "start that was given",
+    ),
+    Figure(
         ("kl/answer_first", "kl/answer_early", "kl/answer_late"),
         "nats per token",
         "of token 1, of tokens 2 to 5, and from token 6 on",

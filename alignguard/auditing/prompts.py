@@ -1,13 +1,15 @@
-"""What is asked of a model, as chat turns and as tokens."""
+"""What is asked of a model, as chat turns and as tokens: tokenised once, and kept for the run, since templates write dates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 
 from ..errors import ProbeError
 from ..model.chat import Chat
 from ..probes.probe import Probe
 from .manner import Manner
+from .result import Result
 
 
 def render_choice(probe: Probe, order: Sequence[int]) -> tuple[dict[str, str], ...]:
@@ -37,11 +39,30 @@ def encode_prompt(probe: Probe, chat: Chat) -> tuple[list[int], bool]:
     """
     if probe.plain:
         return chat.plain_ids(probe.prompt), False
-    messages = turns(probe)
-    try:
-        return chat.prompt_ids(messages), chat.opens_trace(messages)
-    except ProbeError as error:
-        raise ProbeError(f"probe {probe.id!r}: {error}") from None
+    asked = _asked(probe)
+    if asked not in chat.kept:
+        try:
+            chat.kept[asked] = array("i", chat.prompt_ids(turns(probe)))
+        except ProbeError as error:
+            raise ProbeError(f"probe {probe.id!r}: {error}") from None
+    ids = list(chat.kept[asked])
+    return ids, opens(ids, chat)
+
+
+def keep_prompts(results: Iterable[Result], chat: Chat) -> None:
+    """From here on ask as it was asked before, by whichever process and on whichever day."""
+    for result in results:
+        if result.prompt is not None:
+            chat.kept[_asked(result.probe)] = array("i", result.prompt)
+
+
+def _asked(probe: Probe) -> tuple[tuple[str, str], ...]:
+    return tuple((turn["role"], turn["content"]) for turn in turns(probe))
+
+
+def opens(prompt: Sequence[int], chat: Chat) -> bool:
+    """Whether a prompt, as token ids, ends inside a trace."""
+    return chat.is_inside(chat.tokenizer.decode(list(prompt), skip_special_tokens=False))
 
 
 def answer_context(probe: Probe, chat: Chat, thinks: bool, manner: Manner) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..judging.score import Score
@@ -52,6 +53,8 @@ class Result:
             Of each option, nats per byte.
         drift (`ProbeDrift`, *optional*):
             `None` in a baseline.
+        prompt (`Sequence[int]`, *optional*):
+            In a baseline, token ids of what was asked: the same are asked for as long as the run lasts.
     """
 
     probe: Probe
@@ -59,6 +62,7 @@ class Result:
     answer: Answer | None = None
     logprobs: list[float] | None = None
     drift: ProbeDrift | None = None
+    prompt: Sequence[int] | None = None
 
 
 def said(result: Result) -> str:

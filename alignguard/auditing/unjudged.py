@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..judging.score import Score, Status
@@ -12,6 +11,7 @@ from ..model.observe import observing
 from ..probes.probe import Probe
 from .asking import Asking
 from .drifts import Item
+from .prompts import opens
 from .result import Result
 
 
@@ -47,8 +47,3 @@ def training_items(prompts: dict[str, list[int]], baseline: dict[str, Result], c
         assert answer is not None
         items.append(Item(id, ids, answer, opens(ids, chat)))
     return items
-
-
-def opens(prompt: Sequence[int], chat: Chat) -> bool:
-    """Whether a prompt, as token ids, ends inside a trace."""
-    return chat.is_inside(chat.tokenizer.decode(list(prompt), skip_special_tokens=False))

@@ -1,11 +1,7 @@
 """A reference without a model: what the start said at every token it will be asked about, kept once, before step 1.
 
-Where the LM head trains, the final hidden states of the reference's own answers are kept, and its head on the CPU: T x d
-numbers instead of T x V. Where the head is frozen, two terms a token do: c = softmax(z) W and the entropy H, since
-
-    KL(reference || policy) = logsumexp(z_q) - h_q . c - H        (z_q = h_q W^T; with a bias b, and E_p[b] kept too)
-
-which costs one head product instead of two. c and H are computed in float64 and kept in float32.
+Kept are the final hidden states of its own answers, and its head on the CPU: T x d numbers instead of T x V. The head is kept
+though it may be frozen: what is frozen today may train tomorrow.
 """
 
 from __future__ import annotations
@@ -21,15 +17,13 @@ from safetensors.torch import save_file
 from ..errors import RunError, StartError, one_line
 from ..files import write_whole
 from ..model.head import Head
-from .kl import Terms, teacher_terms
 
 
 class Cache:
     """Filled by [`~Cache.add`], written once, read from disk after that."""
 
     def __init__(self) -> None:
-        self.head: Head | None = None  # of the start; None where the policy's own head is frozen and serves
-        self.frozen_head = False
+        self.head: Head | None = None  # of the start
         self._tensors: dict[str, torch.Tensor] = {}
         self._files: dict[str, Path] = {}  # where each tensor is, once written
         self._awake: Head | None = None
@@ -51,12 +45,6 @@ class Cache:
         """
         if head.weight is None:
             raise StartError("reference='cache' cannot keep this model's logits; use reference='copy' or 'offload'")
-        if self.frozen_head:
-            terms = teacher_terms(hidden, head)
-            for name, tensor in (("centre", terms.centre), ("entropy", terms.entropy), ("bias", terms.bias)):
-                for id, part in zip(ids, tensor.cpu().split(list(lengths)), strict=True):
-                    self._tensors[f"{name}/{id}"] = part.clone()
-            return
         if self.head is None:
             # a true copy: on a CPU `.to` would keep the very weights that train
             bias = None if head.bias is None else head.bias.cpu().clone()
@@ -77,7 +65,7 @@ class Cache:
                 Which of how many: each process writes what it asked.
         """
         tensors = dict(self._tensors)
-        about = {"fingerprint": fingerprint, "frozen_head": str(self.frozen_head), "parts": str(parts)}
+        about = {"fingerprint": fingerprint, "parts": str(parts)}
         if part == 0 and self.head is not None and self.head.weight is not None:
             tensors["head/weight"] = self.head.weight.contiguous()
             if self.head.bias is not None:
@@ -111,7 +99,6 @@ class Cache:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
                 names = set(file.keys())
-                self.frozen_head = about.get("frozen_head") == "True"
                 if "head/weight" in names:
                     bias = file.get_tensor("head/bias") if "head/bias" in names else None
                     self.head = Head(
@@ -122,6 +109,11 @@ class Cache:
             raise RunError(
                 f"{path}: the cached reference cannot be read ({line}); give reference= the start's path"
             ) from None
+        if about.get("frozen_head") == "True":
+            raise RunError(
+                f"{path}: an earlier version kept it for a frozen head, which is not read any more; give reference= the start's "
+                "path"
+            )
         if about.get("fingerprint") != fingerprint:
             raise RunError(
                 f"{path}: holds the reference of another start ({about.get('fingerprint')}, not {fingerprint}); "
@@ -139,25 +131,22 @@ class Cache:
         """Let go of the device's memory."""
         self._awake = None
 
-    def _read(self, name: str, ids: Sequence[str]) -> torch.Tensor:
-        found = {key: self._tensors[key] for id in ids if (key := f"{name}/{id}") in self._tensors}
-        wanted = [key for id in ids if (key := f"{name}/{id}") not in found]
+    def _read(self, ids: Sequence[str]) -> torch.Tensor:
+        found = {key: self._tensors[key] for id in ids if (key := f"hidden/{id}") in self._tensors}
+        wanted = [key for id in ids if (key := f"hidden/{id}") not in found]
         for path in {self._files[key] for key in wanted}:  # streamed: only what is asked for is read
             with safe_open(path, framework="pt") as file:
                 found |= {key: file.get_tensor(key) for key in wanted if self._files[key] == path}
-        return torch.cat([found[f"{name}/{id}"] for id in ids]).to(self._device)
+        return torch.cat([found[f"hidden/{id}"] for id in ids]).to(self._device)
 
     def has(self, ids: Sequence[str]) -> bool:
         """Whether these answers are kept."""
-        name = "entropy" if self.frozen_head else "hidden"
-        return {f"{name}/{id}" for id in ids} <= self._tensors.keys() | self._files.keys()
+        return {f"hidden/{id}" for id in ids} <= self._tensors.keys() | self._files.keys()
 
-    def teacher(self, ids: Sequence[str]) -> tuple[torch.Tensor, Head] | Terms:
-        """What drift is measured against: hidden states and head, or the terms of a frozen head."""
-        if self.frozen_head:
-            return Terms(self._read("centre", ids), self._read("entropy", ids), self._read("bias", ids))
+    def teacher(self, ids: Sequence[str]) -> tuple[torch.Tensor, Head]:
+        """What drift is measured against: hidden states and head."""
         assert self._awake is not None
-        return self._read("hidden", ids), self._awake
+        return self._read(ids), self._awake
 
     @property
     def bytes(self) -> int:

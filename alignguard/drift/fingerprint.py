@@ -1,9 +1,9 @@
-"""What tells one start from another, and whether the weights under adapters are as they were."""
+"""What tells one start from another, and one weight from what it was: names, shapes, and a few values of each."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -11,23 +11,19 @@ import torch
 from ..distributed import whole_weight
 
 
+def weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every weight that this process holds, by name; one that is tied by each of its names."""
+    return ((name, p) for name, p in sorted(model.state_dict(keep_vars=True).items()) if not p.is_meta)
+
+
+def samples(weight: torch.Tensor) -> torch.Tensor:
+    """64 evenly spaced values, float32 on the CPU; of a sharded weight all processes must ask."""
+    flat = whole_weight(weight).detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32, copy=True)
+
+
 @torch.no_grad()
-def weight_samples(model: Any, without_adapters: bool) -> Iterator[tuple[str, tuple[int, ...], torch.Tensor]]:
-    """Name, shape and 64 evenly spaced values, float32 on the CPU, of every weight."""
-    trains = {name for name, p in model.named_parameters() if p.requires_grad}
-    for name, p in sorted(model.state_dict(keep_vars=True).items()):
-        if p.is_meta:  # another process holds it
-            continue
-        if without_adapters:
-            if name in trains or "lora_" in name or "modules_to_save" in name:
-                continue
-            name = name.replace("base_model.model.", "").replace(".base_layer", "").replace(".original_module", "")
-        whole = whole_weight(p).detach()
-        flat = whole.reshape(-1)
-        yield name, tuple(whole.shape), flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32, copy=True)
-
-
-def fingerprint(model: Any, without_adapters: bool) -> str:
+def fingerprint(model: Any, without_adapters: bool, kept: Collection[str] = ()) -> str:
     """
     16 hexadecimal digits that tell one start from another: names, shapes and 64 evenly spaced values of every weight.
 
@@ -35,10 +31,21 @@ def fingerprint(model: Any, without_adapters: bool) -> str:
         model (`torch.nn.Module`):
             The model.
         without_adapters (`bool`):
-            Leave PEFT adapters out.
+            Leave PEFT adapters out, and what else trains.
+        kept (`Collection[str]`, *optional*):
+            Names of what trains and is not left out.
     """
     digest = hashlib.sha256()
-    for name, shape, values in weight_samples(model, without_adapters):
-        digest.update(f"{name} {shape} ".encode())
+    for name, p in weights(model):
+        if without_adapters:
+            if (p.requires_grad and name not in kept) or "lora_" in name or "modules_to_save" in name:
+                continue
+            name = name.replace("base_model.model.", "").replace(".base_layer", "").replace(".original_module", "")
+        values = samples(p)
+        digest.update(f"{name} {_shape(p)} ".encode())
         digest.update(values.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _shape(weight: torch.Tensor) -> tuple[int, ...]:
+    return tuple(getattr(weight, "ds_shape", weight.shape))  # of a weight that ZeRO-3 holds in parts, the whole

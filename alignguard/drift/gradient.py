@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..model.head import Head
-from .kl import Terms, kl_from_terms, kl_tokens, tiles
+from .kl import kl_tokens, tiles
 
 _LEAST_REST = 1e-6  # of probability that a free token leaves to all others
 
@@ -30,14 +30,10 @@ class _ForwardKL(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         head: Head,
-        teacher: Any,
+        teacher: tuple[torch.Tensor, Head],
         free: torch.Tensor,
     ) -> torch.Tensor:
         ctx.head, ctx.teacher = head, teacher
-        if isinstance(teacher, Terms):
-            found = kl_from_terms(teacher, hidden, head, free.clamp(min=0))
-            ctx.save_for_backward(hidden, weight, free, found["lse_q"])
-            return found["kl"]
         found = kl_tokens(teacher[0], teacher[1], hidden, head, free.clamp(min=0))
         kl, lse_p, lse_q, some = found["kl"].double(), found["lse_p"], found["lse_q"], (free >= 0).nonzero()[:, 0]
         if len(some):
@@ -53,26 +49,21 @@ class _ForwardKL(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        hidden, weight, free, *lse = ctx.saved_tensors
+        hidden, weight, free, lse_q, lse_p = ctx.saved_tensors
         grad = grads[0].float()[:, None]  # (n, 1)
-        head, teacher = ctx.head, ctx.teacher
+        head, (hidden_p, head_p) = ctx.head, ctx.teacher
         want_hidden, want_weight, want_bias = ctx.needs_input_grad[:3]
         with torch.autocast(hidden.device.type, enabled=False):
-            prepared, lse_q = head.prepare(hidden), lse[0].float()[:, None]
-            exact = isinstance(teacher, Terms)
-            if not exact:
-                hidden_p, head_p = teacher
-                prepared_p, lse_p = head_p.prepare(hidden_p), lse[1].float()[:, None]
+            prepared, prepared_p = head.prepare(hidden), head_p.prepare(hidden_p)
+            lse_q, lse_p = lse_q.float()[:, None], lse_p.float()[:, None]
             grad_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if want_hidden else None
             grad_weight = torch.zeros_like(weight) if want_weight else None
             grad_bias = torch.zeros(len(weight), device=weight.device) if want_bias else None
-            size = len(head) if exact else min(len(head), len(head_p))
-            for start, stop in tiles(size, 2 * len(hidden), prepared):
+            for start, stop in tiles(min(len(head), len(head_p)), 2 * len(hidden), prepared):
                 z = head.logits(prepared, start, stop)  # (n, v)
                 slope = head.slope(z)
                 change = (z - lse_q).exp_()
-                if not exact:
-                    change -= (head_p.logits(prepared_p, start, stop) - lse_p).exp_()
+                change -= (head_p.logits(prepared_p, start, stop) - lse_p).exp_()
                 change *= grad
                 place = (free - start).clamp(0, change.shape[1] - 1)[:, None]
                 here = ((free >= start) & (free < stop))[:, None]
@@ -85,8 +76,6 @@ class _ForwardKL(torch.autograd.Function):
                     grad_weight[start:stop] = (change.T @ hidden.float()).to(weight.dtype)
                 if grad_bias is not None:
                     grad_bias[start:stop] = change.sum(0)
-            if grad_hidden is not None and exact:
-                grad_hidden -= teacher.centre * grad
         back = None if grad_hidden is None else grad_hidden.to(hidden.dtype)
         return back, grad_weight, grad_bias, None, None, None
 
@@ -106,7 +95,7 @@ def _logit(hidden: torch.Tensor, head: Head, tokens: torch.Tensor) -> torch.Tens
 
 
 def kl_loss(
-    hidden: torch.Tensor, head: Head, teacher: tuple[torch.Tensor, Head] | Terms, free: torch.Tensor | None = None
+    hidden: torch.Tensor, head: Head, teacher: tuple[torch.Tensor, Head], free: torch.Tensor | None = None
 ) -> torch.Tensor:
     """
     KL(reference || policy) at every position, differentiable by the policy's hidden states and head.
@@ -116,25 +105,19 @@ def kl_loss(
             The policy's final hidden states, shape (n, d), with their graph.
         head (`Head`):
             The policy's; gradients flow to its weight and bias where these ask for them.
-        teacher (`tuple[torch.Tensor, Head]` or `Terms`):
-            The reference's hidden states (n, d) and head; or the terms of a frozen head, which both models share.
+        teacher (`tuple[torch.Tensor, Head]`):
+            The reference's hidden states (n, d) and head.
         free (`torch.Tensor`, *optional*):
-            At each position a token whose likelihood costs nothing, -1 for none, shape (n,); not with terms.
+            At each position a token whose likelihood costs nothing, -1 for none, shape (n,).
 
     Returns:
         `torch.Tensor` of shape (n,), nats.
 
     Raises:
-        ValueError: The teacher is the terms of a frozen head, and the policy's head trains, or tokens are left free.
+        ValueError: The policy's logits do not come from an LM head.
     """
     if head.weight is None:
         raise ValueError("kl_loss needs the LM head; this model's logits come by the plain path")
-    if isinstance(teacher, Terms) and head.weight.requires_grad:
-        raise ValueError("the terms of a frozen head cannot teach a head that trains; keep hidden states instead")
-    if isinstance(teacher, Terms) and free is not None:
-        raise ValueError(
-            "the terms of a frozen head do not tell how likely a free token is; keep hidden states instead"
-        )
     if free is None:
         free = torch.full((len(hidden),), -1, dtype=torch.long, device=hidden.device)
     frozen = Head(head.weight.detach(), None if head.bias is None else head.bias.detach(), head.scale, head.softcap)

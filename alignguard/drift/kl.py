@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -18,25 +17,6 @@ from ..model.head import Head
 # What a sweep may hold at once, in bytes: four float32 tiles of (tokens, vocabulary). Tall tiles are the fastest.
 SCRATCH = 64 * 2**20
 TILE_TOKENS = 2048
-
-
-@dataclass(frozen=True)
-class Terms:
-    """
-    A reference with a frozen head, token by token (see `cache.py`).
-
-    Args:
-        centre (`torch.Tensor`):
-            softmax(z) W, shape (n, d), float32.
-        entropy (`torch.Tensor`):
-            Of the softmax, shape (n,), nats.
-        bias (`torch.Tensor`):
-            softmax(z) b, shape (n,); zero where the head has none.
-    """
-
-    centre: torch.Tensor
-    entropy: torch.Tensor
-    bias: torch.Tensor
 
 
 P = ParamSpec("P")
@@ -207,67 +187,3 @@ def sweep_tokens(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> dic
         logprob = (target - q.lse).float()
         parts.append({"logprob": logprob, "lse": q.lse, "argmax": argmax, "top": q.top, "behind": q.top - target})
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-
-
-@_exactly
-def teacher_terms(hidden: torch.Tensor, head: Head) -> Terms:
-    """
-    The terms of a frozen head, computed in float64: in float32 even two identical models would differ by 6e-4 nats.
-
-    Args:
-        hidden (`torch.Tensor`):
-            Final hidden states of the reference, shape (n, d).
-        head (`Head`):
-            Its head; it must be the policy's too, and neither scale nor cap its logits.
-    """
-    if head.weight is None or head.softcap or head.scale != 1.0:
-        raise ValueError("the terms of a frozen head need plain logits, h W^T + b")
-    device, parts = hidden.device, []
-    exact = torch.float64
-    for begin in range(0, len(hidden), TILE_TOKENS):
-        h = hidden[begin : begin + TILE_TOKENS].to(exact)
-        n = len(h)
-        top = torch.full((n,), float("-inf"), dtype=exact, device=device)
-        total, energy, bias = (torch.zeros(n, dtype=exact, device=device) for _ in range(3))
-        centre = torch.zeros(n, h.shape[1], dtype=exact, device=device)
-        for start, stop in tiles(len(head), 2 * n, h):
-            weight = head.weight[start:stop].to(exact)  # (v, d)
-            b = None if head.bias is None else head.bias[start:stop].to(exact)
-            z = h @ weight.T if b is None else h @ weight.T + b  # (n, v)
-            new = torch.maximum(top, z.amax(1))
-            share, shrink = (z - new[:, None]).exp_(), (top - new).exp_()
-            total = total * shrink + share.sum(1)
-            energy = energy * shrink + (share * z).sum(1)
-            centre = centre * shrink[:, None] + share @ weight
-            if b is not None:
-                bias = bias * shrink + share @ b
-            top = new
-        entropy = top + total.log() - energy / total
-        parts.append((centre / total[:, None], entropy, bias / total))
-    centre, entropy, bias = (torch.cat(part).float() for part in zip(*parts, strict=True))
-    return Terms(centre, entropy, bias)
-
-
-@_exactly
-def kl_from_terms(terms: Terms, hidden_q: torch.Tensor, head_q: Head, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-    """
-    KL(p || q) = lse(z_q) - h_q . c - E_p[b] - H, at the cost of one head product.
-
-    Args:
-        terms (`Terms`):
-            Of the reference p.
-        hidden_q (`torch.Tensor`):
-            Final hidden states of the policy, shape (n, d).
-        head_q (`Head`):
-            The head both share.
-        targets (`torch.Tensor`):
-            Token ids, shape (n,).
-
-    Returns:
-        `dict[str, torch.Tensor]`: `kl`, `logprob` (nats), `argmax`, `top`, `behind` (nats) and `lse_q` (float64), each of
-        shape (n,).
-    """
-    found = sweep_tokens(hidden_q, head_q, targets)
-    expected = torch.linalg.vecdot(hidden_q.double(), terms.centre.double()) + terms.bias
-    kl = (found["lse"] - expected - terms.entropy).float()
-    return {"kl": kl, "lse_q": found.pop("lse"), **found}

@@ -3,23 +3,19 @@
 | kind | what is kept | memory beside the policy |
 |---|---|---|
 | `copy` | a second model on the same device | all weights |
-| `adapter` | nothing, where new PEFT adapters are switched off; else the start of what trains | none, or the adapters |
+| `adapter` | what trains and is not switched off with new PEFT adapters, as it was; else all that trains | none, or that |
 | `offload` | a second model on the CPU, moved to the device for an audit | all weights, on the CPU |
 | `cache` | what it said and how (see `cache.py`), on disk | the LM head, on the CPU |
 | `given` | a model that the user gives | all weights |
-
-TRL replaces `model.forward` by a closure over the original model. A copy that keeps it runs the policy, and its KL reads
-0 for ever; so copies shed every instance-level forward, and a reference whose own LM head is not called is an error
-(see `forward.final_hidden`).
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +23,15 @@ import torch
 
 from ..distributed import is_sharded
 from ..errors import StartError
-from ..model.forward import final_hidden
 from ..model.loading import check_tokenizers, lacks_tokenizer, load_model, load_tokenizer
 from ..model.observe import observing
+from .adapters import is_peft, swapped, switched_off, without_adapters
 from .cache import Cache
-from .fingerprint import fingerprint, weight_samples
+from .copies import frozen_copy
+from .fingerprint import fingerprint, samples, weights
 
 KINDS = ("auto", "copy", "adapter", "offload", "cache")
-_CHECK_TOLERANCE = 1e-5  # of the largest hidden value: adapters that start at zero change nothing at all
+_CHECK_TOLERANCE = 1e-5  # of the largest logit: adapters that start at zero change nothing at all
 _ROUNDING = 0.01  # of a weight's largest value: adapters that are merged and unmerged in bf16 leave that much behind
 _ADAM_BYTES = 12  # a float32 gradient and two moments, for every weight that trains
 
@@ -57,9 +54,11 @@ class Reference:
         fingerprint (`str`, *optional*, defaults to `""`):
             Of the start, see [`fingerprint`].
         start (`dict[str, torch.Tensor]`, *optional*):
-            For `adapter`, where switching off is not the start: what trains, as it was.
-        base (`dict[str, torch.Tensor]`, *optional*):
-            For `adapter`: values of what lies under the adapters, as it was.
+            For `adapter`: what trains and would move with the policy, as it was.
+        off (`bool`, *optional*, defaults to `True`):
+            For `adapter`: whether the start is the model with its adapters switched off.
+        frozen (`dict[str, torch.nn.Parameter]`, *optional*), base (`dict[str, torch.Tensor]`, *optional*):
+            For `adapter`: what did not train at the start, and a few values of it as it was.
         cache ([`Cache`], *optional*):
             For `cache`.
     """
@@ -69,6 +68,8 @@ class Reference:
     why: str
     fingerprint: str = ""
     start: dict[str, torch.Tensor] = field(default_factory=dict)
+    off: bool = True
+    frozen: dict[str, torch.nn.Parameter] = field(default_factory=dict)
     base: dict[str, torch.Tensor] = field(default_factory=dict)
     cache: Cache | None = None
 
@@ -77,11 +78,8 @@ class Reference:
         """The model that answers as the reference, for the time of the block."""
         if self.model is None:
             raise StartError("reference='cache' keeps no model; it answers only what it was asked before step 1")
-        if self.kind == "adapter" and not self.start:
-            with without_adapters(self.model):
-                yield self.model
-        elif self.kind == "adapter":
-            with _swapped(self.model, self.start):
+        if self.kind == "adapter":
+            with without_adapters(self.model) if self.off else nullcontext(), swapped(self.model, self.start):
                 yield self.model
         else:
             yield self.model
@@ -92,7 +90,7 @@ class Reference:
         For the time of an audit: what is kept on the CPU is moved to the device.
 
         Raises:
-            StartError: For `adapter`, the weights under the adapters are not what they were.
+            StartError: For `adapter`, weights that the policy shares with its start are not what they were.
         """
         if self.kind == "adapter":
             self._check_base()
@@ -108,16 +106,51 @@ class Reference:
             if self.cache is not None:
                 self.cache.sleep()
 
+    def keep_up(self) -> bool:
+        """
+        Before an optimizer step: what trains from now on has not moved yet, so that its start can still be kept.
+
+        Returns:
+            `bool`: whether there was something.
+        """
+        begun = [name for name, p in self.frozen.items() if p.requires_grad]
+        for name in begun:
+            self.start[name] = self.frozen.pop(name).detach().clone()
+        return bool(begun)
+
+    @torch.no_grad()
     def _check_base(self) -> None:
+        kept = {id(p) for name, p in self.model.named_parameters() if name in self.start}
+        shared = [(name, p) for name, p in weights(self.model) if name in self.base and id(p) not in kept]
+        where = "so switching them off does not give the start any more; use reference='offload' or 'copy'"
+        for name, p in shared:
+            if p.requires_grad:
+                raise StartError(f"{name} trains now beside the adapters, and its start was not kept, {where}")
         if is_sharded(self.model):
             return  # all weights would be gathered
-        for name, _, now in weight_samples(self.model, without_adapters=True):
-            then = self.base.get(name, now)
-            if not torch.allclose(now, then, rtol=0.0, atol=_ROUNDING * float(then.abs().amax()), equal_nan=True):
-                raise StartError(
-                    f"{name} changed under the adapters, so switching them off does not give the start any more; use "
-                    "reference='offload' or 'copy'"
-                )
+        for name, p in shared:
+            then, now = self.base[name].to(p.dtype).float(), samples(p)
+            # adapters are merged into what lies under them and unmerged, all else stays to the bit
+            rounding = _ROUNDING * float(then.abs().amax()) if ".base_layer." in name else 0.0
+            if not torch.allclose(now, then, rtol=0.0, atol=rounding, equal_nan=True):
+                name = name.removeprefix("base_model.model.").replace(".base_layer", "")
+                raise StartError(f"{name} changed under the adapters, {where}")
+
+    def follow(self, policy: Any) -> None:
+        """
+        Take the precision that the policy has now: DeepSpeed casts it after its start was kept.
+
+        Args:
+            policy (`PreTrainedModel`):
+                As the trainer has prepared it.
+        """
+        now = dict(chain(policy.named_parameters(), policy.named_buffers()))
+        if self.kind == "adapter":
+            self.start = {name: kept.to(now[name].dtype) for name, kept in self.start.items()}
+        elif self.model is not None and self.model is not policy:
+            for name, own in chain(self.model.named_parameters(), self.model.named_buffers()):
+                if name in now and own.is_floating_point() and now[name].is_floating_point():
+                    own.data = own.data.to(now[name].dtype)
 
     @property
     def models(self) -> tuple[Any, ...]:
@@ -133,75 +166,49 @@ class Reference:
         return sum(p.numel() * p.element_size() for p in kept)
 
 
-def frozen_copy(model: Any, device: str | torch.device | None = None) -> Any:
-    """
-    A copy of a model that nothing done to the original can move.
-
-    Every `forward` bound to an instance is dropped: it is a closure over the original's weights.
-
-    Args:
-        model (`torch.nn.Module`):
-            What is copied; its gradients are not.
-        device (`str` or `torch.device`, *optional*):
-            Where to; weights go there one by one, so that the original's device never holds them twice.
-    """
-    memo: dict[int, Any] = {}
-    for p in [*model.parameters(), *model.buffers()]:
-        twin = p.detach().to(device or p.device, copy=True)
-        memo[id(p)] = torch.nn.Parameter(twin, requires_grad=False) if isinstance(p, torch.nn.Parameter) else twin
-    clone = copy.deepcopy(model, memo)
-    for module in clone.modules():
-        module.__dict__.pop("forward", None)
-        module.__dict__.pop("_original_forward", None)
-    return clone.eval().requires_grad_(False)
-
-
-@contextmanager
-def _swapped(model: Any, start: dict[str, torch.Tensor]) -> Iterator[None]:
-    """What trains, as it was at the start, for the time of the block. Pointers are exchanged: nothing is rounded."""
-    now: dict[str, torch.Tensor] = {}
-    parameters = {name: p for name, p in model.named_parameters() if name in start}
-    try:
-        for name, p in parameters.items():
-            now[name] = p.data
-            p.data = start[name]
-        torch.clear_autocast_cache()  # it keeps casts by parameter, whatever data the parameter points to
-        yield
-    finally:
-        for name, data in now.items():
-            parameters[name].data = data
-        torch.clear_autocast_cache()
+@torch.no_grad()
+def _keep_adapters(model: Any, sharded: bool, autocast: torch.dtype | None) -> Reference:
+    """A PEFT model's start, as little of it as serves."""
+    off, trains = switched_off(model), {name: p for name, p in model.named_parameters() if p.requires_grad}
+    beside = {name: p for name, p in trains.items() if id(p) not in off}
+    start = {} if sharded else {name: p.detach().clone() for name, p in beside.items()}
+    found = Reference("adapter", model, "the adapters are new: switched off they are the start", start=start)
+    serves = _stays(found, {} if sharded else trains, autocast)
+    if sharded and (beside or not serves):
+        what = next(iter(beside)) if beside else "the adapters, which already change the model,"
+        raise StartError(
+            f"reference='adapter' cannot keep the start of {what} while the weights are sharded; use reference='cache'"
+        )
+    if serves and beside:
+        found.why += ", with what trains beside them as it was"
+    if not serves:  # a continued adapter, PiSSA, virtual tokens: with all that trains as it was
+        found.start, found.off = {name: p.detach().clone() for name, p in trains.items()}, False
+        found.why = "the adapters already change the model, so their start is kept"
+    found.fingerprint = fingerprint(model, found.off, found.start)
+    found.frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    found.base = {name: samples(p) for name, p in weights(model) if not p.requires_grad}
+    return found
 
 
-@contextmanager
-def without_adapters(model: Any) -> Iterator[None]:
-    """PEFT adapters off, for the time of the block. PEFT itself makes all of them trainable when it ends; here none is."""
-    asked = [(p, p.requires_grad) for p in model.parameters()]
-    try:
-        with model.disable_adapter():
-            yield
-    finally:
-        for p, trains in asked:
-            p.requires_grad_(trains)
-
-
-def is_peft(model: Any) -> bool:
-    """Whether a model carries PEFT adapters that can be switched off."""
-    return hasattr(model, "disable_adapter") and hasattr(model, "peft_config")
-
-
-def _adapters_start_at_zero(model: Any) -> bool:
-    """Whether switching the adapters off changes nothing: not so for a continued adapter, nor for PiSSA and the like."""
+def _stays(reference: Reference, trains: dict[str, Any], autocast: torch.dtype | None) -> bool:
+    """Whether the reference says what the model says now, also when all that trains is elsewhere."""
+    model = reference.model
     device = next(model.parameters()).device
     ids = torch.arange(5, 21, device=device)[None] % model.config.get_text_config().vocab_size
-    with observing(model):
-        on = final_hidden(model, ids, torch.ones_like(ids))
-        with without_adapters(model):
-            off = final_hidden(model, ids, torch.ones_like(ids))
-    return bool((on - off).abs().max() <= _CHECK_TOLERANCE * on.abs().max())
+    wakes = [getattr(config, "alora_invocation_tokens", None) or [] for config in model.peft_config.values()]
+    ids = torch.cat([*(ids.new_tensor([tokens], dtype=torch.long) for tokens in wakes), ids], 1)  # else aLoRA is silent
+    asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+    moved = {name: p.detach() + 1 for name, p in trains.items()}
+    with observing(model, autocast=autocast):
+        now = model(**asked).logits
+        with swapped(model, moved), reference.loaded() as start:
+            then = start(**asked).logits
+    return then.shape == now.shape and bool((now - then).abs().max() <= _CHECK_TOLERANCE * now.abs().max())
 
 
-def freeze_start(model: Any, kind: Any = "auto", sharded: bool = False) -> Reference:
+def freeze_start(
+    model: Any, kind: Any = "auto", sharded: bool = False, autocast: torch.dtype | None = None
+) -> Reference:
     """
     Keep the start of a model that is about to be trained.
 
@@ -213,6 +220,8 @@ def freeze_start(model: Any, kind: Any = "auto", sharded: bool = False) -> Refer
             switched off (or their start kept) with PEFT, else a copy where it fits beside the optimizer, else a cache.
         sharded (`bool`, *optional*, defaults to `False`):
             Whether the trainer will shard the weights (FSDP, ZeRO-3); `"auto"` then takes a cache.
+        autocast (`torch.dtype`, *optional*):
+            What the trainer computes in, where it uses mixed precision.
 
     Raises:
         StartError: `kind` is none of these, or does not fit the model; or the model says nothing, as a reward model.
@@ -233,13 +242,7 @@ def freeze_start(model: Any, kind: Any = "auto", sharded: bool = False) -> Refer
     if kind == "adapter":
         if not is_peft(model):
             raise StartError("reference='adapter' needs a PEFT model; use reference='copy' or 'cache'")
-        base = {name: values for name, _, values in weight_samples(model, without_adapters=True)}
-        if _adapters_start_at_zero(model):
-            why = "the adapters are new: switched off they are the start"
-            return Reference("adapter", model, why, fingerprint(model, True), base=base)
-        start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-        why = "the adapters already change the model, so their start is kept"
-        return Reference("adapter", model, why, fingerprint(model, False), start, base)
+        return _keep_adapters(model, sharded, autocast)
     if kind != "cache" and any(p.is_meta or hasattr(p, "ds_id") for p in model.parameters()):
         raise StartError(f"reference={kind!r} needs all weights, and this process holds none or a part; use 'cache'")
     mark = fingerprint(model, False)

@@ -103,15 +103,16 @@ def holdable_head(model: Any) -> Head:
     return head
 
 
-def start_head(reference: Reference) -> Head | None:
+def start_head(reference: Reference) -> Head:
     """
-    The start's LM head, for as long as the run lasts; `None` where the policy's own is frozen and serves.
+    The start's LM head, for as long as the run lasts.
 
     Args:
         reference ([`Reference`]):
             The frozen start, awake: of one that is kept on the CPU the head alone stays on the device.
     """
     if reference.cache is not None:
+        assert reference.cache.head is not None
         return reference.cache.head
     with reference.loaded() as frozen, observing(frozen):
         return read_head(frozen)

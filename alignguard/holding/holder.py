@@ -39,7 +39,7 @@ class Holder:
     budget: DriftBudget
     asking: Asking
     anchors: dict[str, Anchored]
-    head: Head | None  # the start's; None where the policy's own is frozen and serves
+    head: Head  # the start's
     seed: int
     controller: Controller = field(init=False)
     penalty: float = 0.0
@@ -158,8 +158,7 @@ class Holder:
             at += len(row.target)
         kept = [anchor.hidden[: len(anchor.hidden) - end] for anchor, end in zip(chosen, ends, strict=True)]
         start = torch.cat(kept).to(hidden.device)
-        theirs = frozen if self.head is None else self.head
-        kl = kl_loss(torch.cat(answers), head, (start, theirs), torch.cat(frees).to(hidden.device))
+        kl = kl_loss(torch.cat(answers), head, (start, self.head), torch.cat(frees).to(hidden.device))
         means = [part.mean() for part in kl.split([len(a) for a in answers])]
         targets = torch.tensor([t for tag in tags for t in self._open[: len(tag)]], device=hidden.device)
         with torch.no_grad():

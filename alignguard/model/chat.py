@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import re
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -100,6 +101,8 @@ class Chat:
             Thinking tags. Found in the chat template by default, else `<think>` and `</think>`.
         eos_token_ids (`tuple[int, ...]`, *optional*):
             Tokens that end an answer. The tokenizer's by default.
+
+    What was asked before stays in `kept` as token ids, by its turns (see `auditing/prompts.py`).
     """
 
     tokenizer: Any
@@ -107,6 +110,7 @@ class Chat:
     tags: tuple[str, str] = ("", "")
     eos_token_ids: tuple[int, ...] = ()
     form: Form = field(init=False)
+    kept: dict[tuple[tuple[str, str], ...], array[int]] = field(init=False, default_factory=dict, repr=False)
     # how turns are rendered, with a system turn and without
     _ways: dict[bool, int] = field(init=False, default_factory=dict)
 

@@ -14,6 +14,7 @@ from ..distributed import whole_weight
 from ..errors import StartError
 from .forward import Row, _caught, final_hidden, pad_right
 from .observe import observing
+from .virtual import virtual_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -197,9 +198,24 @@ def target_hidden(model: Any, rows: Sequence[Row], pad: int, head: Head) -> torc
         for row in rows:
             ids, mask = pad_right([row], pad, device)
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
-            parts.append(logits[len(row.context) - 1 : row.length - 1].clone())
+            parts.append(asked_for(model, logits, row.length)[len(row.context) - 1 : row.length - 1].clone())
         return torch.cat(parts)
     ids, mask = pad_right(rows, pad, device)
-    hidden = final_hidden(model, ids, mask)  # (batch, tokens, d)
+    hidden = asked_for(model, final_hidden(model, ids, mask).transpose(0, 1), ids.shape[1])  # (tokens, batch, d)
     # the token at position t is predicted from the hidden state at t - 1
-    return torch.cat([hidden[i, len(row.context) - 1 : row.length - 1] for i, row in enumerate(rows)])
+    return torch.cat([hidden[len(row.context) - 1 : row.length - 1, i] for i, row in enumerate(rows)])
+
+
+def asked_for(model: Any, found: torch.Tensor, tokens: int) -> torch.Tensor:
+    """
+    What a model says at the tokens that it was asked, (tokens, ...), without those that PEFT puts before them.
+
+    Raises:
+        StartError: It says more or less, and nobody knows where.
+    """
+    if len(found) - tokens != virtual_tokens(model):
+        raise StartError(
+            f"{type(model).__name__} has {len(found)} hidden states for {tokens} tokens, so it is not known which of them "
+            "predicts which token; AlignGuard cannot read this model"
+        )
+    return found[-tokens:]

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .virtual import speaking
+
 _CPU = torch.device("cpu")
 
 
@@ -60,6 +62,7 @@ def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> 
         stack.enter_context(restored_rng(device))
         for model in models:
             stack.enter_context(eval_mode(model))
+            stack.enter_context(speaking(model))
         stack.enter_context(torch.no_grad())
         # an audit asks at many lengths: compiled anew for each, they would use up what training may recompile
         stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -94,6 +97,33 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         for kind in {device.type, "cpu"}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+@contextmanager
+def evaluated_weights(optimizer: Any) -> Iterator[None]:
+    """
+    For the time of the block the model has the weights that the trainer evaluates, where the optimizer trains at others
+    (schedule-free ones); then again those it trains at, to the bit, which the way back alone would round.
+
+    Args:
+        optimizer (`torch.optim.Optimizer` or `None`):
+            The trainer's, as accelerate may have wrapped it.
+    """
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    switches = callable(getattr(optimizer, "eval", None)) and callable(getattr(optimizer, "train", None))
+    if not switches or not any(group.get("train_mode", True) for group in optimizer.param_groups):
+        yield
+        return
+    kept = [(p, p.detach().to("cpu", copy=True)) for group in optimizer.param_groups for p in group["params"]]
+    try:
+        optimizer.eval()
+        yield
+    finally:
+        optimizer.train()
+        with torch.no_grad():
+            for p, trained in kept:
+                p.copy_(trained)
 
 
 def uncompiled(model: Any) -> Any:

@@ -5,7 +5,7 @@
 | baseline.json | what was asked of whom: hashes, scorers, seed, the baseline's scores |
 | audits.jsonl | one line an audit, appended whole or not at all |
 | probes.jsonl | what has been asked so far |
-| answers/baseline.parquet | the reference's answers |
+| answers/baseline.parquet | the reference's answers, and what it was asked as token ids |
 | answers/step_00080.parquet | the policy's at a step |
 | anchors.safetensors | what the start says to a drift budget's anchors |
 | budget.jsonl | one line a step at which the budget was looked after |
@@ -58,6 +58,7 @@ _SCHEMA = pa.schema(
         ("kl_raw", pa.list_(pa.float32())),
         ("kl_answer", pa.list_(pa.float32())),
         ("opens_trace", pa.float64()),
+        ("prompt_ids", pa.list_(pa.int32())),
     ]
 )
 
@@ -85,6 +86,7 @@ def _row(result: Result) -> dict[str, Any]:
         "kl_raw": drift.raw if drift else None,
         "kl_answer": drift.answer if drift else None,
         "opens_trace": drift.thinks if drift else None,
+        "prompt_ids": result.prompt,
     }
 
 
@@ -104,7 +106,7 @@ def _result(row: dict[str, Any], probe: Probe) -> Result:
     if row["kl_raw"] is not None:
         drift = ProbeDrift(row["kl_raw"], row["kl_answer"], row["opens_trace"], 0, -1)
     score = Score(row["score"], Status(row["status"]), json.loads(row["detail"]), row["degenerate"])
-    return Result(probe, score, answer, row["logprobs"], drift)
+    return Result(probe, score, answer, row["logprobs"], drift, row.get("prompt_ids"))
 
 
 def write_results(path: Path, results: dict[str, Result]) -> None:

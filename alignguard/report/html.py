@@ -138,6 +138,7 @@ def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> li
     wanted = (
         ("kl/answer", "drift, nats/token (answer)", ".4f", False),
         ("kl/raw", "drift with the change of format (raw)", ".4f", False),
+        ("kl/floor", "floor: drift of the start against itself", ".1e", False),
         ("kl/thinks", "opens a trace", ".0%", True),
         ("toxicity/mean", "mean toxicity", ".3f", True),
         ("safety/harmful_refusal", "harmful requests refused", ".0%", True),

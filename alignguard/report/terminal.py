@@ -32,6 +32,7 @@ def tables(record: Record) -> str:
     rows = [_row(d, record) for d in verdict.dimensions.values()]
     kl = {name: record.audits[-1].figure(f"kl/{name}") for name in ("answer", "raw", "reverse", "train_prompts")}
     drift = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in kl.items() if value is not None)
+    drift += floor(record.audits[-1])
     parts = [columns([head, *rows]), f"drift, nats/token: {drift}"] if drift else [columns([head, *rows])]
     before = reference_metrics(record)
     names = [name for name in before if name in metrics and not name.endswith(_SHOWN_ABOVE)]
@@ -126,13 +127,19 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def floor(audit: Audit) -> str:
+    """What the start drifts against itself, to be said behind a drift; empty where it is not known."""
+    value = audit.figure("kl/floor")
+    return "" if value is None else f", floor {value:.1e}"
+
+
 def format_table(audit: Audit, verdict: Verdict) -> str:
     """An audit as a table for the terminal."""
     keys = ("kl/answer", "kl/raw", "kl/thinks", "cost/seconds")
     answer, raw, thinks, seconds = (float("nan") if (value := audit.figure(key)) is None else value for key in keys)
     lines = [
-        f"AlignGuard  step {audit.step}  drift {answer:.4f} nats/token (raw {raw:.4f})  opens a trace {thinks:.0%}  "
-        f"{seconds:.0f} s",
+        f"AlignGuard  step {audit.step}  drift {answer:.4f} nats/token (raw {raw:.4f}{floor(audit)})  opens a trace "
+        f"{thinks:.0%}  {seconds:.0f} s",
         f"  {'dimension':<11} {'start':>6} {'now':>6} {'drop':>7}  {'95 % interval':<16} {'flips':>5} {'unscored':>9} {'n':>4} {'evidence':>8}",
     ]
     for d in verdict.dimensions.values():

@@ -15,7 +15,7 @@ from ..errors import AlignGuardError, StartError
 from ..holding.budget import DriftBudget
 from ..judging.scorers import judge_of, scorer_of
 from ..model.generation import TokenBudget
-from ..model.observe import restored_rng, uncompiled
+from ..model.observe import restored_rng, trainer_autocast, uncompiled
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
@@ -117,16 +117,18 @@ class AlignGuardCallback(TrainerCallback):
         self.trainer, self.kind = trainer, reference
         self.reference: Reference | None = None
         self.run: Run | None = None
+        self._model: Any = None  # whose start it is
         if trainer is not None:
-            self.reference = freeze_start(uncompiled(trainer.model), self.kind, will_shard(trainer.args))
+            self._freeze(trainer.model, trainer.args)
 
     # hooks ---------------------------------------------------------------------------------------------------------
 
     @restored_rng()
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the start: here no trainer has patched the model yet, and no checkpoint has been loaded."""
-        if self.reference is None and kwargs.get("model") is not None:
-            self.reference = freeze_start(uncompiled(kwargs["model"]), self.kind, will_shard(args))
+        if kwargs.get("model") is not None:
+            self.trainer = None  # the one that was given is another
+            self._freeze(kwargs["model"], args)
 
     @restored_rng()
     def on_train_begin(
@@ -136,15 +138,21 @@ class AlignGuardCallback(TrainerCallback):
         model, tokenizer = uncompiled(kwargs["model"]), kwargs.get("processing_class")
         if tokenizer is None:
             raise AlignGuardError("the trainer has no tokenizer; give it processing_class=tokenizer")
+        if self._model is not None and state.global_step == 0 and not _is_within(self._model, model):
+            self.trainer = None  # a second one, or a search that builds a model for each trial
+            self._freeze(model, args)
         if self.reference is None:
             if state.global_step > 0:
                 raise StartError(
                     "this run is resumed, and its start was not seen: use callbacks=[AlignGuardCallback()] or "
                     "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"
                 )
-            self.reference = freeze_start(model, self.kind, will_shard(args))
+            self._freeze(model, args)
+        assert self.reference is not None
         if self.reference.kind == "given" and isinstance(self.kind, (str, Path)) and self.run is None:
             check_reference_tokenizer(str(self.kind), tokenizer, state.is_world_process_zero)
+        if isinstance(self.kind, (str, Path)):  # a model that was given stays as it is
+            self.reference.follow(model)
         # one that failed, or was interrupted, before its start was asked is none to go on from
         earlier = self.run if self.run is not None and self.run.started else None
         self.run = Run(
@@ -168,21 +176,30 @@ class AlignGuardCallback(TrainerCallback):
         if self.run is not None:
             self.run.hold(state.global_step, kwargs.get("optimizer"))
 
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """What was unfrozen since the last step has not moved yet: its start is kept."""
+        if self.run is not None:
+            self.run.keep_up()
+
     @restored_rng()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
         if self.settings.schedule.due(state.global_step, state.max_steps) or control.should_training_stop:
             assert self.run is not None
-            self.run.look(state.global_step)
+            self.run.look(state.global_step, kwargs.get("optimizer"))
             self._act(control)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """
         Our latest figures among the trainer's metrics, as `eval_alignguard/...`, for `metric_for_best_model` and for
-        callbacks that come after this one in the list.
+        callbacks that come after this one in the list. In a hyperparameter search, whose objective is by default the sum of
+        all metrics, only where `metric_for_best_model` asks for one of ours.
         """
         metrics = kwargs.get("metrics")
-        if metrics is not None:
+        summed = state.is_hyper_param_search and "alignguard/" not in (args.metric_for_best_model or "")
+        if metrics is not None and not summed:
             # a figure that an audit lacks keeps its latest value: a missing one is an error
             for earlier in self.audits:
                 metrics |= {f"eval_{name}": value for name, value in earlier.metrics.items()}
@@ -196,7 +213,7 @@ class AlignGuardCallback(TrainerCallback):
         self.run.close_trackers()
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
-            self.run.look(state.global_step)  # stopped by a callback that comes after ours
+            self.run.look(state.global_step, kwargs.get("optimizer"))  # stopped by a callback that comes after ours
         rule = self.settings.stop
         if rule is not None and rule.restore and self.run.verdict is not None and self.run.verdict.since:
             run = self.run
@@ -210,6 +227,12 @@ class AlignGuardCallback(TrainerCallback):
         """All so far; only the latest holds its answers, the others' are on disk."""
         return self.run.audits if self.run is not None else []
 
+    def _freeze(self, model: Any, args: Any) -> None:
+        """A model's own start, and nothing of what another one said."""
+        self.reference = self.run = None
+        self._model = uncompiled(model)
+        self.reference = freeze_start(uncompiled(model), self.kind, will_shard(args), trainer_autocast(args))
+
     def _act(self, control: TrainerControl) -> None:
         """What the stop rule asks for, the same on every process: the first one's verdict counts."""
         rule, run = self.settings.stop, self.run
@@ -221,3 +244,8 @@ class AlignGuardCallback(TrainerCallback):
         control.should_training_stop |= called and rule.stop
         # a regression that is called later finds its way back here
         control.should_save |= aligned and rule.restore
+
+
+def _is_within(model: Any, other: Any) -> bool:
+    """Whether two are one model, or one wraps the other."""
+    return any(m is other for m in model.modules()) or any(m is model for m in other.modules())

@@ -17,9 +17,10 @@ from ..auditing.result import Result
 from ..distributed import Ranks
 from ..drift.reference import Reference
 from ..errors import AlignGuardError, RunError, StartError
+from ..holding.anchored import start_head
 from ..model.chat import Chat
 from ..model.checkpoints import latest_checkpoint
-from ..model.observe import trainer_autocast
+from ..model.observe import evaluated_weights, trainer_autocast
 from ..model.restore import load_whole, restore_weights
 from ..probes.draw import draw
 from ..probes.probe import Probe
@@ -148,11 +149,12 @@ class Run:
         # from here on nothing of ours ends the run
         context.asking.failed = lambda error: console.report_once("a scorer", error)
 
-    def look(self, step: int) -> None:
+    def look(self, step: int, optimizer: Any) -> None:
         """An audit after training has begun: where it fails on one process, it fails on all, and training goes on."""
 
         def look() -> None:
-            self.audit(step)
+            with evaluated_weights(optimizer):
+                self.audit(step)
 
         self.console.guarded("the audit", lambda: self.ranks.together(look))
 
@@ -169,6 +171,16 @@ class Run:
                 guarded("the store", lambda: self.store.append_budget(holder.state(step + 1)))
 
         guarded("the drift budget", pull)
+
+    def keep_up(self) -> None:
+        """Before an optimizer step: the start of what was unfrozen is kept, and a budget's own view of it with it."""
+        reference, holder = self.context.reference, self.state.holder
+
+        def keep() -> None:
+            if reference.keep_up() and holder is not None:
+                holder.head = start_head(reference)
+
+        self.console.guarded("the reference", keep)
 
     def audit(self, step: int) -> Verdict:
         """Ask, compare, keep and show."""
@@ -193,6 +205,10 @@ class Run:
         self._spent += self._seconds
         share = self._spent / (time.perf_counter() - self._begun)
         found.metrics |= named({"cost/seconds": self._seconds, "cost/share": share})
+        if step == 0 and state.floor is None and context.reference.kind != "given":
+            state.floor = abs(found.figure("kl/answer") or 0.0)
+        if state.floor is not None:
+            found.metrics |= named({"kl/floor": state.floor})
         for earlier in state.audits:  # their answers are on disk, and their figures kept
             earlier.results = {}
         state.audits.append(found)

@@ -17,10 +17,9 @@ from ..errors import RunError
 from ..holding.anchored import Anchored, ask_anchors, holdable_head, read_anchors, start_head, write_anchors
 from ..holding.holder import Holder
 from ..model.forms import FAMILIES
-from ..model.head import read_head
 from ..model.observe import observing
 from ..records.about import About
-from ..records.same_run import check_same_run
+from ..records.same_run import check_prompts, check_same_run
 from ..records.store import Store
 from .console import Console
 from .settings import Settings
@@ -82,6 +81,8 @@ class RunState:
             All so far.
         holder ([`Holder`], *optional*):
             The drift budget at work.
+        floor (`float`, *optional*):
+            Drift of the start against itself, nats per token.
     """
 
     about: About
@@ -89,6 +90,7 @@ class RunState:
     baseline: dict[str, Result] = field(default_factory=dict)
     audits: list[Audit] = field(default_factory=list)
     holder: Holder | None = None
+    floor: float | None = None
 
 
 def ask_start(context: RunContext, about: About, dataset: Any) -> RunState:
@@ -133,7 +135,7 @@ def take_over(context: RunContext, about: About, earlier: RunState) -> RunState:
         earlier ([`RunState`]):
             The first run's.
     """
-    state = RunState(about, earlier.prompts, earlier.baseline)
+    state = RunState(about, earlier.prompts, earlier.baseline, floor=earlier.floor)
     if state.prompts:
         _write_prompts(context, state)
     if earlier.holder is not None:
@@ -176,9 +178,11 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
     state = RunState(replace(about, looks=then.looks or about.looks), store.read_prompts())
     pool = settings.pool
     state.baseline = store.read_baseline([*pool, *training_probes(state.prompts, context.asking.chat)])
+    check_prompts(store.root / "baseline.json", state.baseline.values(), context.asking.chat)
     if then.quote != about.quote:  # what may be quoted is as it was said last
         context.on_first(lambda: store.write_baseline(state.about, state.baseline))
     state.audits = store.read_audits(pool, step)
+    state.floor = state.audits[0].figure("kl/floor") if state.audits else None
     if settings.budget is not None:
         with reference.awake(context.device):
             state.holder = _holder(context, read_anchors(store.anchors, settings.anchors, then.model_fingerprint))
@@ -202,10 +206,6 @@ def _fill_cache(context: RunContext, state: RunState) -> dict[str, Result]:
     """All that will be asked, asked now, and kept token by token; the start's answers."""
     model, cache, asking, settings = context.model, context.reference.cache, context.asking, context.settings
     assert cache is not None
-    with observing(model, autocast=asking.autocast):
-        head, module = read_head(model), model.get_output_embeddings()
-    plain = head.weight is not None and head.scale == 1.0 and not head.softcap
-    cache.frozen_head = plain and not any(p.requires_grad for p in module.parameters())
     drawn = {probe.id for step in settings.schedule.planned(context.last) for probe in settings.drawn(step)}
     asked = [probe for probe in settings.pool if probe.id in drawn]
     with context.console.bar(work(asked, baseline=True), "AlignGuard asks the start") as asking.tick:
@@ -230,8 +230,7 @@ def _holder(context: RunContext, anchors: dict[str, Anchored]) -> Holder:
     with observing(context.model, autocast=context.asking.autocast):
         holdable_head(context.model)
     assert context.settings.budget is not None
-    head = start_head(context.reference)
+    head = start_head(context.reference).to(context.device)
     for anchor in anchors.values():
         anchor.hidden = anchor.hidden.to(context.device)
-    head = None if head is None else head.to(context.device)
     return Holder(context.settings.budget, context.asking, anchors, head, context.settings.seed)

@@ -59,5 +59,5 @@ def sft(tokenizer, output_dir, callbacks=(), model=None, peft_config=None, eval_
     )
 
 
-def lines(output_dir):
-    return [json.loads(line) for line in (Path(output_dir) / "alignguard" / "audits.jsonl").read_text().splitlines()]
+def lines(output_dir, name="audits.jsonl"):
+    return [json.loads(line) for line in (Path(output_dir) / "alignguard" / name).read_text().splitlines()]

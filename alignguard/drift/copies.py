@@ -1,0 +1,48 @@
+"""Copies of a model that nothing done to the original can move.
+
+TRL replaces `model.forward` by a closure over the original model. A copy that keeps it runs the policy, and its KL reads
+0 for ever; so copies shed every forward that knows more than its own module, and a reference whose own LM head is not called is
+an error (see `forward.final_hidden`). Those of Liger and accelerate know no more, and are kept: without them a copy would round
+otherwise.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import torch
+
+
+def frozen_copy(model: Any, device: str | torch.device | None = None) -> Any:
+    """
+    A copy of a model that nothing done to the original can move.
+
+    A `forward` bound to an instance is dropped unless all it knows is its module: it is a closure over the original's weights.
+
+    Args:
+        model (`torch.nn.Module`):
+            What is copied; its gradients are not.
+        device (`str` or `torch.device`, *optional*):
+            Where to; weights go there one by one, so that the original's device never holds them twice.
+    """
+    memo: dict[int, Any] = {}
+    for p in [*model.parameters(), *model.buffers()]:
+        twin = p.detach().to(device or p.device, copy=True)
+        memo[id(p)] = torch.nn.Parameter(twin, requires_grad=False) if isinstance(p, torch.nn.Parameter) else twin
+    clone = copy.deepcopy(model, memo)
+    for module in clone.modules():
+        bound = [name for name in ("forward", "_old_forward", "_original_forward") if name in module.__dict__]
+        if not all(_knows_only(module.__dict__[name], module) for name in bound):
+            for name in bound:
+                del module.__dict__[name]
+    return clone.eval().requires_grad_(False)
+
+
+def _knows_only(forward: Any, module: Any) -> bool:
+    """Whether a forward is a plain function of its own module, as Liger (a method) and accelerate (a partial) bind it."""
+    function, owner = getattr(forward, "__func__", None), getattr(forward, "__self__", None)
+    if isinstance(forward, partial):
+        function, owner = forward.func, forward.args[0] if forward.args else None
+    return owner is module and getattr(function, "__closure__", None) is None
