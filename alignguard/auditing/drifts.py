@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from .manner import Manner
 from .prompts import encode_prompt
 from .result import ProbeDrift, Result
 
+_ALIKE = 10  # a token no likelier than this many times one in the vocabulary is none that could have been meant
 _THINKS_CHEAP = 0.01  # below this probability of the first tag token, the exact pass for a trace is not worth its time
 
 
@@ -242,8 +244,10 @@ def _sweep(
         starts = (lengths.cumsum(0) - lengths).to(device)
         opens = logprob_tokens(hidden[starts], head, torch.full_like(starts, open_id)).exp().tolist()
         kl, argmax = found["kl"].cpu(), found["argmax"].cpu()
-        # a token within rounding of the top is the top: which of them generation takes is chance
-        agree = (found["behind"] <= rounding(policy) * found["top"].abs().clamp(min=1)).cpu()
+        # a token within rounding of the top is the top, and which of them generation takes is chance; but where all are alike,
+        # as in a broken model, none is
+        near = found["behind"] <= rounding(policy) * found["top"].abs().clamp(min=1)
+        agree = (near & (found["logprob"] > log(_ALIKE / len(head)))).cpu() | (argmax == targets.cpu())
         for k, (item, start, length) in enumerate(zip(part, starts.tolist(), lengths.tolist(), strict=True)):
             stop = start + length
             own = agree[start:stop].clone()

@@ -97,3 +97,14 @@ def test_a_cached_start_departs_nowhere_either(near, tokenizer, probes, tmp_path
     assert isinstance(reference.cache, Cache)
     found = audit(model, None, probes, reference, baseline=baseline, asking=asking)
     assert all(result.drift.departs == -1 for result in found.results.values())
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_a_broken_model_for_which_all_tokens_are_alike_is_not_taken_for_its_start(near, tokenizer, probes, dtype):
+    model = near.to(dtype)
+    reference, asking = freeze_start(model, "copy"), how(model, tokenizer)
+    baseline = ask_baseline(model, probes, asking)
+    model.model.norm.weight.data.zero_()  # all logits are zero
+    found = audit(model, None, probes, reference, baseline=baseline, asking=asking)
+    for result in found.results.values():
+        assert result.answer is None or set(result.answer.tokens) == {0}
