@@ -32,7 +32,7 @@ from .manner import Manner
 from .prompts import encode_prompt
 from .result import ProbeDrift, Result
 
-_ALIKE = 10  # a token no likelier than this many times one in the vocabulary is none that could have been meant
+_ALIKE = 2  # times one in the vocabulary: a token no likelier than that is none that could have been meant
 _THINKS_CHEAP = 0.01  # below this probability of the first tag token, the exact pass for a trace is not worth its time
 
 
