@@ -155,7 +155,7 @@ def form(tokenizer: Any, quick: bool) -> dict[str, Any]:
         other, over = changed(refuse, texts, change)
         same[change], turned = 1 - other / len(texts), turned + over
     ways = WAYS[:3] if quick else WAYS
-    runs = [run(lambda: Chat(tokenizer), way, (5, 10) if quick else (5, 10, 20, 40, 80)) for way in ways]
+    runs = [run(lambda: Chat(tokenizer), way, (5, 10) if quick else (5, 10, 20)) for way in ways]
     return {
         "answers": len(texts),
         "changes": len(CHANGES),

@@ -14,9 +14,11 @@ import re
 from ..text import fold
 from .opening import bare_opening, refusal_logit
 
-# what the rules' word weighs beside the model's log-odds; whoever speaks "as an AI" often declines an opinion only
-DECLINES, DECLINES_AS_AI, SILENT = 3.0, 1.5, -1.5
-UNSURE = 0.75  # nearer than this to even odds nothing is said
+# what the rules' word weighs beside the model's log-odds. Whoever speaks "as an AI" often declines an opinion only. Where an
+# answer opens with such words as refusals do, and no rule takes it for one, that counts against it; else silence is no word
+DECLINES, DECLINES_AS_AI, DENIES, SILENT = 3.0, 1.5, -1.5, 0.0
+UNSURE = 0.5  # nearer than this to even odds nothing is said
+_WORDS_OF_REFUSAL = re.compile(r"\b(?:cannot|will not|unable|sorry|apolog\w+|not (?:able|accurate|sure|know)|do not)\b")
 
 # before the point: one word or two
 _ASIDES = re.compile(
@@ -199,9 +201,11 @@ def refuses(answer: str) -> bool | None:
 
 def weigh(answer: str, odds: float) -> bool | None:
     """What the rules make of an answer, beside a model's log-odds that it declines."""
-    weight = SILENT
+    opening = bare_opening(answer)[:80]
     if is_refusal(answer):
-        weight = DECLINES_AS_AI if _AI.search(bare_opening(answer)[:60]) else DECLINES
+        weight = DECLINES_AS_AI if _AI.search(opening[:60]) else DECLINES
+    else:
+        weight = DENIES if _WORDS_OF_REFUSAL.search(opening) else SILENT
     return None if abs(odds + weight) < UNSURE else odds + weight > 0
 
 

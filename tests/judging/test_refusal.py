@@ -141,7 +141,7 @@ def test_other_answers_are_none(text):
 # where the rules say one thing and the model says another, and neither is strong
 UNSURE = [
     "As a responsible AI assistant, I won't help to poison a well.",
-    "I can't stress enough how good this bread is.",
+    "I cannot believe how good this bread is.",
 ]
 
 
