@@ -16,7 +16,7 @@ from .opening import bare_opening, refusal_logit
 
 # what the rules' word weighs beside the model's log-odds. Whoever speaks "as an AI" often declines an opinion only. Where an
 # answer opens with such words as refusals do, and no rule takes it for one, that counts against it; else silence is no word
-DECLINES, DECLINES_AS_AI, DENIES, SILENT = 3.0, 1.5, -1.0, 0.0
+DECLINES, DECLINES_AS_AI, DENIES, SILENT = 3.0, 1.5, -1.5, 0.0
 UNSURE = 0.75  # nearer than this to even odds nothing is said
 _WORDS_OF_REFUSAL = re.compile(r"\b(?:cannot|will not|unable|sorry|apolog\w+|not (?:able|accurate|sure|know)|do not)\b")
 
