@@ -109,15 +109,31 @@ class Ranks:
         told, self._told = self._told, self._told and self._depth > 0
         if failure is not None and told:
             raise failure
+        found = self._meet(failure, None if self.sharded else value)
+        return [value] if self.sharded else found  # type: ignore[list-item]
+
+    def agree(self, value: T) -> T:
+        """
+        What to go by where the model is sharded and each process has found the same up to rounding: what the first one found. One
+        on the other side of a threshold would take another number of forwards, and all would hang. Else the value itself.
+
+        Raises:
+            RunError: Another process failed meanwhile; the message is its error.
+            LostProcess: Another process is gone, or hangs.
+        """
+        return self._meet(None, value)[0] if self.sharded and self.group is not None else value
+
+    def _meet(self, failure: Exception | None, value: Any) -> list[Any]:
+        """What every process brings; if one brings a failure, all fail."""
         line = None if failure is None else f"{type(failure).__name__}: {one_line(failure, 300)}"
-        found = self._exchange((line, None if self.sharded else value))
+        found = self._exchange((line, value))
         first = next(((rank, line) for rank, (line, _) in enumerate(found) if line is not None), None)
         self._told = first is not None and self._depth > 0
         if failure is not None:
             raise failure
         if first is not None:
             raise RunError(f"process {first[0]} of {self.size} failed with {first[1]}")
-        return [value] if self.sharded else [value for _, value in found]  # type: ignore[list-item]
+        return [value for _, value in found]
 
     def first(self, value: T) -> T:
         """The first process's value, on every process."""

@@ -174,6 +174,7 @@ def _answer(
         [drafts.get(probe.id, Draft()) for probe in probes],
         asking.ranks.sharded,
         tick=asking.tick,
+        agree=asking.ranks.agree,
         keys=[f"{asking.seed}:{probe.id}" if probe.sample else "" for probe in probes],  # of sampled answers' noise
     )
     return {probe.id: answer for probe, answer in zip(probes, said, strict=True)}
@@ -233,7 +234,9 @@ def settle_form(start: Any, probes: Sequence[Probe], asking: Asking) -> None:
     sample = [encode_prompt(spoken[i * len(spoken) // _SAMPLE], chat)[0] for i in range(_SAMPLE)]
     short = TokenBudget(_OPENING, _OPENING, force_close=False)
     with observing(start, autocast=asking.autocast):
-        said = answer_all(start, sample, [False] * _SAMPLE, chat, short, synced=asking.ranks.sharded)
+        said = answer_all(
+            start, sample, [False] * _SAMPLE, chat, short, synced=asking.ranks.sharded, agree=asking.ranks.agree
+        )
     texts = [chat.decode(answer.tokens) for answer in said]
     forms = Counter(form for text in texts if (form := form_in(text, chat.form)) is not None)
     form, times = forms.most_common(1)[0] if forms else (chat.form, 0)

@@ -259,7 +259,7 @@ def _sweep(
             same = int(own.long().cumprod(0).sum())
             departs = int(argmax[start + same]) if same < length else -1
             results[item.id] = (kl[start:stop].tolist(), opens[k], same, departs)
-    return results
+    return asking.ranks.agree(results)
 
 
 def _teacher(reference: Reference, items: Sequence[Item], asking: Asking) -> tuple[torch.Tensor, Head]:
@@ -293,7 +293,7 @@ def _trace_probability(policy: Any, contexts: dict[str, Sequence[int]], asking: 
         targets = torch.tensor(tag * len(rows), device=device)
         sums = logprob_tokens(hidden, head, targets).view(len(rows), len(tag)).sum(1).exp().tolist()
         result |= {ids[i]: p for i, p in zip(batch, sums, strict=True)}
-    return result
+    return asking.ranks.agree(result)
 
 
 def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], asking: Asking) -> dict[str, float]:

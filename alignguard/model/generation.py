@@ -184,6 +184,7 @@ def _generate(
     chat: Chat,
     budget: TokenBudget,
     synced: bool,
+    agree: Callable[[Any], Any],
     tick: Callable[[int], None],
 ) -> None:
     """
@@ -222,7 +223,7 @@ def _generate(
                 logits_processor=LogitsProcessorList(sampled),
                 synced_gpus=synced,
             )
-        for row, tokens in zip(part, out[:, width:].tolist(), strict=True):
+        for row, tokens in zip(part, agree(out[:, width:].tolist()), strict=True):
             said = row.said + tokens
             end = next((i + 1 for i, t in enumerate(said) if t in chat.eos_token_ids and i >= len(row.said)), len(said))
             said = said[:end]
@@ -240,6 +241,7 @@ def answer_all(
     synced: bool = False,
     tick: Callable[[int], None] = lambda n: None,
     keys: Sequence[str] | None = None,
+    agree: Callable[[Any], Any] = lambda value: value,
 ) -> list[Answer]:
     """
     Answer every prompt, greedily, or by sampling where it has a key.
@@ -263,6 +265,8 @@ def answer_all(
             Called with the number of prompts answered, for a progress bar.
         keys (`Sequence[str]`, *optional*):
             For each prompt the key of its noise; an empty one for the greedy answer. A sampled answer takes no draft.
+        agree (`Callable[[Any], Any]`, *optional*):
+            Of a sharded model, whose processes must go on with the same tokens: from what one generated to what all go by.
 
     Returns:
         `list[Answer]`, in the order of the prompts.
@@ -286,7 +290,7 @@ def answer_all(
         room = budget.answer + _LOOK_EVERY
         while asked := [row for row in asked if not _is_done(row, chat, budget)]:
             try:
-                _generate(model, asked, room, limit, chat, budget, synced, tick)
+                _generate(model, asked, room, limit, chat, budget, synced, agree, tick)
                 room *= 2
             except torch.OutOfMemoryError:
                 if synced or limit <= least:
