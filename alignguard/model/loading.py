@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from ..errors import StartError, one_line
@@ -107,7 +115,7 @@ def load_model(name: str, dtype: str | torch.dtype, device: torch.device) -> Any
     name = _expanded(name)
     try:
         if find_adapter_config_file(name) is None:
-            return from_pretrained(AutoModelForCausalLM, name, dtype=dtype).to(device)
+            return from_pretrained(_kind(name), name, dtype=dtype).to(device)
         if importlib.util.find_spec("peft") is None:
             raise StartError(f"{name}: an adapter, which needs peft; pip install peft")
         return _adapted(name, dtype).to(device)
@@ -121,9 +129,8 @@ def _adapted(name: str, dtype: str | torch.dtype) -> Any:
     """An adapter on its base, both with all of their weights."""
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
 
-    base = from_pretrained(
-        AutoModelForCausalLM, str(PeftConfig.from_pretrained(name).base_model_name_or_path), dtype=dtype
-    )
+    under = str(PeftConfig.from_pretrained(name).base_model_name_or_path)
+    base = from_pretrained(_kind(under), under, dtype=dtype)
     tokenizer = load_tokenizer(name) if Path(name).is_dir() else None
     if tokenizer is not None and len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
         base.resize_token_embeddings(len(tokenizer))  # it was trained with tokens of its own
@@ -132,6 +139,29 @@ def _adapted(name: str, dtype: str | torch.dtype) -> Any:
     if lacking:
         raise StartError(f"{name}: lacks weights of the adapter, e.g. {lacking[0]}")
     return model
+
+
+def _kind(name: str) -> Any:
+    """
+    The auto class that loads it: one that reads images beside text is asked in text alone.
+
+    Raises:
+        StartError: It is an encoder-decoder model.
+    """
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    saved = (config.architectures or [""])[0]
+    for kind, known in (
+        (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
+        (AutoModelForImageTextToText, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING),
+    ):
+        if getattr(known.get(type(config), None), "__name__", None) == saved:
+            return kind
+    if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise StartError(
+            f"{name}: {saved or type(config).__name__} reads with an encoder; a model that goes on from its prompt is needed"
+        )
+    images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForImageTextToText if images else AutoModelForCausalLM
 
 
 def _expanded(name: str) -> str:
