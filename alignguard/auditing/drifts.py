@@ -226,22 +226,21 @@ def _sweep(
         `dict`: of each item the KL at every token, the probability that the policy's first token begins a trace, how many
         tokens the policy would say too, and the one with which it departs (-1: it does not).
     """
-    chat, device = asking.chat, next(policy.parameters()).device
-    open_id = chat.open_ids()[0]
+    chat, open_id = asking.chat, asking.chat.open_ids()[0]
     results = {}
     head = read_head(policy)
     limit = batch_limit(asking.tokens.batch_tokens, head)
     for batch in batches([policy_rows[item.id].length for item in items], limit):
         part = [items[i] for i in batch]
         rows = [policy_rows[item.id] for item in part]
-        targets = torch.tensor([t for row in rows for t in row.target], device=device)
         teacher = _teacher(reference, part, asking)
         if spans is not None:
             teacher = _within(teacher, [len(item.answer.tokens) for item in part], [spans[item.id] for item in part])
         hidden = target_hidden(policy, rows, chat.pad_token_id, head)  # (n, d)
+        targets = torch.tensor([t for row in rows for t in row.target], device=hidden.device)
         found = kl_tokens(*teacher, hidden, head, targets)
         lengths = torch.tensor([len(row.target) for row in rows])
-        starts = (lengths.cumsum(0) - lengths).to(device)
+        starts = (lengths.cumsum(0) - lengths).to(hidden.device)
         opens = logprob_tokens(hidden[starts], head, torch.full_like(starts, open_id)).exp().tolist()
         kl, argmax = found["kl"].cpu(), found["argmax"].cpu()
         # a token within rounding of the top is the top, and which of them generation takes is chance; but where all are alike,
@@ -285,12 +284,12 @@ def _trace_probability(policy: Any, contexts: dict[str, Sequence[int]], asking: 
     """Probability of every token that begins a trace, multiplied."""
     chat, ids = asking.chat, list(contexts)
     tag = chat.open_ids()
-    head, device = read_head(policy), next(policy.parameters()).device
+    head = read_head(policy)
     result: dict[str, float] = {}
     for batch in batches([len(contexts[id]) + len(tag) for id in ids], batch_limit(asking.tokens.batch_tokens, head)):
         rows = [Row(contexts[ids[i]], tag) for i in batch]
         hidden = target_hidden(policy, rows, chat.pad_token_id, head)
-        targets = torch.tensor(tag * len(rows), device=device)
+        targets = torch.tensor(tag * len(rows), device=hidden.device)
         sums = logprob_tokens(hidden, head, targets).view(len(rows), len(tag)).sum(1).exp().tolist()
         result |= {ids[i]: p for i, p in zip(batch, sums, strict=True)}
     return asking.ranks.agree(result)
@@ -312,7 +311,7 @@ def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], as
         asking (`Asking`):
             How probes are asked.
     """
-    chat, device = asking.chat, next(policy.parameters()).device
+    chat = asking.chat
     ours: dict[str, Row] = {}
     theirs: dict[str, Row] = {}
     for item in items:
@@ -328,11 +327,11 @@ def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], as
     head = read_head(policy)
     for batch in batches([ours[id].length for id in ids], batch_limit(asking.tokens.batch_tokens, head)):
         part = [ids[i] for i in batch]
-        targets = torch.tensor([t for id in part for t in ours[id].target], device=device)
         with reference.loaded() as frozen:
             head_r = read_head(frozen)
             hidden_r = target_hidden(frozen, [theirs[id] for id in part], chat.pad_token_id, head_r)
         hidden = target_hidden(policy, [ours[id] for id in part], chat.pad_token_id, head)
+        targets = torch.tensor([t for id in part for t in ours[id].target], device=hidden.device)
         kl = kl_tokens(hidden, head, hidden_r, head_r, targets)["kl"]
         means = [chunk.mean().item() for chunk in kl.split([len(ours[id].target) for id in part])]
         results |= dict(zip(part, means, strict=True))

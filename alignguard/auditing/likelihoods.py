@@ -108,12 +108,13 @@ def refusal_margins(
 
 def _row_logprobs(model: Any, rows: Sequence[Row], asking: Asking) -> list[float]:
     """Log-probability of each row's whole target, in nats."""
-    head, device = read_head(model), next(model.parameters()).device
+    head = read_head(model)
     found: list[float] = [0.0] * len(rows)
     for batch in batches([row.length for row in rows], batch_limit(asking.tokens.batch_tokens, head)):
         part = [rows[i] for i in batch]
-        targets = torch.tensor([t for row in part for t in row.target], device=device)
-        logprobs = logprob_tokens(target_hidden(model, part, asking.chat.pad_token_id, head), head, targets)
+        hidden = target_hidden(model, part, asking.chat.pad_token_id, head)
+        targets = torch.tensor([t for row in part for t in row.target], device=hidden.device)
+        logprobs = logprob_tokens(hidden, head, targets)
         sums = [chunk.sum() for chunk in logprobs.double().split([len(row.target) for row in part])]
         for i, value in zip(batch, torch.stack(sums).tolist(), strict=True):
             found[i] = value

@@ -144,7 +144,8 @@ def _fused_is_exact(model: Any, head: Head) -> bool:
                     "it is bound to another model, as that of a careless copy is"
                 )
             return False
-        ours = head.logits(head.prepare(hidden[0][0]))
+        assert head.weight is not None
+        ours = head.logits(head.prepare(hidden[0][0].to(head.weight.device))).to(own.device)
     if ours.shape[1] < own.shape[1]:
         return False
     ours = ours[:, : own.shape[1]]
@@ -164,9 +165,15 @@ def rounding(model: Any) -> float:
     if torch.is_autocast_enabled(device):
         weights.add(torch.get_autocast_dtype(device))
     coarsest = max((torch.finfo(dtype).eps for dtype in weights if dtype.itemsize > 1), default=0.0)
-    if torch.get_float32_matmul_precision() != "highest":
-        coarsest = max(coarsest, 2.0**-10)
-    return max(1e-6, 2 * coarsest)
+    return max(1e-6, 2 * max(coarsest, 2.0**-10 if _may_be_tf32() else 0.0))
+
+
+def _may_be_tf32() -> bool:
+    """Whether float32 products may be taken in fewer bits."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # set by the newer API, of which the older one refuses to speak
+        return True
 
 
 def batch_limit(most: int, *heads: Head) -> int:
@@ -189,8 +196,8 @@ def target_hidden(model: Any, rows: Sequence[Row], pad: int, head: Head) -> torc
             The model's, from [`read_head`].
 
     Returns:
-        `torch.Tensor` of shape (sum of target lengths, d); on the plain path (sum of target lengths, vocabulary), the
-        model's own logits, computed row by row.
+        `torch.Tensor` of shape (sum of target lengths, d), on the device of the head, which may not be that of the first layer;
+        on the plain path (sum of target lengths, vocabulary), the model's own logits, computed row by row.
     """
     device = next(model.parameters()).device
     if head.weight is None:
@@ -203,7 +210,8 @@ def target_hidden(model: Any, rows: Sequence[Row], pad: int, head: Head) -> torc
     ids, mask = pad_right(rows, pad, device)
     hidden = asked_for(model, final_hidden(model, ids, mask).transpose(0, 1), ids.shape[1])  # (tokens, batch, d)
     # the token at position t is predicted from the hidden state at t - 1
-    return torch.cat([hidden[len(row.context) - 1 : row.length - 1, i] for i, row in enumerate(rows)])
+    wanted = torch.cat([hidden[len(row.context) - 1 : row.length - 1, i] for i, row in enumerate(rows)])
+    return wanted.to(head.weight.device)
 
 
 def asked_for(model: Any, found: torch.Tensor, tokens: int) -> torch.Tensor:

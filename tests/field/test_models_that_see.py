@@ -8,8 +8,6 @@ import json
 
 import pytest
 import torch
-from alignguard.auditing.prompts import encode_prompt
-from alignguard.cli import main
 from helpers.tiny import tiny_model, tiny_probes, tiny_tokenizer
 from transformers import (
     CLIPVisionConfig,
@@ -22,6 +20,8 @@ from transformers import (
 
 from alignguard import AlignGuardError, Chat, TokenBudget, audit
 from alignguard.auditing.asking import Asking
+from alignguard.auditing.prompts import encode_prompt
+from alignguard.cli import main
 from alignguard.model.loading import load_model
 
 
