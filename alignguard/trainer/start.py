@@ -108,7 +108,8 @@ def ask_start(context: RunContext, about: About, dataset: Any) -> RunState:
     """
     settings, reference, asking = context.settings, context.reference, context.asking
     longest = longest_prompt(context.model, asking)
-    state = RunState(about, sample_prompts(dataset, asking.chat, settings.train_prompts, settings.seed, longest))
+    tell = context.console.say
+    state = RunState(about, sample_prompts(dataset, asking.chat, settings.train_prompts, settings.seed, longest, tell))
     if state.prompts:
         with reference.awake(context.device), reference.loaded() as frozen:
             state.baseline |= ask_training(frozen, state.prompts, asking)
