@@ -192,16 +192,18 @@ class Run:
         missing = [probe for probe in asked if probe.id not in state.baseline]
         ticks = work(mine(missing), baseline=True) + work(mine(asked), baseline=False)
         with self.console.bar(ticks, f"AlignGuard audit, step {step}") as context.asking.tick:
-            found = audit(
-                context.model,
-                None,
-                asked,
-                context.reference,
-                baseline=state.baseline,
-                asking=context.asking,
-                step=step,
-                reverse=self.settings.reverse,
-                prompts=state.prompts,
+            found = context.asking.within_memory(
+                lambda: audit(
+                    context.model,
+                    None,
+                    asked,
+                    context.reference,
+                    baseline=state.baseline,
+                    asking=context.asking,
+                    step=step,
+                    reverse=self.settings.reverse,
+                    prompts=state.prompts,
+                )
             )
         self._seconds = time.perf_counter() - begun
         self._spent += self._seconds
@@ -295,7 +297,7 @@ class Run:
         """In which form the start thinks, where its chat template does not tell."""
         context = self.context
         with context.reference.awake(context.device), context.reference.loaded() as start:
-            settle_form(start, self.settings.drawn(0), context.asking)
+            context.asking.within_memory(lambda: settle_form(start, self.settings.drawn(0), context.asking))
         return replace(known, tags=context.asking.chat.tags)
 
     def _check_not_stopped(self) -> None:
