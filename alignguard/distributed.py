@@ -31,6 +31,25 @@ class LostProcess(AlignGuardError):
     """Another process did not come to the meeting: the run is out of step, and cannot go on."""
 
 
+# what accelerate's find_executable_batch_size takes for a batch that is too large
+_OUT_OF_MEMORY = (" out of memory", "STATUS_NOT_SUPPORTED", "can't allocate memory", "PT_DEVMEM Allocation failed")
+
+
+class OutOfMemory(RunError):
+    """Memory ran out in an audit: told in a type of our own, since trainers take torch's for their batch being too large."""
+
+
+def _tried(do: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """What a call gives, or how it fails; of memory that ran out a line only, nothing that holds what was computed."""
+    try:
+        return do(), None
+    except Exception as error:
+        if not isinstance(error, RuntimeError) or not any(told in str(error) for told in _OUT_OF_MEMORY):
+            return None, error
+        line = one_line(error, 200)
+    return None, OutOfMemory(line)
+
+
 @dataclass
 class Ranks:
     """
@@ -97,20 +116,21 @@ class Ranks:
             RunError: Another process failed; the message is its error.
             LostProcess: Another process is gone, or hangs.
         """
-        if self.group is None:
-            return [do()]
         self._depth += 1
         try:
-            value, failure = do(), None
-        except Exception as error:
-            value, failure = None, error
+            value, failure = _tried(do)
         finally:
             self._depth -= 1
-        told, self._told = self._told, self._told and self._depth > 0
-        if failure is not None and told:
-            raise failure
-        found = self._meet(failure, None if self.sharded else value)
-        return [value] if self.sharded else found  # type: ignore[list-item]
+        try:
+            told, self._told = self._told, self._told and self._depth > 0
+            if failure is not None and (told or self.group is None):
+                raise failure
+            if self.group is None:
+                return [value]  # type: ignore[list-item]
+            found = self._meet(failure, None if self.sharded else value)
+            return [value] if self.sharded else found  # type: ignore[list-item]
+        finally:
+            del failure  # it knows this frame: the two would keep each other alive, and all that the failed call held
 
     def agree(self, value: T) -> T:
         """
@@ -125,15 +145,35 @@ class Ranks:
 
     def _meet(self, failure: Exception | None, value: Any) -> list[Any]:
         """What every process brings; if one brings a failure, all fail."""
-        line = None if failure is None else f"{type(failure).__name__}: {one_line(failure, 300)}"
-        found = self._exchange((line, value))
-        first = next(((rank, line) for rank, (line, _) in enumerate(found) if line is not None), None)
-        self._told = first is not None and self._depth > 0
-        if failure is not None:
-            raise failure
-        if first is not None:
-            raise RunError(f"process {first[0]} of {self.size} failed with {first[1]}")
-        return [value for _, value in found]
+        try:
+            line = None if failure is None else f"{type(failure).__name__}: {one_line(failure, 300)}"
+            found = self._exchange((line, isinstance(failure, OutOfMemory), value))
+            failed = [(rank, line, short) for rank, (line, short, _) in enumerate(found) if line is not None]
+            self._told = bool(failed) and self._depth > 0
+            if failed and all(short for _, _, short in failed):  # all processes may try again, or none
+                raise OutOfMemory(f"process {failed[0][0]} of {self.size} failed with {failed[0][1]}")
+            if failure is not None:
+                raise RunError(line) if isinstance(failure, OutOfMemory) else failure
+            if failed:
+                raise RunError(f"process {failed[0][0]} of {self.size} failed with {failed[0][1]}")
+            return [value for _, _, value in found]
+        finally:
+            del failure
+
+    def short_of_memory(self, do: Callable[[], object]) -> str:
+        """
+        What ran out of memory in a call, on whichever process, in a line; empty where nothing did. Then all may call again.
+
+        Args:
+            do (`Callable[[], object]`):
+                As for [`~Ranks.together`].
+        """
+        try:
+            self.together(do)
+            return ""
+        except OutOfMemory as error:
+            self._told = False
+            return one_line(error, 200)
 
     def first(self, value: T) -> T:
         """The first process's value, on every process."""

@@ -79,7 +79,7 @@ def drifts(output_dir: Path) -> dict[str, list[float]]:
     """Raw KL at every token of the last audit, by probe."""
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(output_dir / "alignguard" / "answers" / "step_00002.parquet").to_pylist()
+    rows = pq.read_table(output_dir / "_alignguard" / "answers" / "step_00002.parquet").to_pylist()
     return {row["id"]: row["kl_raw"] for row in rows}
 
 
@@ -114,7 +114,7 @@ def main() -> None:
                 "bytes_a_cached_token": 0.0,
                 "disk_mb": 0.0,
             }
-            cache = output_dir / "alignguard" / "reference.safetensors"
+            cache = output_dir / "_alignguard" / "reference.safetensors"
             if cache.exists():
                 from safetensors import safe_open
 

@@ -26,8 +26,8 @@ def test_shares_give_the_figures_of_one_process_and_only_the_first_writes(tmp_pa
     for metrics in one["metrics"].values():
         del metrics["alignguard/kl/reverse"]  # a cache cannot be asked that
     assert_same(one, cached)
-    record = tmp_path / "cache" / "alignguard"
-    assert sorted(p.name for p in record.glob("reference*")) == [
+    record, texts = tmp_path / "cache" / "alignguard", tmp_path / "cache" / "_alignguard"
+    assert sorted(p.name for p in texts.glob("reference*")) == [
         "reference-00001-of-00002.safetensors",
         "reference-00002-of-00002.safetensors",
     ]

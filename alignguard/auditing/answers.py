@@ -232,7 +232,7 @@ def settle_form(start: Any, probes: Sequence[Probe], asking: Asking) -> None:
     if not chat.form.assumed or not spoken:
         return
     sample = [encode_prompt(spoken[i * len(spoken) // _SAMPLE], chat)[0] for i in range(_SAMPLE)]
-    short = TokenBudget(_OPENING, _OPENING, force_close=False)
+    short = replace(asking.tokens, answer=_OPENING, trace=_OPENING, force_close=False)
     with observing(start, autocast=asking.autocast):
         said = answer_all(
             start, sample, [False] * _SAMPLE, chat, short, synced=asking.ranks.sharded, agree=asking.ranks.agree

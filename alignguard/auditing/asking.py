@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 
 from ..distributed import Ranks
+from ..errors import StartError
 from ..judging.score import OwnJudge, ToxicityScorer
 from ..model.chat import Chat
 from ..model.generation import TokenBudget
 from ..probes.probe import Probe
+
+T = TypeVar("T")
+_ONE_ROW = 64  # padded tokens: a prompt and its answer are longer than half of it, so no two are in a batch
 
 
 @dataclass
@@ -49,6 +55,33 @@ class Asking:
     autocast: torch.dtype | None = None
     tick: Callable[[int], None] = lambda n: None
     ranks: Ranks = field(default_factory=Ranks)
+
+    def within_memory(self, do: Callable[[], T]) -> T:
+        """
+        What a call that asks gives; where memory runs out, on whichever process, all ask again in batches half as large.
+
+        Args:
+            do (`Callable[[], T]`):
+                Reads `tokens` anew each time it is called.
+
+        Raises:
+            StartError: It runs out with single rows, too.
+        """
+        found: list[T] = []
+        while short := self.ranks.short_of_memory(lambda: found.append(do())):
+            found.clear()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            tokens = self.tokens
+            if tokens.batch_tokens <= _ONE_ROW:
+                raise StartError(
+                    f"memory runs out while the model is asked, one row at a time ({short}); lower TokenBudget(answer=, "
+                    "trace=), or take reference='cache' or 'offload'"
+                )
+            decode = tokens.decode_tokens and max(1, tokens.decode_tokens // 2)
+            self.tokens = replace(tokens, batch_tokens=max(1, tokens.batch_tokens // 2), decode_tokens=decode)
+        return found[0]
 
 
 def work(probes: Sequence[Probe], baseline: bool) -> int:

@@ -84,10 +84,10 @@ def run(options: argparse.Namespace) -> int:
         print(dumps(summary(record)))
     else:
         print(f"{options.model} against {options.reference}: {headline(record)}\n\n{tables(record)}")
-        print(f"\nreport  {store.report}")
+        print(f"\nreport  {store.report(known.quote)}")
     code = exit_code([verdict])
     if code == MISTAKE:  # a gate must not pass what nobody could judge
-        raise RunError(f"{headline(record)}; what was said stands in {store.report}")
+        raise RunError(f"{headline(record)}; what was said stands in {store.report(known.quote)}")
     return code
 
 
@@ -137,7 +137,7 @@ def _write(record: Record) -> None:
     store.prepare()
     store.write_baseline(record.about, record.baseline)
     store.append(record.audits[0])
-    write_report(store.report, record.about, record.audits, record.verdict)
+    write_report(store.report(record.about.quote), record.about, record.audits, record.verdict)
 
 
 def _announcement(asked: list[Probe], chat: Chat, settings: Settings, model: torch.nn.Module) -> str:

@@ -15,10 +15,9 @@ from .codes import exit_code
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
     record = read_record(options.record)
-    target = Path(options.output) if options.output else record.store.report
-    write_report(
-        target, replace(record.about, quote=record.about.quote and not options.no_quote), record.audits, record.verdict
-    )
+    about = replace(record.about, quote=record.about.quote and not options.no_quote)
+    target = Path(options.output) if options.output else record.store.report(about.quote)
+    write_report(target, about, record.audits, record.verdict)
     if options.json:
         print(dumps(summary(record) | {"report": str(target)}))
     else:

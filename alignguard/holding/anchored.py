@@ -17,7 +17,6 @@ from ..auditing.unjudged import ask_training, training_items
 from ..drift.reference import Reference
 from ..errors import AlignGuardError, RunError, one_line
 from ..files import write_whole
-from ..model.generation import TokenBudget
 from ..model.head import Head, read_head, target_hidden
 from ..model.observe import observing
 from .anchors import Anchor
@@ -67,7 +66,8 @@ def ask_anchors(
         AlignGuardError: The model's logits are not its LM head's, so their KL has no cheap gradient; or it says nothing.
     """
     chat = asking.chat
-    short = replace(asking, tokens=TokenBudget(budget.answer_tokens, 4 * budget.answer_tokens), tick=lambda n: None)
+    tokens = replace(asking.tokens, answer=budget.answer_tokens, trace=4 * budget.answer_tokens, force_close=True)
+    short = replace(asking, tokens=tokens, tick=lambda n: None)
     ids = {id: chat.prompt_ids(list(anchor.turns)) for id, anchor in prompts.items()}
     anchors: dict[str, Anchored] = {}
     with reference.loaded() as frozen:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import ProbeError, one_line
 from .forms import FAMILIES, Form, form_in, read_form, unwrapped, wrapper_of
-from .turns import WAYS, left_out
+from .turns import WAYS, is_plain, left_out
 
 logger = logging.getLogger(__name__)
 
@@ -176,31 +176,34 @@ class Chat:
         pad = self.tokenizer.pad_token_id
         return pad if pad is not None else (self.eos_token_ids[0] if self.eos_token_ids else 0)
 
-    def text(self, messages: Sequence[dict[str, str]]) -> str:
+    def text(self, messages: Sequence[dict[str, Any]], **more: Any) -> str:
         """
-        The prompt as text, ready for the model to go on from.
+        The prompt as text, ready for the model to go on from. `more` goes to the template: `tools`, for one.
 
         Raises:
             ProbeError: The template refuses the turns, or leaves one out.
         """
         if not self.template:
+            if not is_plain(messages):
+                raise ProbeError("without a chat template there are no tools and no parts")
             names = {"system": "System", "user": "User", "assistant": "Assistant"}
             return "\n\n".join([f"{names[m['role']]}: {m['content']}" for m in messages] + ["Assistant:"])
         system = messages[0]["role"] == "system"
-        first = self._ways.get(system, 0)
+        first, plain = self._ways.get(system, 0), is_plain(messages)
         refused, dropped = "", ""
         for way in (first, *(way for way in range(len(WAYS)) if way != first)):
             turns = WAYS[way](messages)
             if turns is None:
                 continue
             try:
-                text = self._render(turns, True, {})
+                text = self._render(turns, True, more)
             except Exception as error:
                 refused = refused or one_line(error)
                 continue
-            gone = left_out(messages, text)
+            gone = left_out(messages, text, more.get("tools"))
             if not gone:
-                self._ways[system] = way
+                if plain:
+                    self._ways[system] = way
                 return text
             dropped = dropped or gone
         if dropped:
@@ -214,9 +217,9 @@ class Chat:
         """Token ids of `text`, without the tokenizer's own additions unless `special`."""
         return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
 
-    def prompt_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Token ids of the prompt. A template writes its own special tokens; plain text gets the tokenizer's."""
-        return self.encode(self.text(messages), special=not self.template)
+    def prompt_ids(self, messages: Sequence[dict[str, Any]], **more: Any) -> list[int]:
+        """Token ids of the prompt, see [`~Chat.text`]. Templates write special tokens; plain text gets the tokenizer's."""
+        return self.encode(self.text(messages, **more), special=not self.template)
 
     def plain_ids(self, text: str) -> list[int]:
         """Token ids of text that is no chat; of an empty text the one token a sequence begins with."""

@@ -13,6 +13,13 @@ import torch
 from .virtual import speaking
 
 _CPU = torch.device("cpu")
+# what a config makes every forward return, and generate cannot carry or an audit only pays for
+_PLAIN = {
+    "output_router_logits": False,
+    "_output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict": True,
+}
 
 
 @contextmanager
@@ -44,11 +51,26 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def plain_outputs(model: torch.nn.Module) -> Iterator[None]:
+    """
+    A forward returns its logits and nothing beside, whatever the trainer set in the model's config, which is then as it was:
+    with router logits, a mixture of experts adds a loss that fails in batches with padding while it generates.
+    """
+    configs = {id(config): config for m in model.modules() if (config := getattr(m, "config", None)) is not None}
+    with ExitStack() as stack:
+        for fields in (vars(config) for config in configs.values() if hasattr(config, "__dict__")):
+            asked = {name: fields[name] for name in _PLAIN.keys() & fields.keys()}
+            stack.callback(fields.update, asked)
+            fields.update({name: _PLAIN[name] for name in asked})
+        yield
+
+
+@contextmanager
 def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> Iterator[None]:
     """
     Everything an audit does with the models happens in here.
 
-    No gradients, eval mode, the generators restored. `torch.no_grad` and not `inference_mode`: caches that a model
+    No gradients, eval mode, plain outputs, the generators restored. `torch.no_grad` and not `inference_mode`: caches that a model
     fills under the latter (rotary tables, for one) would break the next backward pass.
 
     Args:
@@ -62,6 +84,7 @@ def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> 
         stack.enter_context(restored_rng(device))
         for model in models:
             stack.enter_context(eval_mode(model))
+            stack.enter_context(plain_outputs(model))
             stack.enter_context(speaking(model))
         stack.enter_context(torch.no_grad())
         # an audit asks at many lengths: compiled anew for each, they would use up what training may recompile

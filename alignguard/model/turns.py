@@ -2,41 +2,68 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import one_line
 
+Turns = Sequence[dict[str, Any]]
 
-def _as_they_are(turns: Sequence[dict[str, str]]) -> list[dict[str, Any]] | None:
+
+def _as_they_are(turns: Turns) -> list[dict[str, Any]] | None:
     return [dict(turn) for turn in turns]
 
 
-def _in_parts(turns: Sequence[dict[str, str]]) -> list[dict[str, Any]] | None:
+def _in_parts(turns: Turns) -> list[dict[str, Any]] | None:
     """For templates of models that see pictures, which loop over parts of a turn."""
-    return [{"role": t["role"], "content": [{"type": "text", "text": t["content"]}]} for t in turns]
+    return [{**t, "content": [{"type": "text", "text": text} for text in texts_of(t)]} for t in turns]
 
 
-def _folded(turns: Sequence[dict[str, str]]) -> list[dict[str, Any]] | None:
+def _in_one_part(turns: Turns) -> list[dict[str, Any]] | None:
+    """For templates that add a turn's text to their own: parts become one text, and a turn that only calls tools an empty one."""
+    return None if is_plain(turns) else [{**t, "content": "".join(texts_of(t))} for t in turns]
+
+
+def _folded(turns: Turns) -> list[dict[str, Any]] | None:
     """For templates that know no system turn (gemma, some mistral): it goes before the first user turn."""
     if turns[0]["role"] != "system" or len(turns) < 2:
         return None
-    system, first, *rest = turns
-    return [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+    system, first, *rest = _in_one_part(turns) or turns
+    return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
 
-def _folded_in_parts(turns: Sequence[dict[str, str]]) -> list[dict[str, Any]] | None:
+def _folded_in_parts(turns: Turns) -> list[dict[str, Any]] | None:
     folded = _folded(turns)
     return None if folded is None else _in_parts(folded)
 
 
-WAYS = (_as_they_are, _in_parts, _folded, _folded_in_parts)  # the first that keeps every word is taken
+WAYS = (_as_they_are, _in_parts, _folded, _folded_in_parts, _in_one_part)  # the first that keeps every word is taken
 
 
-def left_out(turns: Sequence[dict[str, str]], text: str) -> str:
-    """Which turn's words are not in the prompt, in a few words; empty where all are. White space may differ."""
+def texts_of(turn: dict[str, Any]) -> list[str]:
+    """What a turn says: its content, or the texts of its parts."""
+    content = turn.get("content") or ""
+    return [content] if isinstance(content, str) else [part["text"] for part in content]
+
+
+def is_plain(turns: Turns) -> bool:
+    """Whether all of them are texts, and none calls a tool."""
+    return all(isinstance(turn.get("content"), str) and turn.keys() <= {"role", "content"} for turn in turns)
+
+
+def left_out(turns: Turns, text: str, tools: Any = None) -> str:
+    """Which turn's words, or calls, are not in the prompt, in a few words; empty where all are. White space may differ."""
     squeezed = " ".join(text.split())
-    for number, turn in enumerate(turns, 1):
-        if " ".join(turn["content"].split()) not in squeezed:
-            return f"turn {number}, the {turn['role']}'s: {one_line(turn['content'], 60)!r}"
+    if "{'type': 'text'" in squeezed and not is_plain(turns):
+        return "the parts of a turn, which it writes as Python does"
+    said = [(number, turn, " ".join(part.split())) for number, turn in enumerate(turns, 1) for part in texts_of(turn)]
+    for number, turn, words in said:
+        if words not in squeezed:
+            return f"turn {number}, the {turn['role']}'s: {one_line(words, 60)!r}"
+    called = Counter(call.get("function", call)["name"] for turn in turns for call in turn.get("tool_calls") or ())
+    for name, calls in called.items():  # told of by the tools themselves, it was not called yet
+        if squeezed.count(name) < calls + json.dumps(tools).count(name) + sum(w.count(name) for _, _, w in said):
+            return f"a call of the tool {name}"
     return ""

@@ -54,9 +54,10 @@ class Record:
 
 
 def store_at(path: str | Path) -> Store:
-    """The store of a record whose folder is `path`."""
-    whole = Path(path).resolve()
-    return Store(whole.parent, whole.name)
+    """The store of a record whose folder is `path`: a run has another beside it, for texts."""
+    root = Path(path).resolve()
+    private = root.with_name(f"_{root.name}")
+    return Store(root, private if private.is_dir() else None)
 
 
 def read_record(path: str) -> Record:
@@ -78,9 +79,10 @@ def read_record(path: str) -> Record:
         raise RunError(f"{path}: no record is in it (neither baseline.json nor alignguard/baseline.json); {_EXPECTED}")
     if not store.lines():
         raise RunError(f"{path}: no audit is on record; the run has not come to its first, or ended before it")
-    if not (store.root / "answers" / "baseline.parquet").exists():
+    if not store.baseline.exists():
         raise RunError(
-            f"{path}: answers/baseline.parquet is missing, without which nothing can be held against the start"
+            f"{path}: answers/baseline.parquet is missing, without which nothing can be held against the start; a run keeps it "
+            "in the folder _alignguard beside"
         )
     try:
         return _read(path, store)
@@ -106,7 +108,7 @@ def _asked(store: Store, about: About) -> tuple[list[Probe], str]:
     core = load_probes("core")
     if about.pool_hash == pool_hash(core):
         return core, ""
-    rows = pq.read_table(store.root / "answers" / "baseline.parquet").to_pylist()
+    rows = pq.read_table(store.baseline).to_pylist()
     return [_remembered(row) for row in rows], (
         "probes.jsonl is missing: prompts are shown as their last turn, and evidence is of whole dimensions"
     )

@@ -1,17 +1,21 @@
-"""What is on disk, and how a run resumes: OUTPUT_DIR/alignguard/.
+"""What is on disk, and how a run resumes: figures in OUTPUT_DIR/alignguard/, texts in `_alignguard/` beside.
+
+A trainer that pushes to the hub uploads all of its output_dir but checkpoints and what begins with `_`.
 
 | file | what it holds |
 |---|---|
-| baseline.json | what was asked of whom: hashes, scorers, seed, the baseline's scores |
-| audits.jsonl | one line an audit, appended whole or not at all |
-| probes.jsonl | what has been asked so far |
-| answers/baseline.parquet | the reference's answers, and what it was asked as token ids |
-| answers/step_00080.parquet | the policy's at a step |
-| anchors.safetensors | what the start says to a drift budget's anchors |
-| budget.jsonl | one line a step at which the budget was looked after |
-| train_prompts.json | the training prompts drift is measured on |
-| reference.safetensors | what the start said, token by token, where the reference is a cache |
-| report.html | the report |
+| alignguard/baseline.json | what was asked of whom: hashes, scorers, seed, the baseline's scores |
+| alignguard/audits.jsonl | one line an audit, appended whole or not at all |
+| alignguard/budget.jsonl | one line a step at which a drift budget was looked after |
+| _alignguard/probes.jsonl | what has been asked so far |
+| _alignguard/answers/baseline.parquet | the reference's answers, and what it was asked as token ids |
+| _alignguard/answers/step_00080.parquet | the policy's at a step |
+| _alignguard/anchors.safetensors | what the start says to a drift budget's anchors |
+| _alignguard/train_prompts.json | the training prompts drift is measured on |
+| _alignguard/reference.safetensors | what the start said, token by token, where the reference is a cache |
+| _alignguard/report.html | the report; in alignguard/ where it quotes nothing |
+
+Matched audits, and runs of earlier versions, have all of it in one folder.
 """
 
 from __future__ import annotations
@@ -123,54 +127,85 @@ def read_results(path: Path, pool: Sequence[Probe]) -> dict[str, Result]:
     return {row["id"]: _result(row, probes[row["id"]]) for row in rows if row["id"] in probes}
 
 
+# with texts in them, or what texts can be told from
+_TEXTS = ("answers/*", "probes.jsonl", "train_prompts.json", "*.safetensors")
+
+
 class Store:
     """
     The record of one run.
 
     Args:
-        output_dir (`str` or `Path`):
-            The trainer's output directory.
-        folder (`str`, *optional*, defaults to `"alignguard"`):
-            The record's own in it.
-
-    Raises:
-        RunError: The directory cannot be written.
+        root (`str` or `Path`):
+            The folder of what may be shared: figures, hashes, scores.
+        private (`str` or `Path`, *optional*):
+            The folder of texts, and of what texts can be told from; the same one by default.
     """
 
-    def __init__(self, output_dir: str | Path, folder: str = "alignguard") -> None:
-        self.root = Path(output_dir) / folder
-        self.report = self.root / "report.html"
-        self.cache = self.root / "reference.safetensors"
-        self.anchors = self.root / "anchors.safetensors"
+    def __init__(self, root: str | Path, private: str | Path | None = None) -> None:
+        self.root, self.private = Path(root), Path(root if private is None else private)
+        self.cache = self.private / "reference.safetensors"
+        self.anchors = self.private / "anchors.safetensors"
+
+    @classmethod
+    def of_run(cls, output_dir: str | Path) -> Store:
+        """The record of a training run."""
+        return cls(Path(output_dir) / "alignguard", Path(output_dir) / "_alignguard")
+
+    def report(self, quote: bool) -> Path:
+        """Where the report is: among the texts, if it quotes them."""
+        return (self.private if quote else self.root) / "report.html"
 
     def prepare(self) -> None:
-        """Make the directory, and prove that it can be written to."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            trial = self.root / ".trial"
-            trial.write_text("")
-            trial.unlink()
-        except OSError as error:
-            raise RunError(f"output_dir: {self.root} cannot be written ({error.strerror}); choose another") from None
+        """
+        Make the folders, and prove that they can be written to.
+
+        Raises:
+            RunError: They cannot.
+        """
+        for folder in (self.root, self.private):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                trial = folder / ".trial"
+                trial.write_text("")
+                trial.unlink()
+            except OSError as error:
+                raise RunError(f"output_dir: {folder} cannot be written ({error.strerror}); choose another") from None
+
+    def part(self) -> None:
+        """Records of earlier versions, this one's and those that were set aside, have texts among the figures: they are moved."""
+        for root in (self.root, *self.root.parent.glob(f"{self.root.name}.*")):
+            if found := [path for pattern in _TEXTS for path in root.glob(pattern)]:
+                for path in [*root.glob("report.html"), *found]:
+                    target = root.with_name(f"_{root.name}") / path.relative_to(root)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    path.replace(target)
 
     def set_aside(self) -> Path | None:
         """Move the record of an earlier run out of the way; where to, or `None` where there was none."""
         if not (self.root / "audits.jsonl").exists() and not (self.root / "baseline.json").exists():
             return None
-        number = 1
-        while (target := self.root.with_name(f"{self.root.name}.{number}")).exists():
+        folders, number = {self.root, self.private}, 1
+        while any(folder.with_name(f"{folder.name}.{number}").exists() for folder in folders):
             number += 1
-        self.root.rename(target)
-        return target
+        for folder in folders:
+            if folder.exists():
+                folder.rename(folder.with_name(f"{folder.name}.{number}"))
+        return self.root.with_name(f"{self.root.name}.{number}")
+
+    @property
+    def baseline(self) -> Path:
+        """Where the reference's answers are kept."""
+        return self.private / "answers" / "baseline.parquet"
 
     # baseline ----------------------------------------------------------------------------------------------------
 
     def write_baseline(self, about: About, baseline: dict[str, Result]) -> None:
         """Write what was asked of whom, and the reference's answers and scores."""
-        write_results(self.root / "answers" / "baseline.parquet", baseline)
+        write_results(self.baseline, baseline)
         asked = [result.probe for result in baseline.values() if result.probe.judge != "none"]
         lines = "".join(json.dumps(asdict(probe)) + "\n" for probe in asked)
-        write_text(self.root / "probes.jsonl", lines)
+        write_text(self.private / "probes.jsonl", lines)
         scores = {probe.id: baseline[probe.id].score.value for probe in asked}
         text = json.dumps({**about.to_dict(), "scores": scores}, indent=1, ensure_ascii=False)
         write_text(self.root / "baseline.json", text)
@@ -188,24 +223,23 @@ class Store:
     def read_probes(self) -> list[Probe]:
         """What has been asked so far; nothing in a record of before it was kept."""
         found = []
-        for line in self.lines("probes.jsonl"):
+        for line in _lines(self.private / "probes.jsonl"):
             fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in line.items()}
             found.append(Probe(**fields))
         return found
 
     def read_baseline(self, pool: Sequence[Probe]) -> dict[str, Result]:
         """The reference's answers so far."""
-        path = self.root / "answers" / "baseline.parquet"
-        return read_results(path, pool) if path.exists() else {}
+        return read_results(self.baseline, pool) if self.baseline.exists() else {}
 
     def write_prompts(self, prompts: dict[str, list[int]]) -> None:
         """Write which training prompts drift is measured on, as token ids."""
         text = json.dumps(prompts)
-        write_text(self.root / "train_prompts.json", text)
+        write_text(self.private / "train_prompts.json", text)
 
     def read_prompts(self) -> dict[str, list[int]]:
         """The training prompts of this run."""
-        path = self.root / "train_prompts.json"
+        path = self.private / "train_prompts.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     # audits ------------------------------------------------------------------------------------------------------
@@ -238,18 +272,11 @@ class Store:
 
     def answers(self, step: int) -> Path:
         """Where the answers of a step are kept."""
-        return self.root / "answers" / f"step_{step:05d}.parquet"
+        return self.private / "answers" / f"step_{step:05d}.parquet"
 
     def lines(self, name: str = "audits.jsonl") -> list[dict[str, Any]]:
-        """The lines of audits.jsonl, or of another; a last line cut off by a crash is left out."""
-        path = self.root / name
-        found = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return found
+        """The lines of audits.jsonl, or of budget.jsonl; a last line cut off by a crash is left out."""
+        return _lines(self.root / name)
 
     def read_audits(self, pool: Sequence[Probe], last: int) -> list[Audit]:
         """All audits up to a step; only the last with its results, which would fill the memory of a long run."""
@@ -288,3 +315,13 @@ class Store:
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_text(self.root / name, text)
         return len(lines) - len(kept)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found

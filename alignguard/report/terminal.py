@@ -71,7 +71,7 @@ def summary(record: Record) -> dict[str, Any]:
     verdict, latest = record.verdict, record.audits[-1]
     return {
         "record": str(record.store.root),
-        "report": str(record.store.report),
+        "report": str(record.store.report(record.about.quote)),
         "model": record.about.model,
         "against": record.about.held_against,
         "step": latest.step,

@@ -34,8 +34,8 @@ class Tracker(Protocol):
     def log(self, audit: Audit, history: Sequence[Audit], verdict: Verdict) -> None:
         """Show an audit's figures, each once, at its step, and the charts over all audits so far, this one included."""
 
-    def alert(self, title: str, text: str) -> None:
-        """Tell the owner of the run."""
+    def alert(self, title: str, text: str, bare: str) -> None:
+        """Tell the owner of the run; `bare` is the text without what was said, for files that the trainer may upload."""
 
     def end(self) -> None:
         """The trainer's own trackers have closed. One audit may still come: of a run that a later callback stopped."""
@@ -63,8 +63,8 @@ class Trackers:
     def log(self, audit: Audit, history: Sequence[Audit], verdict: Verdict) -> None:
         self._each(lambda tracker: tracker.log(audit, history, verdict))
 
-    def alert(self, title: str, text: str) -> None:
-        self._each(lambda tracker: tracker.alert(title, text))
+    def alert(self, title: str, text: str, bare: str) -> None:
+        self._each(lambda tracker: tracker.alert(title, text, bare))
 
     def end(self) -> None:
         self._each(lambda tracker: tracker.end())

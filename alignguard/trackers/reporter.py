@@ -34,7 +34,7 @@ class Reporter:
             self.args, self.trainer.state, TrainerControl(), logs=dict(audit.metrics), model=self.trainer.model
         )
 
-    def alert(self, title: str, text: str) -> None:
+    def alert(self, title: str, text: str, bare: str) -> None:
         """No tracker's callback has any."""
 
     def end(self) -> None:

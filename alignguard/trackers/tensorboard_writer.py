@@ -30,8 +30,9 @@ class TensorBoardWriter:
             self.writer.add_scalar(name, value, audit.step)
         self.writer.flush()
 
-    def alert(self, title: str, text: str) -> None:
-        self.writer.add_text("alignguard/regression", _as_it_stands(text), self.step)
+    def alert(self, title: str, text: str, bare: str) -> None:
+        # its files lie in output_dir/runs, which push_to_hub uploads
+        self.writer.add_text("alignguard/regression", _as_it_stands(bare), self.step)
         self.writer.flush()
 
     def end(self) -> None:

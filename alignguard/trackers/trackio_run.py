@@ -38,7 +38,7 @@ class TrackioRun:
                 shown[f"alignguard/{name}"] = trackio.Table(columns=table.columns, data=table.rows)
         self.run.log({**audit.metrics, **shown, "train/global_step": audit.step})
 
-    def alert(self, title: str, text: str) -> None:
+    def alert(self, title: str, text: str, bare: str) -> None:
         self.run.alert(title=title, text=text, level=trackio.AlertLevel.WARN)
 
     def end(self) -> None:

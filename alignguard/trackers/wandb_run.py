@@ -49,7 +49,7 @@ class WandbRun:
         self.run.log({**shown, "train/global_step": audit.step})
         self.run.summary.update(_worst(history))
 
-    def alert(self, title: str, text: str) -> None:
+    def alert(self, title: str, text: str, bare: str) -> None:
         self.run.alert(title=title[:_LONGEST_TITLE], text=text, level="WARN")
 
     def end(self) -> None:

@@ -65,8 +65,8 @@ class AlignGuardCallback(TrainerCallback):
         seed (`int`, *optional*, defaults to `0`):
             Of the draws.
         quote (`bool`, *optional*, defaults to `True`):
-            Whether trackers, alerts and the report quote prompts and answers; they stay in OUTPUT_DIR/alignguard all
-            the same.
+            Whether trackers, alerts and the report quote prompts and answers; they stay in OUTPUT_DIR/_alignguard all
+            the same, which `push_to_hub` leaves out.
 
     Raises:
         AlignGuardError: A mistake of configuration, before the first step. After that nothing of ours ends a run

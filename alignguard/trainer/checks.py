@@ -6,7 +6,11 @@ import os
 from typing import Any
 
 from ..errors import AlignGuardError
+from ..records.store import Store
 from ..verdicts.rule import StopRule
+
+# trackers that take output_dir whole, whatever its files are called
+_UPLOAD_ALL = {"COMET_LOG_ASSETS": ("1", "true", "on", "yes"), "HF_DVCLIVE_LOG_MODEL": ("all",)}
 
 
 def check_restorable(rule: StopRule | None, args: Any, sharded: bool = False) -> None:
@@ -66,3 +70,25 @@ def check_holdable(args: Any, sharded: bool) -> None:
             f"DriftBudget needs an optimizer that steps after the backward pass, and {optimizer} steps within it; choose "
             "another optim="
         )
+
+
+def what_is_uploaded(args: Any, store: Store, quote: bool) -> str:
+    """
+    What of the record leaves the machine with the trainer's output_dir; said before step 1.
+
+    Args:
+        args (`TrainingArguments`):
+            The trainer's.
+        store ([`Store`]), quote (`bool`):
+            Where the record is, and whether its report quotes what was said.
+    """
+    text = ""
+    if getattr(args, "push_to_hub", False):
+        figures = "figures" if quote else "figures and the report"
+        text += (
+            f"\nAlignGuard: push_to_hub uploads {store.root} ({figures}, without texts), and nothing of {store.private}"
+        )
+    for flag, values in _UPLOAD_ALL.items():
+        if os.environ.get(flag, "").lower() in values:
+            text += f"\nAlignGuard: {flag} uploads all of output_dir, {store.private} with its texts too"
+    return text

@@ -35,7 +35,7 @@ from ..verdicts.evidence import sides_of
 from ..verdicts.rule import StopRule
 from ..verdicts.verdict import Verdict
 from ..verdicts.watch import Watch
-from .checks import check_holdable, check_restorable
+from .checks import check_holdable, check_restorable, what_is_uploaded
 from .console import Console
 from .settings import Settings, about, announcement
 from .start import RunContext, RunState, ask_start, resume, take_over
@@ -83,10 +83,10 @@ class Run:
             ranks=Ranks.of(model),
         )
         console = Console(writes, args.disable_tqdm)
-        store = Store(args.output_dir)
+        store = Store.of_run(args.output_dir)
         self.context = RunContext(settings, reference, args, model, asking, store, console, last)
         self.settings, self.ranks, self.store, self.console = settings, asking.ranks, store, console
-        self.trainer = trainer
+        self.trainer, self.report = trainer, store.report(settings.quote)
         self.tracker: Tracker = Trackers()
         self.verdict: Verdict | None = None
         self.to_act = self.just_aligned = False  # a regression was called that nothing was done about yet
@@ -125,6 +125,7 @@ class Run:
         if settings.budget is not None:
             check_holdable(context.args, self.ranks.sharded)
         check_fits(context.model, settings.pool, context.asking)
+        context.on_first(self.store.part)
         known = self._agree_on_start(self.state.about)
         if step == 0 and earlier is None:
             known = self._settle_form(known)
@@ -135,7 +136,8 @@ class Run:
             self._take(resume(context, known, step))
             self._check_not_stopped()
         context.on_first(lambda: self._open_record(step, earlier is not None))
-        console.say(announcement(context.asking.chat, context.reference, settings, context.last))
+        cost = announcement(context.asking.chat, context.reference, settings, context.last)
+        console.say(cost + what_is_uploaded(context.args, self.store, settings.quote))
         if console.writes:
             found = console.guarded("the tracker", lambda: find_trackers(context.args, self.trainer, settings.quote))
             self.tracker = Trackers(found or (), console.guarded)
@@ -190,16 +192,18 @@ class Run:
         missing = [probe for probe in asked if probe.id not in state.baseline]
         ticks = work(mine(missing), baseline=True) + work(mine(asked), baseline=False)
         with self.console.bar(ticks, f"AlignGuard audit, step {step}") as context.asking.tick:
-            found = audit(
-                context.model,
-                None,
-                asked,
-                context.reference,
-                baseline=state.baseline,
-                asking=context.asking,
-                step=step,
-                reverse=self.settings.reverse,
-                prompts=state.prompts,
+            found = context.asking.within_memory(
+                lambda: audit(
+                    context.model,
+                    None,
+                    asked,
+                    context.reference,
+                    baseline=state.baseline,
+                    asking=context.asking,
+                    step=step,
+                    reverse=self.settings.reverse,
+                    prompts=state.prompts,
+                )
             )
         self._seconds = time.perf_counter() - begun
         self._spent += self._seconds
@@ -224,7 +228,7 @@ class Run:
             guarded("the store", lambda: self.store.write_baseline(state.about, state.baseline))
         guarded("the store", lambda: self.store.append(found))
         guarded("the tracker", lambda: self.tracker.log(found, state.audits, verdict))
-        guarded("the report", lambda: write_report(self.store.report, state.about, state.audits, verdict))
+        guarded("the report", lambda: write_report(self.report, state.about, state.audits, verdict))
         self.console.say(format_table(found, verdict))
         if verdict.new:
             guarded("the alarm", lambda: self._alarm(verdict))
@@ -260,8 +264,8 @@ class Run:
     def end(self) -> None:
         """Say where everything is."""
         self.console.say(
-            f"AlignGuard: {len(self.audits)} audits\n  report   {self.store.report}\n"
-            f"  figures  {self.store.root / 'audits.jsonl'}\n  answers  {self.store.root / 'answers'}"
+            f"AlignGuard: {len(self.audits)} audits\n  report   {self.report}\n"
+            f"  figures  {self.store.root / 'audits.jsonl'}\n  answers  {self.store.private / 'answers'}"
         )
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -293,7 +297,7 @@ class Run:
         """In which form the start thinks, where its chat template does not tell."""
         context = self.context
         with context.reference.awake(context.device), context.reference.loaded() as start:
-            settle_form(start, self.settings.drawn(0), context.asking)
+            context.asking.within_memory(lambda: settle_form(start, self.settings.drawn(0), context.asking))
         return replace(known, tags=context.asking.chat.tags)
 
     def _check_not_stopped(self) -> None:
@@ -337,7 +341,9 @@ class Run:
         )
 
     def _alarm(self, verdict: Verdict) -> None:
-        text = regression_text(verdict, self.context.args.output_dir, self.settings.quote)
+        text, bare = (
+            regression_text(verdict, self.context.args.output_dir, quote) for quote in (self.settings.quote, False)
+        )
         logger.warning(headline(verdict))
         self.console.say(text)
-        self.console.guarded("the alert", lambda: self.tracker.alert(headline(verdict), text))
+        self.console.guarded("the alert", lambda: self.tracker.alert(headline(verdict), text, bare))

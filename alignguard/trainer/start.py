@@ -108,16 +108,19 @@ def ask_start(context: RunContext, about: About, dataset: Any) -> RunState:
     """
     settings, reference, asking = context.settings, context.reference, context.asking
     longest = longest_prompt(context.model, asking)
-    state = RunState(about, sample_prompts(dataset, asking.chat, settings.train_prompts, settings.seed, longest))
+    tell = context.console.say
+    state = RunState(about, sample_prompts(dataset, asking.chat, settings.train_prompts, settings.seed, longest, tell))
     if state.prompts:
         with reference.awake(context.device), reference.loaded() as frozen:
-            state.baseline |= ask_training(frozen, state.prompts, asking)
+            state.baseline |= asking.within_memory(lambda: ask_training(frozen, state.prompts, asking))
         _write_prompts(context, state)
     if reference.cache is not None:
-        state.baseline |= _fill_cache(context, state)
+        state.baseline |= asking.within_memory(lambda: _fill_cache(context, state))
     if settings.budget is not None:
         with reference.awake(context.device):
-            state.holder = _holder(context, ask_anchors(settings.anchors, reference, settings.budget, asking))
+            budget, anchors = settings.budget, settings.anchors
+            asked = asking.within_memory(lambda: ask_anchors(anchors, reference, budget, asking))
+            state.holder = _holder(context, asked)
         _write_anchors(context, state.holder)
     if reference.cache is not None:
         reference.model = None  # from here on the policy goes its own way

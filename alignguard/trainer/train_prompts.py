@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ..errors import ProbeError, one_line
 from ..model.chat import Chat
 
 _LONGEST = 1024  # tokens; longer prompts are left out of the sample
+_SEEN = ("images", "image", "videos", "video", "audios", "audio", "pixel_values")
 
 
 def prompt_of(row: Any, chat: Chat) -> list[int] | None:
     """
     Token ids of the prompt in a row of a training set; `None` where the row does not tell it.
 
-    Known are TRL's forms: `prompt` (text or turns), `messages`, and tokenised rows with a mask or labels.
+    Known are TRL's forms: `prompt` (text or turns), `messages`, and tokenised rows with a mask or labels. Turns may call tools,
+    say nothing, or be in parts; they are rendered with the row's `tools` and `chat_template_kwargs`, as TRL does.
+
+    Raises:
+        ProbeError: It cannot be asked as it is: it holds more than text, or the chat template leaves something out.
     """
     if not isinstance(row, dict):
         return None
+    if any(row.get(key) is not None and not (isinstance(row[key], list) and not row[key]) for key in _SEEN):
+        raise ProbeError("they hold more than text")
     for key in ("prompt_ids", "prompt_input_ids"):
         if key in row:
             return [int(t) for t in row[key]]
@@ -32,17 +43,36 @@ def prompt_of(row: Any, chat: Chat) -> list[int] | None:
     if isinstance(prompt, str) and prompt:
         return chat.encode(prompt, special=True)
     turns = prompt or row.get("messages")
-    if isinstance(turns, (list, tuple)) and turns and all(isinstance(t, dict) for t in turns):
-        last = max((i for i, t in enumerate(turns) if t.get("role") == "user"), default=-1)
-        return (
-            chat.prompt_ids([{"role": t["role"], "content": str(t["content"])} for t in turns[: last + 1]])
-            if last >= 0
-            else None
-        )
-    return None
+    if not isinstance(turns, (list, tuple)) or not all(isinstance(turn, dict) and turn.get("role") for turn in turns):
+        return None
+    turns = _without_nulls(turns)
+    while turns and turns[-1]["role"] == "assistant":  # what is learnt
+        turns.pop()
+    if not turns:
+        return None
+    parts = [part for turn in turns if isinstance(turn.get("content"), list) for part in turn["content"]]
+    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
+        raise ProbeError("they hold more than text")
+    tools = row.get("tools")
+    tools = _without_nulls(json.loads(tools) if isinstance(tools, str) else tools)
+    return chat.prompt_ids(turns, **({"tools": tools} if tools else {}), **(row.get("chat_template_kwargs") or {}))
 
 
-def sample_prompts(dataset: Any, chat: Chat, size: int, seed: int, longest: int = _LONGEST) -> dict[str, list[int]]:
+def _without_nulls(value: Any) -> Any:
+    """Tables write null for every field that another row has."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def sample_prompts(
+    dataset: Any,
+    chat: Chat,
+    size: int,
+    seed: int,
+    longest: int = _LONGEST,
+    tell: Callable[[str], None] = lambda text: None,
+) -> dict[str, list[int]]:
     """
     A seeded sample of training prompts.
 
@@ -57,6 +87,8 @@ def sample_prompts(dataset: Any, chat: Chat, size: int, seed: int, longest: int 
             Of the sample.
         longest (`int`, *optional*, defaults to `1024`):
             Tokens of the longest prompt that may be taken; never more than the default.
+        tell (`Callable[[str], None]`, *optional*):
+            Is told, once, how many prompts were left out and why.
 
     Returns:
         `dict[str, list[int]]`: token ids by a name of ours; empty where prompts cannot be told.
@@ -64,8 +96,27 @@ def sample_prompts(dataset: Any, chat: Chat, size: int, seed: int, longest: int 
     if size < 1 or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or len(dataset) == 0:
         return {}
     found: dict[str, list[int]] = {}
+    left: Counter[str] = Counter()
+    longest = min(longest, _LONGEST)
     for index in np.random.default_rng(seed).permutation(len(dataset))[: 4 * size]:
-        ids = prompt_of(dataset[int(index)], chat)
-        if ids and len(ids) <= min(longest, _LONGEST) and len(found) < size:
+        try:
+            ids = prompt_of(dataset[int(index)], chat)
+        except Exception as error:  # a statistic ends no run
+            line = one_line(error).partition(";")[0]
+            left[
+                line if isinstance(error, ProbeError) else f"they cannot be read ({type(error).__name__}: {line})"
+            ] += 1
+            continue
+        if ids and len(ids) <= longest:
             found[f"train-{int(index)}"] = ids
+            if len(found) == size:
+                break
+        elif ids:
+            left[f"they are longer than {longest:,} tokens"] += 1
+    if left:
+        why = "; ".join(f"{count} since {reason}" for reason, count in left.most_common(3))
+        tell(
+            f"AlignGuard: drift on training prompts is measured on {len(found)}; {left.total()} were left out: {why}"
+            + ("; ..." if len(left) > 3 else "")
+        )
     return found

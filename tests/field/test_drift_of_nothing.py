@@ -108,7 +108,7 @@ def test_the_floor_stands_beside_every_drift(tokenizer, tmp_path, capsys):
     assert abs(again[0]["alignguard/kl/answer"]) > 1e-3
     assert {metrics["alignguard/kl/floor"] for metrics in again} == {abs(first)}
     assert f"floor {abs(first):.1e}" in capsys.readouterr().out
-    assert "floor" in (tmp_path / "alignguard" / "report.html").read_text()
+    assert "floor" in (tmp_path / "_alignguard" / "report.html").read_text()
 
 
 def test_a_reference_that_is_given_has_no_floor(tokenizer, tmp_path):

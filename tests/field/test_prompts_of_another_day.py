@@ -72,7 +72,7 @@ def test_a_run_resumed_on_another_day(kind, calendar, tmp_path):
 def test_prompts_are_on_record_as_tokens(calendar, tmp_path):
     trained = trainer(tmp_path, "copy", last=2)
     trained.train()
-    kept = Store(tmp_path).read_baseline(tiny_probes())
+    kept = Store.of_run(tmp_path).read_baseline(tiny_probes())
     texts = {id: trained.processing_class.decode(result.prompt) for id, result in kept.items()}
     assert all("Today is 30 November 2026." in text for text in texts.values()) and len(texts) == 9
 

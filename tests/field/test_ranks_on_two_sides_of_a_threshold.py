@@ -78,7 +78,7 @@ def test_without_agreeing_they_would_not(tokenizer, probes, monkeypatch):
 
 def test_a_process_that_failed_meanwhile_is_told():
     ranks = Ranks(size=2, group=object(), sharded=True)
-    ranks._exchange = lambda value: [value, ("ValueError: planted", None)]
+    ranks._exchange = lambda value: [value, ("ValueError: planted", False, None)]
     with pytest.raises(RunError, match="process 1 of 2 failed with ValueError: planted"):
         ranks.agree(3)
     assert Ranks().agree(3) == 3

@@ -382,7 +382,7 @@ def test_a_start_that_was_interrupted_is_asked_again(tokenizer, tmp_path, monkey
 def test_a_second_train_keeps_its_anchors_and_training_prompts_on_record(tokenizer, tmp_path):
     trainer = sft(tokenizer, tmp_path, [guard(budget=BUDGET)])
     trainer.train()
-    store, prompts = Store(tmp_path), load_anchors(TEXTS)
+    store, prompts = Store.of_run(tmp_path), load_anchors(TEXTS)
     fingerprint, asked = store.read_about().model_fingerprint, store.read_prompts()
     trainer.train()
     assert store.read_prompts() == asked and asked

@@ -35,7 +35,7 @@ def test_results_come_back_as_they_were(tmp_path):
 
 
 def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
-    store = Store(tmp_path)
+    store = Store.of_run(tmp_path)
     store.prepare()
     store.append(audit(0))
     store.append(audit(2))
@@ -52,7 +52,7 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
 
 @pytest.mark.parametrize(("step", "left"), [(0, [0]), (3, [0, 2]), (4, [0, 2, 4])])
 def test_rewinding_drops_the_future(tmp_path, step, left):
-    store = Store(tmp_path)
+    store = Store.of_run(tmp_path)
     store.prepare()
     for at in (0, 2, 4):
         store.append(audit(at))
@@ -63,7 +63,7 @@ def test_rewinding_drops_the_future(tmp_path, step, left):
 
 
 def test_the_baseline_comes_back(tmp_path):
-    store = Store(tmp_path)
+    store = Store.of_run(tmp_path)
     store.prepare()
     assert store.read_about() is None and store.read_baseline(tiny_probes()) == {}
     store.write_baseline(About(seed=3), results())

@@ -34,7 +34,7 @@ class Fake:
         assert history[-1] is audit and verdict.step == audit.step
         self._do(audit.step)
 
-    def alert(self, title, text):
+    def alert(self, title, text, bare):
         self._do(title)
 
     def end(self):
@@ -68,7 +68,7 @@ def test_none_is_the_null_object():
     nothing = Trackers()
     nothing.begin({})
     nothing.log(None, [], None)
-    nothing.alert("title", "text")
+    nothing.alert("title", "text", "bare")
     nothing.end()
 
 

@@ -45,7 +45,7 @@ def test_watching_changes_nothing(tokenizer, tmp_path, attach, kwargs):
 def test_what_is_left_on_disk(tokenizer, tmp_path):
     sft(tokenizer, tmp_path, [guard()]).train()
     root = tmp_path / "alignguard"
-    assert sorted(p.name for p in (root / "answers").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "_alignguard" / "answers").iterdir()) == [
         "baseline.parquet",
         "step_00000.parquet",
         "step_00002.parquet",
@@ -57,7 +57,7 @@ def test_what_is_left_on_disk(tokenizer, tmp_path):
         and about["toxicity"] == "toxicity"
         and set(about["scores"]) == {p.id for p in tiny_probes()}
     )
-    report = (root / "report.html").read_text()
+    report = (tmp_path / "_alignguard" / "report.html").read_text()
     assert "step 4 of 4" in report and "<svg" in report
 
 
@@ -97,7 +97,7 @@ def test_a_run_stopped_and_resumed_in_a_new_process_keeps_its_start(tmp_path, ki
 
 def test_a_cache_that_cannot_be_read_or_is_of_another_start_is_an_error(tokenizer, tmp_path):
     sft(tokenizer, tmp_path, [guard(reference="cache")], save_strategy="steps", save_steps=2).train()
-    path = tmp_path / "alignguard" / "reference.safetensors"
+    path = tmp_path / "_alignguard" / "reference.safetensors"
     whole = path.read_bytes()
 
     def resume():

@@ -133,7 +133,8 @@ def test_by_default_a_regression_is_told_and_nothing_stopped(tokenizer, tmp_path
     trainer.train()
     assert trainer.state.global_step == 4 and len(lines(tmp_path)) == 5 and not list(tmp_path.glob("checkpoint-*"))
     assert callback.run.verdict.since == {"toxicity": 2} and callback.run.verdict.last_aligned_step == 1
-    ((title, text),) = told  # once
+    ((title, text, bare),) = told  # once
+    assert bare.splitlines()[0] == text.splitlines()[0] and len(bare) < len(text)
     assert title == "AlignGuard: regression of toxicity (called at step 2)"
     said = capsys.readouterr().out
     for part in (
@@ -149,7 +150,7 @@ def test_by_default_a_regression_is_told_and_nothing_stopped(tokenizer, tmp_path
     figures = [line["metrics"] for line in lines(tmp_path)]
     assert [f["alignguard/toxicity/evidence"] >= 1 for f in figures][:3] == [False, False, True]
     assert [f["alignguard/last_aligned_step"] for f in figures] == [0, 1, 1, 1, 1]
-    assert "Regression of toxicity (called at step 2)" in (tmp_path / "alignguard" / "report.html").read_text()
+    assert "Regression of toxicity (called at step 2)" in (tmp_path / "_alignguard" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("checkpoint", [True, False])
