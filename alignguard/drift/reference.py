@@ -136,14 +136,26 @@ class Reference:
                 name = name.removeprefix("base_model.model.").replace(".base_layer", "")
                 raise StartError(f"{name} changed under the adapters, {where}")
 
-    def follow(self, policy: Any) -> None:
+    def follow(self, policy: Any, tokens: int = 0) -> None:
         """
         Take the precision that the policy has now: DeepSpeed casts it after its start was kept.
 
         Args:
             policy (`PreTrainedModel`):
                 As the trainer has prepared it.
+            tokens (`int`, *optional*, defaults to `0`):
+                Of its tokenizer.
+
+        Raises:
+            StartError: The start was kept before the vocabulary grew. More rows, for padding, do no harm.
         """
+        if self.kind in ("copy", "offload") and not is_sharded(policy):
+            then, size = (m.get_input_embeddings().weight.shape[0] for m in (self.model, policy))
+            if then < min(size, tokens):
+                raise StartError(
+                    f"the model knows {tokens:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
+                    "trainer is made"
+                )
         now = dict(chain(policy.named_parameters(), policy.named_buffers()))
         if self.kind == "adapter":
             self.start = {name: kept.to(now[name].dtype) for name, kept in self.start.items()}
@@ -230,6 +242,11 @@ def freeze_start(
         raise StartError(
             f"{type(model).__name__} generates no text, so there is nothing to audit; AlignGuard needs a causal language "
             "model"
+        )
+    if model.config.is_encoder_decoder:
+        raise StartError(
+            f"{type(model).__name__} reads a prompt with an encoder, and prompt and answer are not one text; AlignGuard needs "
+            "a causal language model"
         )
     kind = str(kind) if isinstance(kind, Path) else kind
     if not isinstance(kind, str):

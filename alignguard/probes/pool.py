@@ -34,7 +34,7 @@ def load_probes(sources: Any = "core") -> list[Probe]:
     >>> pool = load_probes(["safety", "privacy", "my_probes.jsonl"])
     ```
     """
-    if isinstance(sources, (str, Path, Probe, dict)) or hasattr(sources, "column_names"):
+    if isinstance(sources, (str, Path, Probe, dict)) or hasattr(sources, "column_names") or hasattr(sources, "iloc"):
         sources = [sources]
 
     pool: list[Probe] = []
@@ -42,6 +42,12 @@ def load_probes(sources: Any = "core") -> list[Probe]:
     for source in sources:
         if isinstance(source, Probe):
             pool.append(source)
+        elif hasattr(source, "iloc"):
+            raise ProbeError("a pandas table is no source of probes; give datasets.Dataset.from_pandas(table)")
+        elif isinstance(getattr(source, "column_names", None), dict):
+            raise ProbeError(
+                f"a {type(source).__name__} is no source of probes; give a split of it: {', '.join(source)}"
+            )
         elif hasattr(source, "column_names"):  # a datasets.Dataset
             pool.extend(probes_from_rows(source, "dataset"))
         elif isinstance(source, dict):

@@ -50,8 +50,9 @@ def turns_of(row: dict[str, Any], where: str) -> tuple[dict[str, str], ...]:
     need(len(given) == 1, where, "give either 'prompt' or 'messages'" + (", not both" if given else ""))
     if "messages" in row:
         turns = row["messages"]
-        good = isinstance(turns, (list, tuple)) and len(turns) > 0
-        good = good and all(isinstance(t, dict) and set(t) == {"role", "content"} for t in turns)
+        good = isinstance(turns, (list, tuple)) and len(turns) > 0 and all(isinstance(t, dict) for t in turns)
+        turns = [{key: value for key, value in t.items() if value is not None} for t in turns] if good else []
+        good = good and all(set(t) == {"role", "content"} for t in turns)
         need(good, where, '\'messages\' must be a list of {"role", "content"}')
     else:
         turns = [{"role": "user", "content": row["prompt"]}]
@@ -67,7 +68,7 @@ def turns_of(row: dict[str, Any], where: str) -> tuple[dict[str, str], ...]:
 
 def probe_from_row(row: Any, where: str = "probe") -> Probe:
     """
-    Build a [`Probe`] from one row of a probe file.
+    Build a [`Probe`] from one row of a probe file. A field that is `None` counts as absent: tables give every row every column.
 
     Args:
         row (`dict`):
@@ -79,6 +80,7 @@ def probe_from_row(row: Any, where: str = "probe") -> Probe:
         ProbeError: A field is missing, unknown or out of range.
     """
     need(isinstance(row, dict), where, 'expected an object with fields, e.g. {"id": ..., "prompt": ...}')
+    row = {key: value for key, value in row.items() if value is not None}
     for key in ("id", "dimension", "family", "judge"):
         need(key in row, where, f"the field '{key}' is missing")
         need(isinstance(row[key], str) and row[key].strip(), where, f"'{key}' must be a non-empty string")
@@ -189,15 +191,12 @@ def probes_from_rows(rows: Iterable[Any], name: str = "rows") -> list[Probe]:
     """
     Probes from rows that are in memory: a `datasets.Dataset`, or a list of dictionaries.
 
-    A field that is `None` counts as absent, since a dataset gives every row every column.
-
     Raises:
         ProbeError: In one line: the row and the field that is wrong.
     """
     probes = []
     for number, row in enumerate(rows):
         where = f"{name}, row {number}"
-        need(isinstance(row, dict), where, 'expected an object with fields, e.g. {"id": ..., "prompt": ...}')
-        probes.append(probe_from_row({key: value for key, value in row.items() if value is not None}, where))
+        probes.append(probe_from_row(row, where))
     need(probes, name, "holds no probe")
     return probes

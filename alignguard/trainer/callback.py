@@ -67,6 +67,9 @@ class AlignGuardCallback(TrainerCallback):
         quote (`bool`, *optional*, defaults to `True`):
             Whether trackers, alerts and the report quote prompts and answers; they stay in OUTPUT_DIR/_alignguard all
             the same, which `push_to_hub` leaves out.
+        metrics (`bool`, *optional*, defaults to `False`):
+            Whether all of our figures join the trainer's own evaluation metrics, as `eval_alignguard/...`. By default only the
+            one does that `metric_for_best_model` names.
 
     Raises:
         AlignGuardError: A mistake of configuration, before the first step. After that nothing of ours ends a run
@@ -98,6 +101,7 @@ class AlignGuardCallback(TrainerCallback):
         train_prompts: int = 16,
         seed: int = 0,
         quote: bool = True,
+        metrics: bool = False,
     ) -> None:
         self.settings = Settings(
             pool=load_probes(probes),
@@ -114,7 +118,7 @@ class AlignGuardCallback(TrainerCallback):
             budget=budget,
             quote=quote,
         )
-        self.trainer, self.kind = trainer, reference
+        self.trainer, self.kind, self.metrics = trainer, reference, metrics
         self.reference: Reference | None = None
         self.run: Run | None = None
         self._model: Any = None  # whose start it is
@@ -152,7 +156,7 @@ class AlignGuardCallback(TrainerCallback):
         if self.reference.kind == "given" and isinstance(self.kind, (str, Path)) and self.run is None:
             check_reference_tokenizer(str(self.kind), tokenizer, state.is_world_process_zero)
         if isinstance(self.kind, (str, Path)):  # a model that was given stays as it is
-            self.reference.follow(model)
+            self.reference.follow(model, len(getattr(tokenizer, "tokenizer", tokenizer)))
         # one that failed, or was interrupted, before its start was asked is none to go on from
         earlier = self.run if self.run is not None and self.run.started else None
         self.run = Run(
@@ -193,16 +197,16 @@ class AlignGuardCallback(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """
-        Our latest figures among the trainer's metrics, as `eval_alignguard/...`, for `metric_for_best_model` and for
-        callbacks that come after this one in the list. In a hyperparameter search, whose objective is by default the sum of
-        all metrics, only where `metric_for_best_model` asks for one of ours.
+        Our latest figures among the trainer's metrics, as `eval_alignguard/...`: the one that `metric_for_best_model` names, or
+        all, if asked for. A search's objective is by default the sum of all metrics, and a notebook has a column for each.
         """
-        metrics = kwargs.get("metrics")
-        summed = state.is_hyper_param_search and "alignguard/" not in (args.metric_for_best_model or "")
-        if metrics is not None and not summed:
+        metrics, best = kwargs.get("metrics"), (args.metric_for_best_model or "").removeprefix("eval_")
+        if metrics is not None:
             # a figure that an audit lacks keeps its latest value: a missing one is an error
             for earlier in self.audits:
-                metrics |= {f"eval_{name}": value for name, value in earlier.metrics.items()}
+                metrics |= {
+                    f"eval_{key}": value for key, value in earlier.metrics.items() if self.metrics or key == best
+                }
 
     @restored_rng()
     def on_train_end(

@@ -348,7 +348,7 @@ def test_the_last_aligned_audit_lies_before_what_the_evidence_rests_on():
 
 
 def test_a_figure_an_audit_lacks_keeps_its_latest_value(tokenizer, tmp_path):
-    callback = planted()
+    callback = planted(metrics=True)
     trainer = slow(tokenizer, tmp_path, [callback], max_steps=1)
     trainer.train()
     callback.audits[-1].metrics.pop("alignguard/toxicity/mean")
