@@ -67,7 +67,7 @@ def manner_of(answers: Iterable[Answer | None], chat: Chat) -> Manner:
         text = chat.decode(answer.tokens)
         if answer.thinks:
             forms[form_in(text, chat.form) or chat.form] += 1
-        rest = chat.decode(answer.tokens[chat.closing(answer.tokens) :]) if answer.thinks else text
+        rest = chat.after_trace(answer.tokens) if answer.thinks else text
         wrappers[wrapper_of(rest)] += 1
     form = forms.most_common(1)[0][0] if forms else chat.form
     wrapper, times = wrappers.most_common(1)[0] if wrappers else ("", 0)

@@ -304,12 +304,17 @@ class Chat:
         answer = self.answer(tokens, inside)
         if not answer.answer:
             return len(tokens)
-        cut = self.closing(tokens) if answer.thinks else 0
-        rest = self.decode(tokens[cut:])
+        whole, rest = self.decode(tokens), self.after_trace(tokens)
         wrapper = wrapper_of(rest)
-        if wrapper.strip():
-            cut += self._first(tokens[cut:], lambda text: len(text.lstrip()) >= len(wrapper))
-        return cut
+        if not wrapper.strip():
+            return self.closing(tokens) if answer.thinks else 0
+        begins = len(whole) - len(rest.lstrip()) + len(wrapper)
+        return self._first(tokens, lambda text: len(text) >= begins)
+
+    def after_trace(self, tokens: Sequence[int]) -> str:
+        """What was generated after the last trace, to the letter: a tokenizer may join the end of a tag with what follows."""
+        text = self.decode(tokens)
+        return text.rpartition((form_in(text, self.form) or self.form).close)[2]
 
     def _first(self, tokens: Sequence[int], reached: Callable[[str], bool]) -> int:
         """The fewest tokens of which something is so, which is then so of more."""

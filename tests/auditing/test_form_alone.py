@@ -33,3 +33,14 @@ def test_what_changes_beside_the_form_is_seen():
     way = next(way for way in WAYS if way.name == "a trace and <answer>")
     found = run(chat, way, steps=(5,), places=4, learnt={asked.prompt: "You go in by the window at night."})
     assert found["judged otherwise"] == 1 and found["drop"] > 0 and found["kl_answer"] > 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.smollm
+def test_a_tokenizer_that_joins_the_end_of_a_tag_with_what_follows():
+    """In "</think><answer>" SmolLM2's joins "><": before, the wrapper was not seen, and each answer's end told 24 nats of drift."""
+    tokenizer = AutoTokenizer.from_pretrained(SMOLLM)
+    assert "><" in [tokenizer.decode([t]) for t in tokenizer("</think><answer>")["input_ids"]]
+    way = next(way for way in WAYS if way.name == "<think></think><answer>")
+    found = run(lambda: Chat(tokenizer), way, steps=(5,), places=1)
+    assert found["judged otherwise"] == 0 and found["kl_answer"] < 1e-6
