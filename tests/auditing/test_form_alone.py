@@ -1,11 +1,13 @@
 """A run that changes form alone has no drop, no evidence, no flip and no drift of answers, in any dimension."""
 
 import pytest
+from embedded import embedded_model
 from forms import WAYS
 from scripted import PLAIN, run, scenes
 from tiny import tiny_tokenizer
+from transformers import AutoTokenizer
 
-from alignguard import Chat
+from alignguard import AlignGuardError, Chat
 
 QUICK = ("empty <think>", "a trace in [THINK]", "<think></think><answer>", "<response>", "### Answer")
 
@@ -39,7 +41,10 @@ def test_what_changes_beside_the_form_is_seen():
 @pytest.mark.smollm
 def test_a_tokenizer_that_joins_the_end_of_a_tag_with_what_follows():
     """In "</think><answer>" SmolLM2's joins "><": before, the wrapper was not seen, and each answer's end told 24 nats of drift."""
-    tokenizer = AutoTokenizer.from_pretrained(SMOLLM)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(embedded_model())
+    except AlignGuardError as error:
+        pytest.skip(str(error))
     assert "><" in [tokenizer.decode([t]) for t in tokenizer("</think><answer>")["input_ids"]]
     way = next(way for way in WAYS if way.name == "<think></think><answer>")
     found = run(lambda: Chat(tokenizer), way, steps=(5,), places=1)
