@@ -262,7 +262,8 @@ def test_a_run_is_held_and_goes_on_after_a_resume(tokenizer, tmp_path, kind):
     assert [line["step"] for line in record] == list(range(1, 13)) and record[-1]["coefficient"] > 0
     whole = [json.loads(line) for line in (tmp_path / "held" / "alignguard" / "budget.jsonl").read_text().splitlines()]
     for line, other in zip(record, whole, strict=True):
-        assert line.pop("thinks") == other.pop("thinks") and line == pytest.approx(other, rel=1e-3, abs=1e-6)
+        assert all(line.pop(key) == other.pop(key) for key in ("thinks", "manner"))
+        assert line == pytest.approx(other, rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.parametrize(
