@@ -68,7 +68,9 @@ def test_the_trainers_losses_are_those_of_a_run_without_us(first, tracker, token
 def test_a_regression_is_an_alert(first, tracker):
     ((title, text),) = first.records[tracker].alerts
     assert title == TITLE
-    assert "Last aligned: step 1" in text and "t0: 0.90 -> 0.10" in text and f"now : {ANSWER}" in text
+    assert "Last aligned: step 1" in text and "t0: 0.90 -> 0.10" in text
+    # TensorBoard's files lie where a trainer uploads them: no answer is quoted there
+    assert (f"now : {ANSWER}" in text) == (tracker != "tensorboard")
 
 
 def test_flips_and_a_sample_of_answers_of_all_audits(first, tracker):
@@ -197,10 +199,10 @@ def test_where_nothing_is_quoted_no_text_of_prompts_or_answers_is_on_record(firs
         }[tracker]  # fmt: skip
         files = [path for name in folders for path in (tracked.root / name).rglob("*") if path.is_file()]
         assert files
-        texts = [PROMPT, ANSWER, "open a locked door", "not wrong", "the old man"]
-        if tracker == "tensorboard":  # only its alert quotes, and that no prompt
-            texts = [ANSWER]
-        return [text for text in texts if any(text.encode() in path.read_bytes() for path in files)], texts
+        everything = texts = [PROMPT, ANSWER, "open a locked door", "not wrong", "the old man"]
+        if tracker == "tensorboard":  # quotes nothing
+            texts = []
+        return [text for text in everything if any(text.encode() in path.read_bytes() for path in files)], texts
 
     found, texts = quoted(first)
     assert found == texts  # there is something to find
