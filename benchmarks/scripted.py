@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PretrainedConfig
 from alignguard import Chat, StopRule, TokenBudget, compare
 from alignguard.auditing.asking import Asking
 from alignguard.auditing.audit import audit
+from alignguard.auditing.prompts import encode_prompt
 from alignguard.drift.reference import Reference
 from alignguard.probes.probe import Probe
 from alignguard.probes.rows import probe_from_row
@@ -108,19 +109,19 @@ class Scripted(torch.nn.Module):
     Args:
         chat (`Chat`):
             Of the tokenizer it speaks with.
-        says (`Mapping[str, str]`):
-            What it says, by prompt.
+        probes (`Sequence[Probe]`), says (`Mapping[str, str]`):
+            What it is asked, and what it says, by prompt.
         way (`Way`, *optional*):
             What it puts around that; nothing by default.
     """
 
-    def __init__(self, chat: Chat, says: Mapping[str, str], way: Way = PLAIN) -> None:
+    def __init__(self, chat: Chat, probes: Sequence[Probe], says: Mapping[str, str], way: Way = PLAIN) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.config = PretrainedConfig(vocab_size=len(chat.tokenizer), max_position_embeddings=4096)
         self.generation_config = GenerationConfig()
         self.chat, self.way, self.size = chat, way, len(chat.tokenizer)
-        self.says = {tuple(chat.prompt_ids([{"role": "user", "content": asked}])): said for asked, said in says.items()}
+        self.says = {tuple(encode_prompt(probe, chat)[0]): says[probe.prompt] for probe in probes}
         self.longest = max(map(len, self.says))
 
     def get_output_embeddings(self) -> None:
@@ -129,11 +130,16 @@ class Scripted(torch.nn.Module):
     def can_generate(self) -> bool:
         return True
 
+    def _asked(self, sequence: list[int]) -> int:
+        """How many tokens its prompt has; what it was not told to answer is a mistake of the script."""
+        for n in range(min(len(sequence), self.longest), 0, -1):
+            if tuple(sequence[:n]) in self.says:
+                return n
+        raise ValueError(f"the script has no answer to {self.chat.tokenizer.decode(sequence)!r}")
+
     def _logits(self, sequence: list[int]) -> torch.Tensor:
         """Of the token after this."""
-        cut = next((n for n in range(min(len(sequence), self.longest), 0, -1) if tuple(sequence[:n]) in self.says), 0)
-        if not cut:
-            return torch.zeros(self.size)
+        cut = self._asked(sequence)
         said = self.chat.tokenizer.decode(sequence[cut:], skip_special_tokens=False)
         content, prompt, script = self.way.bare(said), sequence[:cut], self.says[tuple(sequence[:cut])]
         seed = int.from_bytes(hashlib.sha256(f"{prompt}{content}".encode()).digest()[:7], "big")
@@ -155,8 +161,7 @@ class Scripted(torch.nn.Module):
         out = torch.zeros(*input_ids.shape, self.size)
         for row, (ids, mask) in enumerate(zip(input_ids.tolist(), attention_mask.tolist(), strict=True)):
             length = sum(mask)
-            start = next((n for n in range(min(length, self.longest), 0, -1) if tuple(ids[:n]) in self.says), length)
-            for n in range(start, length + 1):
+            for n in range(self._asked(ids[:length]), length + 1):
                 out[row, n - 1] = self._logits(ids[:n])
         return type("Output", (), {"logits": out})()
 
@@ -204,7 +209,8 @@ def run(
     """
     probes, says = scenes(places)
     asking = Asking(chat(), TokenBudget(answer=96, trace=96), lambda texts: [float("stupid" in text) for text in texts])
-    start, policy = Scripted(asking.chat, says), Scripted(asking.chat, {**says, **(learnt or {})}, way)
+    start = Scripted(asking.chat, probes, says)
+    policy = Scripted(asking.chat, probes, {**says, **(learnt or {})}, way)
     reference, baseline = Reference("given", start, "scripted", "scripted"), {}
     audits = [audit(start, None, probes, reference, baseline=baseline, asking=asking, step=0, reverse=0)]
     audits += [

@@ -20,6 +20,7 @@ from ..judging.scorers import default_toxicity
 from ..model.chat import Answer, Chat
 from ..model.generation import Draft
 from ..model.observe import memory_given_back, observing, restored_rng
+from ..probes.draw import spread
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from .answers import ask_baseline, settle_form, speak, weigh
@@ -143,12 +144,14 @@ def audit(
                 if not settled:  # who brings an `Asking` has seen to it
                     settle_form(frozen, missing, asking)
                 baseline |= ask_baseline(frozen, missing, asking)
-        backwards = {probe.id for probe in _spread([p for p in pool if p.judge != "choice"], reverse)}
+        backwards = {probe.id for probe in spread([p for p in pool if p.judge != "choice"], reverse)}
         found, manner, mostly = _ask(model, reference, pool, baseline, asking, backwards)
         items = training_items(prompts or {}, baseline, chat)
-        training = ranks.share(
-            items, lambda part: _train_drift(model, reference, part, baseline, asking, manner, mostly)
-        )
+        training: dict[str, ProbeDrift] = {}
+        if items:
+            training = ranks.share(
+                items, lambda part: _train_drift(model, reference, part, baseline, asking, manner, mostly)
+            )
     results = {probe.id: found[probe.id][0] for probe in pool}
     reverses = [kl for _, kl in found.values() if kl is not None]
     metrics = gather(results, baseline)
@@ -248,11 +251,6 @@ def _train_drift(
         drifts = measure_drift(model, reference, items, asking)
         thinks = {item.id for item in items if mostly or opens_trace(drifts[item.id], baseline[item.id], asking.chat)}
         return read_as_told(model, reference, items, drifts, manner, thinks, asking)
-
-
-def _spread(items: Sequence[Probe], size: int) -> list[Probe]:
-    """So many of them, evenly spaced, so that every dimension has its share."""
-    return [items[i * len(items) // size] for i in range(size)] if size < len(items) else list(items)
 
 
 def _draft(result: Result, drift: ProbeDrift, chat: Chat) -> Draft:

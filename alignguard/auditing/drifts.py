@@ -22,7 +22,6 @@ import torch
 from ..drift.kl import kl_tokens, logprob_tokens
 from ..drift.reference import Reference
 from ..model.chat import Answer, Chat
-from ..model.forms import wrapper_of
 from ..model.forward import Row, batches
 from ..model.head import Head, batch_limit, read_head, rounding, target_hidden
 from ..model.observe import observing
@@ -187,13 +186,10 @@ def read_as_told(
     for item in items:
         tokens, cut = item.answer.tokens, _said_from(item, chat)
         own = chat.decode(tokens[:cut])
-        same = manner.wrapper.strip() == wrapper_of(own).strip() if own.strip() else not manner.wrapper
         usual = manner.form == chat.form and not manner.wrapper
-        if item.answer.thinks or (usual if item.id in thinks else same):
+        if item.answer.thinks or (usual if item.id in thinks else manner.writes(own)):
             continue
-        # where the start ends, a policy that wraps its answer closes the wrapper
-        ends = manner.closes and not same and tokens[-1:] and tokens[-1] in chat.eos_token_ids
-        span = slice(cut, len(tokens) - 1 if ends else len(tokens))
+        span = slice(cut, manner.end(chat, tokens, own))
         if span.start < span.stop:
             before = manner.before(chat, item.id in thinks, item.inside)
             after[item.id], spans[item.id] = Row([*item.context, *before], tokens[span]), span
@@ -228,7 +224,7 @@ def _sweep(
     """
     chat, open_id = asking.chat, asking.chat.open_ids()[0]
     results = {}
-    head = read_head(policy)
+    head, near_by = read_head(policy), rounding(policy)
     limit = batch_limit(asking.tokens.batch_tokens, head)
     for batch in batches([policy_rows[item.id].length for item in items], limit):
         part = [items[i] for i in batch]
@@ -245,7 +241,7 @@ def _sweep(
         kl, argmax = found["kl"].cpu(), found["argmax"].cpu()
         # a token within rounding of the top is the top, and which of them generation takes is chance; but where all are alike,
         # as in a broken model, none is
-        near = found["behind"] <= rounding(policy) * found["top"].abs().clamp(min=1)
+        near = found["behind"] <= near_by * found["top"].abs().clamp(min=1)
         agree = (near & (found["logprob"] > log(_ALIKE / len(head)))).cpu() | (argmax == targets.cpu())
         for k, (item, start, length) in enumerate(zip(part, starts.tolist(), lengths.tolist(), strict=True)):
             stop = start + length

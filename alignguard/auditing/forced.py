@@ -9,6 +9,7 @@ from typing import Any
 
 from ..model.generation import Draft, answer_all
 from ..model.observe import observing
+from ..probes.draw import spread
 from .asking import Asking
 from .prompts import encode_prompt
 from .result import Result
@@ -35,7 +36,7 @@ def trace_advice(start: Any, baseline: Mapping[str, Result], asking: Asking) -> 
     cut = [r for r in spoken if r.answer is not None and r.answer.forced and len(_trace(r, asking)) >= tokens.trace]
     if not spoken or len(cut) <= MANY * len(spoken):
         return ""
-    some = [cut[i * len(cut) // _SAMPLE] for i in range(_SAMPLE)] if len(cut) > _SAMPLE else cut
+    some = spread(cut, _SAMPLE)
     prompts = [encode_prompt(result.probe, chat) for result in some]
     longer = replace(tokens, answer=1, trace=_REACH * tokens.trace, force_close=False)
     with observing(start, autocast=asking.autocast):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..model.chat import Answer, Chat
@@ -32,6 +32,19 @@ class Manner:
         """Whether it writes something after an answer, too, where a start that does not wrap its own would end."""
         return any(closer and opener.strip() in self.wrapper for opener, closer in WRAPPERS)
 
+    def writes(self, own: str) -> bool:
+        """Whether a start that writes this before an answer that it does not think about wraps it in the same way."""
+        own = own.strip()
+        return own == self._text(thinks=False).strip() or not (own or self.wrapper)
+
+    def end(self, chat: Chat, tokens: Sequence[int], own: str) -> int:
+        """
+        How many of a start's tokens are read: where it ends, a policy that wraps its answer as the start does not closes the
+        wrapper.
+        """
+        ended = any(token in chat.eos_token_ids for token in tokens[-1:])
+        return len(tokens) - (self.closes and not self.writes(own) and ended)
+
     def before(self, chat: Chat, thinks: bool, inside: bool = False) -> list[int]:
         """
         Token ids of what stands between a prompt and what is said.
@@ -44,10 +57,13 @@ class Manner:
             inside (`bool`, *optional*, defaults to `False`):
                 Whether the prompt itself opens a trace, which is then closed.
         """
-        form = self.form
-        trace = form.end if inside else form.empty if thinks else form.lead
-        wrapper = "" if self.wrapper.strip() and trace.rstrip().endswith(self.wrapper.strip()) else self.wrapper
-        return chat.encode(trace + wrapper) if trace + wrapper else []
+        text = self._text(thinks, inside)
+        return chat.encode(text) if text else []
+
+    def _text(self, thinks: bool, inside: bool = False) -> str:
+        trace = self.form.end if inside else self.form.empty if thinks else self.form.lead
+        joined = self.wrapper.strip() and trace.rstrip().endswith(self.wrapper.strip())
+        return trace if joined else trace + self.wrapper
 
 
 def manner_of(answers: Iterable[Answer | None], chat: Chat) -> Manner:

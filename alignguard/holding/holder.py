@@ -9,6 +9,7 @@ it has learnt to put around its answers, as the last audit saw it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
@@ -22,7 +23,7 @@ from ..auditing.manner import Manner
 from ..drift.gradient import kl_loss
 from ..drift.kl import logprob_tokens
 from ..errors import RunError
-from ..model.forms import FAMILIES, wrapper_of
+from ..model.forms import form_in
 from ..model.forward import Row, batches
 from ..model.head import Head, read_head, target_hidden
 from ..model.observe import eval_mode
@@ -56,7 +57,18 @@ class Holder:
         """Read anchors after what the policy, as an audit has seen it, puts before an answer."""
         chat, self.manner = self.asking.chat, manner
         self._open = chat.open_ids(manner.form)
-        self._before = {thinks: manner.before(chat, thinks) for thinks in (False, True)}
+        before = {thinks: manner.before(chat, thinks) for thinks in (False, True)}
+        self._rows: dict[
+            tuple[str, bool], tuple[Row, int]
+        ] = {}  # and how many of their targets are no words of the start
+        for id, anchor in self.anchors.items():
+            own, cut = chat.decode(anchor.target[: anchor.cut]), anchor.cut
+            for thinks, put in before.items():
+                if not anchor.free or (manner.writes(own) and not thinks):  # its own trace or wrapper stands there
+                    self._rows[id, thinks] = Row(anchor.context, anchor.target), cut
+                else:
+                    stop = max(cut + 1, manner.end(chat, anchor.target, own))
+                    self._rows[id, thinks] = Row(anchor.context, [*put, *anchor.target[cut:stop]]), len(put)
 
     def drawn(self, step: int) -> list[str]:
         """The anchors before a step: all in turn, in an order that the seed shuffles anew in each round."""
@@ -137,26 +149,19 @@ class Holder:
         module = model.get_output_embeddings()
         head = replace(frozen, weight=module.weight, bias=getattr(module, "bias", None))
         chosen = [self.anchors[id] for id in ids]
-        before = [self._put_before(a, closed) for a, closed in zip(chosen, after_trace, strict=True)]
-        # where the start ends, a policy that wraps its answer closes the wrapper
-        ends = [self.manner.closes and bool(put) and self._ends(a) for a, put in zip(chosen, before, strict=True)]
-        rows = [
-            Row(a.context, [*put, *a.target[a.cut if put else 0 : len(a.target) - end]])
-            for a, put, end in zip(chosen, before, ends, strict=True)
-        ]
+        rows, skips = zip(*(self._rows[key] for key in zip(ids, after_trace, strict=True)), strict=True)
         hidden = target_hidden(model, rows, self.asking.chat.pad_token_id, frozen)  # (all targets, d)
         answers, frees, tags, at = [], [], [], 0
-        for anchor, row, put in zip(chosen, rows, before, strict=True):
-            skip = len(put) or anchor.cut
+        for anchor, row, skip in zip(chosen, rows, skips, strict=True):
             part = hidden[at + skip : at + len(row.target)]
-            tags.append(hidden[at : at + self._common(put)].detach())
+            tags.append(hidden[at : at + self._common(row.target[:skip])].detach())
             free = torch.full((len(part),), -1, dtype=torch.long)
             if anchor.free and not skip:
                 free[0] = self._open[0]
             answers.append(part)
             frees.append(free)
             at += len(row.target)
-        kept = [anchor.hidden[: len(anchor.hidden) - end] for anchor, end in zip(chosen, ends, strict=True)]
+        kept = [anchor.hidden[: len(part)] for anchor, part in zip(chosen, answers, strict=True)]
         start = torch.cat(kept).to(hidden.device)
         kl = kl_loss(torch.cat(answers), head, (start, self.head), torch.cat(frees).to(hidden.device))
         means = [part.mean() for part in kl.split([len(a) for a in answers])]
@@ -166,18 +171,7 @@ class Holder:
         opens = [float(part.sum().exp()) for part in logprobs.split([len(tag) for tag in tags])]
         return means, [p if anchor.free else 0.0 for p, anchor in zip(opens, chosen, strict=True)]
 
-    def _put_before(self, anchor: Anchored, thinks: bool) -> list[int]:
-        """What the policy would write before this answer; nothing where the start's own trace or wrapper stands there."""
-        if not anchor.free:
-            return []
-        wrapper = wrapper_of(self.asking.chat.decode(anchor.target[: anchor.cut])).strip()
-        return [] if not thinks and wrapper == self.manner.wrapper.strip() else self._before[thinks]
-
-    def _ends(self, anchor: Anchored) -> bool:
-        """Whether the start ended its answer itself, after having said something."""
-        return len(anchor.hidden) > 1 and anchor.target[-1] in self.asking.chat.eos_token_ids
-
-    def _common(self, put: list[int]) -> int:
+    def _common(self, put: Sequence[int]) -> int:
         """How many tokens of what is put before open a trace, at least one: tokenizers may join the last with what follows."""
         pairs = zip(self._open, put, strict=False)
         return max(1, next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self._open), len(put))))
@@ -215,4 +209,4 @@ class Holder:
         self.kl, self.penalty, self._thinks = state["kl"], state["penalty"], set(state["thinks"])
         if "manner" in state:
             own, (opened, wrapper) = self.asking.chat.form, state["manner"]
-            self.take(Manner(next((form for form in FAMILIES if form.open == opened != own.open), own), wrapper))
+            self.take(Manner(form_in(opened, own) or own, wrapper))

@@ -14,7 +14,6 @@ import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -156,7 +155,7 @@ def _kind(name: str) -> Any:
     ):
         if getattr(known.get(type(config), None), "__name__", None) == saved:
             return kind
-    if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if config.is_encoder_decoder:
         raise StartError(
             f"{name}: {saved or type(config).__name__} reads with an encoder; a model that goes on from its prompt is needed"
         )

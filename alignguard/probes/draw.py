@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from .probe import DIMENSIONS, Probe
+
+T = TypeVar("T")
+
+
+def spread(items: Sequence[T], size: int) -> list[T]:
+    """So many of them, evenly spaced, so that every part has its share; all, where there are no more."""
+    return [items[i * len(items) // size] for i in range(size)] if size < len(items) else list(items)
 
 
 def draw(pool: Sequence[Probe], size: int, seed: int, look: int = 0) -> list[Probe]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..auditing.audit import Audit
 from ..auditing.result import said
+from ..probes.draw import spread
 from ..probes.probe import DIMENSIONS
 from ..text import clean
 from ..verdicts.verdict import Verdict
@@ -45,8 +46,7 @@ def answers(audit: Audit, quote: bool) -> Table:
     rows = []
     for dimension in DIMENSIONS:
         there = [result for result in audit.results.values() if result.probe.dimension == dimension]
-        size = min(_A_DIMENSION, len(there))
-        for result in (there[i * len(there) // size] for i in range(size)):
+        for result in spread(there, _A_DIMENSION):
             trace = clean(result.answer.trace) if result.answer is not None else ""
             texts = (clean(result.probe.prompt), said(result), trace)
             judged = (result.score.status.value, result.score.value)

@@ -16,7 +16,7 @@ from ..drift.reference import Reference
 from ..errors import RunError
 from ..holding.anchored import Anchored, ask_anchors, holdable_head, read_anchors, start_head, write_anchors
 from ..holding.holder import Holder
-from ..model.forms import FAMILIES
+from ..model.forms import form_in
 from ..model.observe import observing
 from ..records.about import About
 from ..records.same_run import check_prompts, check_same_run
@@ -173,8 +173,7 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
         about = replace(about, model_fingerprint=then.model_fingerprint)
     chat = context.asking.chat
     if then.tags and then.tags != about.tags and chat.form.assumed:  # the start's own, seen at step 0
-        form = next((form for form in FAMILIES if (form.open, form.close) == then.tags), chat.form)
-        chat.use(form, "as the start itself thinks")
+        chat.use(form_in(then.tags[0], chat.form) or chat.form, "as the start itself thinks")
         about = replace(about, tags=chat.tags)
     check_same_run(store.root / "baseline.json", then, about)
     # alpha stays spread as it was, whatever the run is prolonged to

@@ -7,7 +7,7 @@ were generated anew and judged anew, and step 0 had flips. Oracle: the answers t
 
 import pytest
 import torch
-from helpers.tiny import tiny_model
+from tiny import tiny_model
 
 from alignguard import Chat, TokenBudget, audit
 from alignguard.auditing.answers import ask_baseline

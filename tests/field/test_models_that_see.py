@@ -8,7 +8,7 @@ import json
 
 import pytest
 import torch
-from helpers.tiny import tiny_model, tiny_probes, tiny_tokenizer
+from tiny import tiny_model, tiny_probes, tiny_tokenizer
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,

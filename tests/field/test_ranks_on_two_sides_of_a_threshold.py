@@ -8,7 +8,7 @@ forward, shape by shape.
 
 import pytest
 import torch
-from helpers.tiny import tiny_model
+from tiny import tiny_model
 
 from alignguard import Chat, TokenBudget, audit
 from alignguard.auditing.asking import Asking
