@@ -8,19 +8,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..drift.kept import Kept
 from ..errors import ProbeError
 from ..judging.judge import judge_answer, judge_choice, toxicity_texts
 from ..judging.score import Score, checked
 from ..model.chat import Answer
 from ..model.forms import form_in, leading_marker
+from ..model.forward import Row
 from ..model.generation import Draft, TokenBudget, answer_all
+from ..model.head import read_head
 from ..model.observe import observing, undisturbed
 from ..probes.probe import Probe
 from .asking import Asking
 from .context import check_fits
-from .likelihoods import ask_choices, refusal_margins
+from .likelihoods import ask_choices, likelihood_rows, refusal_margins
 from .manner import HABIT, Manner, manner_of
 from .prompts import encode_prompt, keep_prompts
+from .reading import Told, read
 from .result import Result
 
 logger = logging.getLogger(__name__)
@@ -46,7 +50,7 @@ def judge_all(
         ProbeError: A scorer failed, unless `asking.failed` is told instead.
     """
     asked = list(zip(probes, answers, strict=True))
-    toxicity, judge = _read_once(asked, asking), asking.judge
+    toxicity, judge = _toxicity(asked, asking), asking.judge
     scores = []
     for probe, answer in asked:
         looked_up = None if toxicity is None else lambda part, p=probe: [toxicity[p.prompt, text] for text in part]
@@ -62,7 +66,7 @@ def judge_all(
     return scores
 
 
-def _read_once(asked: Sequence[tuple[Probe, Answer]], asking: Asking) -> dict[tuple[str, str], float] | None:
+def _toxicity(asked: Sequence[tuple[Probe, Answer]], asking: Asking) -> dict[tuple[str, str], float] | None:
     """What the toxicity scorer says of every text, by prompt and text; `None` where there is none, or it failed."""
     scorer = asking.toxicity
     pairs = [(probe.prompt, text) for probe, answer in asked for text in toxicity_texts(probe, answer)]
@@ -122,6 +126,7 @@ def weigh(
     answers: Mapping[str, Answer],
     thinks: Collection[str],
     manner: Manner,
+    told: Told | None = None,
     last: Callable[[], None] = lambda: None,
 ) -> dict[str, Result]:
     """
@@ -137,6 +142,8 @@ def weigh(
             Ids of probes at which it opens a trace.
         manner ([`Manner`]):
             How it thinks and wraps its answers.
+        told ([`Told`], *optional*):
+            What it has told already.
         last (`Callable[[], None]`, *optional*):
             What else is asked of models, before anything is judged: a scorer may fail on one process, and where the model
             is sharded the others would wait for it in their next forward.
@@ -150,8 +157,8 @@ def weigh(
     choices = [probe for probe in probes if probe.judge == "choice"]
     others = [probe for probe in probes if probe.judge != "choice"]
     with observing(model, autocast=asking.autocast):
-        logprobs = ask_choices(model, choices, asking, thinks, manner) if choices else {}
-        margins = refusal_margins(model, others, asking, thinks, manner)
+        logprobs = ask_choices(model, choices, asking, thinks, manner, told) if choices else {}
+        margins = refusal_margins(model, others, asking, thinks, manner, told)
         last()
     with undisturbed(next(model.parameters()).device):
         judged = judge_all(others, [answers[probe.id] for probe in others], asking, margins)
@@ -180,7 +187,7 @@ def _answer(
     return {probe.id: answer for probe, answer in zip(probes, said, strict=True)}
 
 
-def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[str, Result]:
+def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking, kept: Kept | None = None) -> dict[str, Result]:
     """
     The reference's own answers and scores.
 
@@ -191,6 +198,8 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[st
             What is asked.
         asking (`Asking`):
             How.
+        kept ([`Kept`], *optional*):
+            Where its hidden states on its own answers go, which drift will be measured against: they are read along.
 
     Returns:
         `dict[str, Result]` by probe id; choices have an answer too (of a few tokens), which drift is measured on.
@@ -206,12 +215,40 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking) -> dict[st
 
     def ask(part: list[Probe]) -> dict[str, Result]:
         asked = {probe.id: None if probe.plain else encode_prompt(probe, asking.chat)[0] for probe in part}
-        weighed = weigh(model, part, asking, said, thinks, manner)
+        told = Told()
+        if kept is not None:
+            _read_once(model, part, asking, said, thinks, manner, told, kept)
+        weighed = weigh(model, part, asking, said, thinks, manner, told)
         return {id: replace(result, prompt=asked[id]) for id, result in weighed.items()}
 
     found = ranks.share(probes, ask)
     keep_prompts(found.values(), asking.chat)
     return {probe.id: found[probe.id] for probe in probes}
+
+
+def _read_once(
+    model: Any,
+    probes: Sequence[Probe],
+    asking: Asking,
+    said: Mapping[str, Answer],
+    thinks: Collection[str],
+    manner: Manner,
+    told: Told,
+    kept: Kept,
+) -> None:
+    """Each prompt once: with its answer, for the hidden states, and with all that its likelihoods are read off."""
+    chat = asking.chat
+    own = [Row(encode_prompt(probe, chat)[0], said[probe.id].tokens) for probe in probes]
+    tag = chat.open_ids()  # as an audit reads it, to the last digit
+    beside = [
+        [Row(row.context, tag), *likelihood_rows(probe, chat, probe.id in thinks, manner)]
+        for row, probe in zip(own, probes, strict=True)
+    ]
+    with observing(model, autocast=asking.autocast):
+        asked = [([row], rows) for row, rows in zip(own, beside, strict=True)]
+        for batch, hidden in read(model, read_head(model), asked, asking, told):
+            for i, part in zip(batch, hidden.split([len(own[i].target) for i in batch]), strict=True):
+                kept.put(own[i], part)
 
 
 def settle_form(start: Any, probes: Sequence[Probe], asking: Asking) -> None:

@@ -1,7 +1,7 @@
 """One round of questions: `audit(model, tokenizer, probes, reference) -> Audit`.
 
-drift    one teacher-forced pass of both models over the reference's own answers
-choices  one teacher-forced pass over the options
+drift    one teacher-forced pass over the reference's own answers, against what that said there
+choices  read in the same pass, and whatever else hangs on the same prompts, if the policy answers as it did last
 answers  generated, from where the policy first departs from the reference's answer
 scores   judged, and gathered under the names that are logged
 """
@@ -25,12 +25,15 @@ from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from .answers import ask_baseline, settle_form, speak, weigh
 from .asking import Asking
-from .drifts import Item, items_of, measure_drift, measure_reverse, opens_trace, read_as_told
+from .drifts import Ahead, Item, items_of, measure_drift, opens_trace, read_as_told
 from .figures import logged
+from .likelihoods import likelihood_rows
 from .manner import Manner, manner_of
 from .metrics import gather, mean_drift, position_profile
 from .prompts import encode_prompt, keep_prompts
+from .reading import Told
 from .result import ProbeDrift, Result
+from .reverse import measure_reverse
 from .unjudged import training_items
 
 
@@ -88,6 +91,7 @@ def audit(
     step: int = 0,
     reverse: int = 16,
     prompts: dict[str, list[int]] | None = None,
+    last: Audit | None = None,
 ) -> Audit:
     """
     Ask a model trust probes, and hold it against a reference.
@@ -111,6 +115,8 @@ def audit(
             On so many of the policy's own answers KL(policy || reference) is measured too; 0 for none.
         prompts (`dict[str, list[int]]`, *optional*):
             Training prompts to measure drift on, whose answers are in `baseline`.
+        last ([`Audit`], *optional*):
+            The one before, with its results: what is read ahead is what was asked then. It changes no figure.
 
     Returns:
         [`Audit`]: results by probe, and metrics under the names that are logged.
@@ -143,9 +149,9 @@ def audit(
             with reference.loaded() as frozen:
                 if not settled:  # who brings an `Asking` has seen to it
                     settle_form(frozen, missing, asking)
-                baseline |= ask_baseline(frozen, missing, asking)
+                baseline |= ask_baseline(frozen, missing, asking, reference.said)
         backwards = {probe.id for probe in spread([p for p in pool if p.judge != "choice"], reverse)}
-        found, manner, mostly = _ask(model, reference, pool, baseline, asking, backwards)
+        found, manner, mostly = _ask(model, reference, pool, baseline, asking, backwards, last)
         items = training_items(prompts or {}, baseline, chat)
         training: dict[str, ProbeDrift] = {}
         if items:
@@ -171,13 +177,15 @@ def _ask(
     baseline: dict[str, Result],
     asking: Asking,
     backwards: set[str],
+    last: Audit | None,
 ) -> tuple[dict[str, tuple[Result, float | None]], Manner, bool]:
     """
     Of each probe the result and, for those in `backwards`, the reverse drift; the policy's manner, and whether it thinks more
     often than not. Each process does its share, twice.
     """
-    ranks, chat = asking.ranks, asking.chat
-    first = ranks.share(pool, lambda part: _said(model, reference, part, baseline, asking))
+    ranks, chat, told = asking.ranks, asking.chat, Told()
+    ahead = _as_last(pool, baseline, last, chat)
+    first = ranks.share(pool, lambda part: _said(model, reference, part, baseline, asking, told, ahead))
     drifts = {id: drift for id, (drift, _) in first.items()}
     answers = {id: answer for id, (_, answer) in first.items() if answer is not None}
     # what a model does in most of its answers it would do before a choice, too
@@ -187,17 +195,36 @@ def _ask(
     thinks |= {id for id in drifts.keys() - answers.keys() if mostly or opens_trace(drifts[id], baseline[id], chat)}
     found = ranks.share(
         pool,
-        lambda part: _weighed(model, reference, part, baseline, asking, drifts, answers, thinks, manner, backwards),
+        lambda part: _weighed(
+            model, reference, part, baseline, asking, told, drifts, answers, thinks, manner, backwards
+        ),
     )
     return found, manner, mostly
 
 
+def _as_last(pool: list[Probe], baseline: dict[str, Result], last: Audit | None, chat: Chat) -> Ahead:
+    """What will be asked if the policy answers as it did last, or, where nobody has asked it yet, as its start did."""
+    then = {id: result.answer for id, result in (last.results if last is not None else baseline).items()}
+    answers = {id: answer for id, answer in then.items() if answer is not None}
+    thinks = {id for id, answer in answers.items() if answer.thinks}
+    if 2 * len(thinks) > len(answers):
+        thinks |= {probe.id for probe in pool if probe.id not in answers}
+    manner = last.manner if last is not None and last.manner is not None else manner_of(answers.values(), chat)
+    return Ahead(manner, thinks, {p.id: likelihood_rows(p, chat, p.id in thinks, manner) for p in pool})
+
+
 def _said(
-    model: Any, reference: Reference, pool: list[Probe], baseline: dict[str, Result], asking: Asking
+    model: Any,
+    reference: Reference,
+    pool: list[Probe],
+    baseline: dict[str, Result],
+    asking: Asking,
+    told: Told,
+    ahead: Ahead,
 ) -> dict[str, tuple[ProbeDrift, Answer | None]]:
     """Drift on the reference's answers, and what the policy says, drafted by it."""
     with observing(model, *reference.models, autocast=asking.autocast):
-        drifts = measure_drift(model, reference, items_of(pool, baseline, asking.chat), asking)
+        drifts = measure_drift(model, reference, items_of(pool, baseline, asking.chat), asking, told, ahead)
     asking.tick(len(pool))
     spoken = [probe for probe in pool if probe.judge != "choice"]
     drafts = {p.id: _draft(baseline[p.id], drifts[p.id], asking.chat) for p in spoken}
@@ -211,6 +238,7 @@ def _weighed(
     pool: list[Probe],
     baseline: dict[str, Result],
     asking: Asking,
+    told: Told,
     drifts: dict[str, ProbeDrift],
     answers: dict[str, Answer],
     thinks: set[str],
@@ -224,16 +252,14 @@ def _weighed(
 
     def read() -> None:
         with observing(*reference.models or (model,)):
-            items = items_of(pool, baseline, chat)
-            now.update(
-                read_as_told(model, reference, items, {p.id: drifts[p.id] for p in pool}, manner, thinks, asking)
-            )
+            items, raw = items_of(pool, baseline, chat), {p.id: drifts[p.id] for p in pool}
+            now.update(read_as_told(model, reference, items, raw, manner, thinks, asking, told))
             if reference.models:
                 mine = [(p, *encode_prompt(p, chat)) for p in pool if p.id in backwards and p.id in answers]
                 own = [Item(p.id, context, answers[p.id], inside) for p, context, inside in mine]
                 reverse.update(measure_reverse(model, reference, own, asking))
 
-    found = weigh(model, pool, asking, answers, thinks, manner, read)
+    found = weigh(model, pool, asking, answers, thinks, manner, told, read)
     return {id: (replace(result, drift=now[id]), reverse.get(id)) for id, result in found.items()}
 
 

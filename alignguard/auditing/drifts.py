@@ -5,34 +5,34 @@ with "<think>" carries most of the raw figure; the *answer* figure puts an empty
 asks what the policy would say once it has thought.
 
 On the reference's answers the sum over tokens is a KL of sequences (chain rule), cut off where the answer is; with the
-trace put before it, it is one between answers given that trace. *Reverse* is KL(policy || reference) on the policy's own
-answers.
+trace put before it, it is one between answers given that trace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import log
+from math import exp, log
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..drift.kl import kl_tokens, logprob_tokens
+from ..drift.kl import kl_tokens
 from ..drift.reference import Reference
 from ..model.chat import Answer, Chat
 from ..model.forward import Row, batches
-from ..model.head import Head, batch_limit, read_head, rounding, target_hidden
+from ..model.head import Head, read_head
 from ..model.observe import observing
+from ..model.rounding import rounding
 from ..probes.probe import Probe
 from .asking import Asking
 from .manner import Manner
 from .prompts import encode_prompt
+from .reading import Told, read
 from .result import ProbeDrift, Result
 
 _ALIKE = 2  # times one in the vocabulary: a token no likelier than that is none that could have been meant
-_THINKS_CHEAP = 0.01  # below this probability of the first tag token, the exact pass for a trace is not worth its time
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,44 @@ def items_of(probes: Sequence[Probe], baseline: dict[str, Result], chat: Chat) -
     return items
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """
+    What will be asked if the policy answers as it did last, so that each prompt is read once.
+
+    Args:
+        manner ([`Manner`]):
+            How it thought and wrapped its answers.
+        thinks (`Collection[str]`):
+            Ids at which it would open a trace.
+        rows (`Mapping[str, Sequence[Row]]`):
+            By id what its log-probabilities are wanted of.
+    """
+
+    manner: Manner
+    thinks: Collection[str]
+    rows: Mapping[str, Sequence[Row]]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """
+    What is read of one item: its answer as it stands (`raw`), the same after what the policy would write before it, with the
+    part of it that that is, and what stands beside them.
+    """
+
+    item: Item
+    after: tuple[Row, slice] | None = None
+    beside: Sequence[Row] = ()
+    raw: bool = True
+
+    @property
+    def wanted(self) -> list[tuple[Row, slice]]:
+        """Rows that drift is measured on, and which part of the reference's answer each is."""
+        whole = [(self.item.row, slice(0, len(self.item.answer.tokens)))] if self.raw else []
+        return whole + ([self.after] if self.after is not None else [])
+
+
 def remember(model: Any, reference: Reference, items: Sequence[Item], asking: Asking, path: Path) -> None:
     """
     Keep what the start says at every token of its answers, in the reference's cache, while it can still be asked.
@@ -98,7 +136,7 @@ def remember(model: Any, reference: Reference, items: Sequence[Item], asking: As
         head, share = read_head(model), ranks.mine(items)
         for batch in batches([item.row.length for item in share], asking.tokens.batch_tokens):
             part = [share[i] for i in batch]
-            hidden = target_hidden(model, [item.row for item in part], pad, head)
+            hidden = reference.said.read(model, head, [item.row for item in part], pad)
             if keeps:
                 cache.add([item.id for item in part], [len(item.answer.tokens) for item in part], hidden, head)
         if keeps:
@@ -107,11 +145,19 @@ def remember(model: Any, reference: Reference, items: Sequence[Item], asking: As
     with observing(model, autocast=asking.autocast):
         ranks.together(keep)
     ranks.together(lambda: cache.open(path, reference.fingerprint))
+    reference.said.clear()
 
 
-def measure_drift(policy: Any, reference: Reference, items: Sequence[Item], asking: Asking) -> dict[str, ProbeDrift]:
+def measure_drift(
+    policy: Any,
+    reference: Reference,
+    items: Sequence[Item],
+    asking: Asking,
+    told: Told | None = None,
+    ahead: Ahead | None = None,
+) -> dict[str, ProbeDrift]:
     """
-    Drift on each of the reference's own answers, see [`ProbeDrift`].
+    Drift on each of the reference's own answers, as they stand, see [`ProbeDrift`].
 
     Args:
         policy (`PreTrainedModel`):
@@ -122,31 +168,27 @@ def measure_drift(policy: Any, reference: Reference, items: Sequence[Item], aski
             The answers.
         asking (`Asking`):
             How probes are asked.
+        told (`Told`, *optional*):
+            What the policy has told in this audit.
+        ahead (`Ahead`, *optional*):
+            What else will be asked of it if it answers as it did last, read along.
     """
-    chat, by_id = asking.chat, {item.id: item for item in items}
-    spans = {item.id: slice(_said_from(item, chat), len(item.answer.tokens)) for item in items}
-    found = _sweep(policy, reference, items, {item.id: item.row for item in items}, asking)
+    chat, told, tag = asking.chat, told or Told(), asking.chat.open_ids()
+    opens = {item.id: Row(item.context, tag) for item in items}
+    asked = []
+    for item in items:
+        after = _as_told(item, ahead.manner, item.id in ahead.thinks, chat) if ahead else None
+        beside = [opens[item.id], *(ahead.rows.get(item.id, ()) if ahead else ())]
+        asked.append(_Asked(item, after, beside))
     results: dict[str, ProbeDrift] = {}
-    unsure: dict[str, Row] = {}
-    for id, (kl, first, same, departs) in found.items():
-        item, cut = by_id[id], spans[id].start
+    for item, (kl, same, departs) in zip(items, _sweep(policy, reference, asked, asking, told), strict=True):
         # the reference's own trace, and what wraps its answer, stand before that for both
-        thinks = 1.0 if item.answer.thinks and item.inside else first
-        results[id] = ProbeDrift(kl, kl[cut:], thinks, same, departs)
-        if not item.answer.thinks and first >= _THINKS_CHEAP:
-            unsure[id] = Row([*item.context, *chat.closed_trace_ids()], item.answer.tokens[cut:])
-    if unsure:
-        opened = _trace_probability(policy, {id: by_id[id].context for id in unsure}, asking)
-        after = {id: row for id, row in unsure.items() if opened[id] >= 0.5}
-        closed = _sweep(policy, reference, [by_id[id] for id in after], after, asking, spans) if after else {}
-        for id, thinks in opened.items():
-            old = results[id]
-            kl = closed[id][0] if id in closed else old.answer
-            results[id] = ProbeDrift(old.raw, kl, thinks, old.same, old.departs)
+        thinks = 1.0 if item.answer.thinks and item.inside else exp(told.sums[opens[item.id].key])
+        results[item.id] = ProbeDrift(kl, kl[said_from(item, chat) :], thinks, same, departs)
     return results
 
 
-def _said_from(item: Item, chat: Chat) -> int:
+def said_from(item: Item, chat: Chat) -> int:
     """How many of a reference's tokens stand before what it says: its trace, and what wraps its answer."""
     tokens = item.answer.tokens
     if not item.answer.answer:
@@ -162,9 +204,10 @@ def read_as_told(
     manner: Manner,
     thinks: Collection[str],
     asking: Asking,
+    told: Told | None = None,
 ) -> dict[str, ProbeDrift]:
     """
-    *Answer* drift where the policy has learnt another form than its start's: read after what it would write before an
+    *Answer* drift where the policy thinks, or has another form than its start's: read after what it would write before an
     answer, an empty trace in its own form and its own wrapper.
 
     Args:
@@ -176,27 +219,35 @@ def read_as_told(
             The policy's.
         thinks (`Collection[str]`):
             Where it opens a trace.
+        told (`Told`, *optional*):
+            What the policy has told in this audit.
 
     Returns:
         `dict[str, ProbeDrift]`: of all items.
     """
-    chat = asking.chat
-    spans: dict[str, slice] = {}
-    after: dict[str, Row] = {}
-    for item in items:
-        tokens, cut = item.answer.tokens, _said_from(item, chat)
-        own = chat.decode(tokens[:cut])
-        usual = manner.form == chat.form and not manner.wrapper
-        if item.answer.thinks or (usual if item.id in thinks else manner.writes(own)):
-            continue
-        span = slice(cut, manner.end(chat, tokens, own))
-        if span.start < span.stop:
-            before = manner.before(chat, item.id in thinks, item.inside)
-            after[item.id], spans[item.id] = Row([*item.context, *before], tokens[span]), span
-    if not after:
-        return dict(drifts)
-    found = _sweep(policy, reference, [item for item in items if item.id in after], after, asking, spans)
-    return {id: replace(old, answer=found[id][0]) if id in found else old for id, old in drifts.items()}
+    told = told or Told()
+    if manner == Manner(asking.chat.form):  # of its family's own form the probability at each prompt is known
+        thinks = {id for id, drift in drifts.items() if drift.thinks >= 0.5}
+    after = {item.id: _as_told(item, manner, item.id in thinks, asking.chat) for item in items}
+    rows = {id: found[0] for id, found in after.items() if found is not None}
+    missing = [_Asked(item, after[item.id]) for item in items if item.id in rows]
+    missing = [asked for asked in missing if (asked.item.id, rows[asked.item.id].key) not in told.kls]
+    if missing:
+        _sweep(policy, reference, [replace(asked, raw=False) for asked in missing], asking, told)
+    kls = {id: told.kls[id, row.key] for id, row in rows.items()}
+    return {id: replace(old, answer=kls[id]) if id in kls else old for id, old in drifts.items()}
+
+
+def _as_told(item: Item, manner: Manner, thinks: bool, chat: Chat) -> tuple[Row, slice] | None:
+    """An answer after what the policy would write before it, and which part of it that is; nothing where it stands so."""
+    tokens, cut = item.answer.tokens, said_from(item, chat)
+    own = chat.decode(tokens[:cut])
+    if item.answer.thinks or (not thinks and manner.writes(own)):
+        return None
+    span = slice(cut, manner.end(chat, tokens, own))
+    if span.start >= span.stop:
+        return None
+    return Row([*item.context, *manner.before(chat, thinks, item.inside)], tokens[span]), span
 
 
 def opens_trace(drift: ProbeDrift, start: Result, chat: Chat) -> bool:
@@ -207,128 +258,64 @@ def opens_trace(drift: ProbeDrift, start: Result, chat: Chat) -> bool:
 
 
 def _sweep(
-    policy: Any,
-    reference: Reference,
-    items: Sequence[Item],
-    policy_rows: dict[str, Row],
-    asking: Asking,
-    spans: Mapping[str, slice] | None = None,
-) -> dict[str, tuple[list[float], float, int, int]]:
+    policy: Any, reference: Reference, asked: Sequence[_Asked], asking: Asking, told: Told
+) -> list[tuple[list[float], int, int]]:
     """
-    Both models over the same targets, batch by batch, so that nothing of a batch outlives it. With `spans` the targets are
-    those parts of the reference's answers.
+    Both models over the same targets, batch by batch.
 
     Returns:
-        `dict`: of each item the KL at every token, the probability that the policy's first token begins a trace, how many
-        tokens the policy would say too, and the one with which it departs (-1: it does not).
+        `list`: of each answer as it stands the KL at every token, how many tokens the policy would say too, and the one with
+        which it departs (-1: it does not). What is read beside it goes into `told`.
     """
-    chat, open_id = asking.chat, asking.chat.open_ids()[0]
-    results = {}
-    head, near_by = read_head(policy), rounding(policy)
-    limit = batch_limit(asking.tokens.batch_tokens, head)
-    for batch in batches([policy_rows[item.id].length for item in items], limit):
-        part = [items[i] for i in batch]
-        rows = [policy_rows[item.id] for item in part]
-        teacher = _teacher(reference, part, asking)
-        if spans is not None:
-            teacher = _within(teacher, [len(item.answer.tokens) for item in part], [spans[item.id] for item in part])
-        hidden = target_hidden(policy, rows, chat.pad_token_id, head)  # (n, d)
-        targets = torch.tensor([t for row in rows for t in row.target], device=hidden.device)
-        found = kl_tokens(*teacher, hidden, head, targets)
-        lengths = torch.tensor([len(row.target) for row in rows])
-        starts = (lengths.cumsum(0) - lengths).to(hidden.device)
-        opens = logprob_tokens(hidden[starts], head, torch.full_like(starts, open_id)).exp().tolist()
-        kl, argmax = found["kl"].cpu(), found["argmax"].cpu()
-        # a token within rounding of the top is the top, and which of them generation takes is chance; but where all are alike,
-        # as in a broken model, none is
-        near = found["behind"] <= near_by * found["top"].abs().clamp(min=1)
-        agree = (near & (found["logprob"] > log(_ALIKE / len(head)))).cpu() | (argmax == targets.cpu())
-        for k, (item, start, length) in enumerate(zip(part, starts.tolist(), lengths.tolist(), strict=True)):
-            stop = start + length
-            own = agree[start:stop].clone()
-            if item.answer.forced and spans is None:  # a trace was closed for it here, as it would be for the policy
-                closed = chat.forced_tokens(item.answer)
-                own[closed] = True
-                if closed.start < asking.tokens.trace:  # it was not cut off: it ended, and so must the policy
-                    own[closed.start] = int(argmax[start + closed.start]) in chat.eos_token_ids
-            same = int(own.long().cumprod(0).sum())
-            departs = int(argmax[start + same]) if same < length else -1
-            results[item.id] = (kl[start:stop].tolist(), opens[k], same, departs)
-    return asking.ranks.agree(results)
+    results: dict[int, tuple[list[float], int, int]] = {}
+    head = read_head(policy)
+    rows = [([row for row, _ in each.wanted], each.beside) for each in asked]
+    for batch, hidden in read(policy, head, rows, asking, told):
+        part = [asked[i] for i in batch]
+        said, head_p = _teacher(reference, [each.item for each in part], asking)
+        kept = said.split([len(each.item.answer.tokens) for each in part])
+        teacher = torch.cat([whole[span] for whole, each in zip(kept, part, strict=True) for _, span in each.wanted])
+        targets = [token for each in part for row, _ in each.wanted for token in row.target]
+        found = kl_tokens(teacher, head_p, hidden, head, torch.tensor(targets, device=hidden.device))
+        agree = _agree(found, targets, head, rounding(policy))
+        kl, argmax = found["kl"].tolist(), found["argmax"].tolist()
+        start, ours = 0, {}
+        for i, each in zip(batch, part, strict=True):
+            for k, (row, _) in enumerate(each.wanted):
+                stop = start + len(row.target)
+                ours[each.item.id, row.key] = kl[start:stop]
+                if each.raw and k == 0:
+                    results[i] = (kl[start:stop], *_same(each.item, agree[start:stop], argmax[start:stop], asking))
+                start = stop
+        told.kls |= asking.ranks.agree(ours)
+    return asking.ranks.agree([results[i] for i in sorted(results)])
+
+
+def _agree(found: Mapping[str, torch.Tensor], targets: Sequence[int], head: Head, near_by: float) -> list[bool]:
+    """
+    Whether the policy would say each token too: one within rounding of the top is the top, and which of them generation takes
+    is chance; but where all are alike, as in a broken model, none is.
+    """
+    near = found["behind"] <= near_by * found["top"].abs().clamp(min=1)
+    near &= found["logprob"] > log(_ALIKE / len(head))
+    return (near.cpu() | (found["argmax"].cpu() == torch.tensor(targets))).tolist()
+
+
+def _same(item: Item, agree: list[bool], argmax: Sequence[int], asking: Asking) -> tuple[int, int]:
+    """How many tokens of an answer the policy would say too, and the one with which it departs."""
+    if item.answer.forced:  # a trace was closed for it here, as it would be for the policy
+        closed = asking.chat.forced_tokens(item.answer)
+        agree[closed] = [True] * len(agree[closed])
+        if closed.start < asking.tokens.trace:  # it was not cut off: it ended, and so must the policy
+            agree[closed.start] = argmax[closed.start] in asking.chat.eos_token_ids
+    same = agree.index(False) if False in agree else len(agree)
+    return same, argmax[same] if same < len(agree) else -1
 
 
 def _teacher(reference: Reference, items: Sequence[Item], asking: Asking) -> tuple[torch.Tensor, Head]:
-    """What the policy is held against: the reference's hidden states and head."""
+    """What the policy is held against: the reference's hidden states on its own answers, rows joined, and its head."""
     if reference.cache is not None and reference.cache.has([item.id for item in items]):
         return reference.cache.teacher([item.id for item in items])
     with reference.loaded() as frozen:
         head = read_head(frozen)
-        return target_hidden(frozen, [item.row for item in items], asking.chat.pad_token_id, head), head
-
-
-def _within(
-    teacher: tuple[torch.Tensor, Head], lengths: Sequence[int], spans: Sequence[slice]
-) -> tuple[torch.Tensor, Head]:
-    """The same, of a part of each answer."""
-    starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
-    kept = torch.cat([torch.arange(at + s.start, at + s.stop) for at, s in zip(starts, spans, strict=False)])
-    hidden, head = teacher
-    return hidden[kept.to(hidden.device)], head
-
-
-def _trace_probability(policy: Any, contexts: dict[str, Sequence[int]], asking: Asking) -> dict[str, float]:
-    """Probability of every token that begins a trace, multiplied."""
-    chat, ids = asking.chat, list(contexts)
-    tag = chat.open_ids()
-    head = read_head(policy)
-    result: dict[str, float] = {}
-    for batch in batches([len(contexts[id]) + len(tag) for id in ids], batch_limit(asking.tokens.batch_tokens, head)):
-        rows = [Row(contexts[ids[i]], tag) for i in batch]
-        hidden = target_hidden(policy, rows, chat.pad_token_id, head)
-        targets = torch.tensor(tag * len(rows), device=hidden.device)
-        sums = logprob_tokens(hidden, head, targets).view(len(rows), len(tag)).sum(1).exp().tolist()
-        result |= {ids[i]: p for i, p in zip(batch, sums, strict=True)}
-    return asking.ranks.agree(result)
-
-
-def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], asking: Asking) -> dict[str, float]:
-    """
-    KL(policy || reference) on the policy's own answers, mean over the tokens after its trace and wrapper, in nats.
-
-    The policy sees its own trace and wrapper; the reference the prompt alone, unless the prompt itself opens a trace.
-
-    Args:
-        policy (`PreTrainedModel`):
-            The model being trained.
-        reference (`Reference`):
-            The frozen start; a cache cannot be asked this.
-        items (`Sequence[Item]`):
-            The *policy's* answers.
-        asking (`Asking`):
-            How probes are asked.
-    """
-    chat = asking.chat
-    ours: dict[str, Row] = {}
-    theirs: dict[str, Row] = {}
-    for item in items:
-        tokens = item.answer.tokens
-        cut = _said_from(item, chat)
-        if cut == len(tokens):
-            continue
-        ours[item.id] = Row([*item.context, *tokens[:cut]], tokens[cut:])
-        lead = [] if item.inside else chat.lead_ids()
-        theirs[item.id] = ours[item.id] if item.inside else Row([*item.context, *lead], tokens[cut:])
-    ids = list(ours)
-    results: dict[str, float] = {}
-    head = read_head(policy)
-    for batch in batches([ours[id].length for id in ids], batch_limit(asking.tokens.batch_tokens, head)):
-        part = [ids[i] for i in batch]
-        with reference.loaded() as frozen:
-            head_r = read_head(frozen)
-            hidden_r = target_hidden(frozen, [theirs[id] for id in part], chat.pad_token_id, head_r)
-        hidden = target_hidden(policy, [ours[id] for id in part], chat.pad_token_id, head)
-        targets = torch.tensor([t for id in part for t in ours[id].target], device=hidden.device)
-        kl = kl_tokens(hidden, head, hidden_r, head_r, targets)["kl"]
-        means = [chunk.mean().item() for chunk in kl.split([len(ours[id].target) for id in part])]
-        results |= dict(zip(part, means, strict=True))
-    return results
+        return reference.said.read(frozen, head, [item.row for item in items], asking.chat.pad_token_id), head

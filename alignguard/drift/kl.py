@@ -171,6 +171,25 @@ def logprob_tokens(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> t
     return sweep_tokens(hidden, head, targets)["logprob"]
 
 
+def logprob_nodes(hidden: torch.Tensor, head: Head, at: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """
+    The same, where several targets may be predicted from one hidden state.
+
+    Args:
+        hidden (`torch.Tensor`):
+            Final hidden states, shape (nodes, d).
+        head (`Head`):
+            The LM head.
+        at (`torch.Tensor`), targets (`torch.Tensor`):
+            Of each target the node and the token id, shape (n,).
+
+    Returns:
+        `torch.Tensor` of shape (n,), in nats, float64.
+    """
+    lse = sweep_tokens(hidden, head, at.new_zeros(len(hidden)))["lse"]  # (nodes,)
+    return head.pick(hidden[at], targets).double() - lse[at]
+
+
 @_exactly
 def sweep_tokens(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> dict[str, torch.Tensor]:
     """One model alone: `logprob` of the targets and `lse` (nats, float64), `argmax`, `top` and `behind`, each (n,)."""

@@ -29,6 +29,7 @@ from .adapters import is_peft, swapped, switched_off, without_adapters
 from .cache import Cache
 from .copies import frozen_copy
 from .fingerprint import fingerprint, samples, weights
+from .kept import Kept
 
 KINDS = ("auto", "copy", "adapter", "offload", "cache")
 _CHECK_TOLERANCE = 1e-5  # of the largest logit: adapters that start at zero change nothing at all
@@ -61,6 +62,8 @@ class Reference:
             For `adapter`: what did not train at the start, and a few values of it as it was.
         cache ([`Cache`], *optional*):
             For `cache`.
+        said ([`Kept`], *optional*):
+            For all others: what it has said already.
     """
 
     kind: str
@@ -72,6 +75,7 @@ class Reference:
     frozen: dict[str, torch.nn.Parameter] = field(default_factory=dict)
     base: dict[str, torch.Tensor] = field(default_factory=dict)
     cache: Cache | None = None
+    said: Kept = field(default_factory=Kept)
 
     @contextmanager
     def loaded(self) -> Iterator[Any]:
@@ -156,6 +160,7 @@ class Reference:
                     f"the model knows {tokens:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
                     "trainer is made"
                 )
+        self.said.clear()
         now = dict(chain(policy.named_parameters(), policy.named_buffers()))
         if self.kind == "adapter":
             self.start = {name: kept.to(now[name].dtype) for name, kept in self.start.items()}

@@ -8,6 +8,7 @@ vocabulary) logits arise. What is to be known of the logits is computed from hid
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +37,13 @@ class Row:
     def length(self) -> int:
         return len(self.context) + len(self.target)
 
+    @property
+    def key(self) -> bytes:
+        """What it is looked up by."""
+        return array("q", self.context).tobytes() + b"|" + array("q", self.target).tobytes()
 
-def _caught(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[torch.Tensor]:
+
+def _caught(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, **asked: Any) -> list[torch.Tensor]:
     """What enters the LM head in one forward of the whole model; the head itself is given one position only."""
     caught: list[torch.Tensor] = []
 
@@ -47,13 +53,13 @@ def _caught(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -
 
     hook = model.get_output_embeddings().register_forward_pre_hook(catch)
     try:
-        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **asked)
     finally:
         hook.remove()
     return caught
 
 
-def final_hidden(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+def final_hidden(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, **asked: Any) -> torch.Tensor:
     """
     Final hidden states, as they enter the LM head.
 
@@ -61,7 +67,9 @@ def final_hidden(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tens
         model (`PreTrainedModel` or `PeftModel`):
             A causal language model.
         input_ids, attention_mask (`torch.Tensor`):
-            Shape (batch, tokens).
+            Shape (batch, tokens); a mask of its own form (batch, 1, tokens, tokens).
+        asked (`Any`):
+            What else its `forward` is given.
 
     Returns:
         `torch.Tensor` of shape (batch, tokens, d).
@@ -70,7 +78,7 @@ def final_hidden(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tens
         RuntimeError: The model's own head was never called: its `forward` is bound to another model, which is what a
             careless copy of a patched model does.
     """
-    caught = _caught(model, input_ids, attention_mask)
+    caught = _caught(model, input_ids, attention_mask, **asked)
     if len(caught) != 1:
         raise RuntimeError(
             f"the forward of {type(model).__name__} called its own LM head {len(caught)} times, not once; "

@@ -12,9 +12,10 @@ import torch
 
 from ..distributed import whole_weight
 from ..errors import StartError
-from .forward import Row, _caught, final_hidden, pad_right
+from .forward import Row, _caught, pad_right
 from .observe import observing
-from .virtual import virtual_tokens
+from .rounding import rounding
+from .trees import asked_for, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,25 @@ class Head:
         if self.softcap:
             z = z.div_(self.softcap).tanh_().mul_(self.softcap)
         return z
+
+    def pick(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """
+        The logit of one token each, float32.
+
+        Args:
+            hidden (`torch.Tensor`):
+                Shape (n, d).
+            targets (`torch.Tensor`):
+                Token ids, shape (n,).
+        """
+        if self.weight is None:
+            return hidden.gather(1, targets[:, None])[:, 0].float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            z = (hidden.float() * self.weight[targets].float()).sum(1)  # (n,)
+        if self.bias is not None:
+            z = z + self.bias[targets].float()
+        z = z * self.scale
+        return self.softcap * torch.tanh(z / self.softcap) if self.softcap else z
 
     def slope(self, logits: torch.Tensor) -> torch.Tensor | None:
         """How much final logits move with plain ones, (n, v) like the logits or one number; `None` where it is one."""
@@ -153,29 +173,6 @@ def _fused_is_exact(model: Any, head: Head) -> bool:
     return bool((ours - own).abs().max() <= max(1e-4, rounding(model)) * scale)
 
 
-def rounding(model: Any) -> float:
-    """
-    By how much of its size a logit may differ between two computations of it in other batches, or with and without a cache.
-
-    Twice the machine epsilon of the coarsest dtype the model computes in: its weights' or autocast's, which may be half
-    precision where hidden states are float32, or TF32.
-    """
-    weights = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
-    device = next(model.parameters()).device.type
-    if torch.is_autocast_enabled(device):
-        weights.add(torch.get_autocast_dtype(device))
-    coarsest = max((torch.finfo(dtype).eps for dtype in weights if dtype.itemsize > 1), default=0.0)
-    return max(1e-6, 2 * max(coarsest, 2.0**-10 if _may_be_tf32() else 0.0))
-
-
-def _may_be_tf32() -> bool:
-    """Whether float32 products may be taken in fewer bits."""
-    try:
-        return torch.get_float32_matmul_precision() != "highest"
-    except RuntimeError:  # set by the newer API, of which the older one refuses to speak
-        return True
-
-
 def batch_limit(most: int, *heads: Head) -> int:
     """Padded tokens of a batch: few on the plain path, where every target holds a row of the vocabulary."""
     return min(most, 512) if any(head.weight is None for head in heads) else most
@@ -199,31 +196,22 @@ def target_hidden(model: Any, rows: Sequence[Row], pad: int, head: Head) -> torc
         `torch.Tensor` of shape (sum of target lengths, d), on the device of the head, which may not be that of the first layer;
         on the plain path (sum of target lengths, vocabulary), the model's own logits, computed row by row.
     """
-    device = next(model.parameters()).device
-    if head.weight is None:
-        parts = []
-        for row in rows:
-            ids, mask = pad_right([row], pad, device)
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
-            parts.append(asked_for(model, logits, row.length)[len(row.context) - 1 : row.length - 1].clone())
-        return torch.cat(parts)
-    ids, mask = pad_right(rows, pad, device)
-    hidden = asked_for(model, final_hidden(model, ids, mask).transpose(0, 1), ids.shape[1])  # (tokens, batch, d)
-    # the token at position t is predicted from the hidden state at t - 1
-    wanted = torch.cat([hidden[len(row.context) - 1 : row.length - 1, i] for i, row in enumerate(rows)])
-    return wanted.to(head.weight.device)
+    hidden, at = node_hidden(model, rows, pad, head)
+    return hidden[at.to(hidden.device)]
 
 
-def asked_for(model: Any, found: torch.Tensor, tokens: int) -> torch.Tensor:
+def node_hidden(model: Any, rows: Sequence[Row], pad: int, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    What a model says at the tokens that it was asked, (tokens, ...), without those that PEFT puts before them.
-
-    Raises:
-        StartError: It says more or less, and nobody knows where.
+    The same as [`target_hidden`], where several targets may be predicted from one hidden state: those, (nodes, d), and of each
+    target token which of them it is, (sum of target lengths,).
     """
-    if len(found) - tokens != virtual_tokens(model):
-        raise StartError(
-            f"{type(model).__name__} has {len(found)} hidden states for {tokens} tokens, so it is not known which of them "
-            "predicts which token; AlignGuard cannot read this model"
-        )
-    return found[-tokens:]
+    if head.weight is not None:
+        hidden, at = read_rows(model, rows, pad)
+        return hidden.to(head.weight.device), at
+    device, parts = next(model.parameters()).device, []
+    for row in rows:
+        ids, mask = pad_right([row], pad, device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
+        parts.append(asked_for(model, logits, row.length)[len(row.context) - 1 : row.length - 1].clone())
+    logits = torch.cat(parts)
+    return logits, torch.arange(len(logits))

@@ -203,6 +203,7 @@ class Run:
                     step=step,
                     reverse=self.settings.reverse,
                     prompts=state.prompts,
+                    last=state.audits[-1] if state.audits and state.audits[-1].manner is not None else None,
                 )
             )
         self._seconds = time.perf_counter() - begun

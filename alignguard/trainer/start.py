@@ -211,7 +211,7 @@ def _fill_cache(context: RunContext, state: RunState) -> dict[str, Result]:
     drawn = {probe.id for step in settings.schedule.planned(context.last) for probe in settings.drawn(step)}
     asked = [probe for probe in settings.pool if probe.id in drawn]
     with context.console.bar(work(asked, baseline=True), "AlignGuard asks the start") as asking.tick:
-        found = ask_baseline(model, asked, asking)
+        found = ask_baseline(model, asked, asking, context.reference.said)
     everything = state.baseline | found
     items = items_of(asked, everything, asking.chat) + training_items(state.prompts, everything, asking.chat)
     remember(model, context.reference, items, asking, context.store.cache)

@@ -1,5 +1,7 @@
 """Raw and answer drift, against logits taken by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from oracles import oracle, own_logits
@@ -8,8 +10,11 @@ import alignguard.auditing.drifts as measure
 from alignguard.auditing.answers import ask_baseline
 from alignguard.auditing.asking import Asking
 from alignguard.auditing.audit import audit
+from alignguard.auditing.manner import Manner
 from alignguard.auditing.prompts import turns
+from alignguard.auditing.reading import Told
 from alignguard.auditing.result import Result
+from alignguard.auditing.reverse import measure_reverse
 from alignguard.drift.reference import Reference, freeze_start
 from alignguard.judging.score import Score, Status
 from alignguard.model.chat import Chat
@@ -54,16 +59,15 @@ def test_raw_drift_is_forward_kl_on_the_references_answers(model, other, probes,
         torch.testing.assert_close(torch.tensor(drifts[probe.id].raw).double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_answer_drift_puts_a_closed_trace_before_a_thinking_policy(model, other, probes, asking, monkeypatch):
+def test_answer_drift_puts_a_closed_trace_before_a_thinking_policy(model, other, probes, asking):
     reference, chat = freeze_start(model), asking.chat
-    baseline = ask_baseline(reference.model, probes, asking)
-    opened = {probe.id: (0.9 if i % 2 else 0.1) for i, probe in enumerate(probes)}
-    monkeypatch.setattr(measure, "_THINKS_CHEAP", 0.0)
-    monkeypatch.setattr(
-        measure, "_trace_probability", lambda policy, contexts, asking: {k: opened[k] for k in contexts}
-    )
+    baseline, told = ask_baseline(reference.model, probes, asking), Told()
+    items = measure.items_of(probes, baseline, chat)
     with torch.no_grad():
-        drifts = measure.measure_drift(other, reference, measure.items_of(probes, baseline, asking.chat), asking)
+        drifts = measure.measure_drift(other, reference, items, asking, told)
+        opened = {probe.id: (0.9 if i % 2 else 0.1) for i, probe in enumerate(probes)}
+        drifts = {id: replace(drift, thinks=opened[id]) for id, drift in drifts.items()}
+        drifts = measure.read_as_told(other, reference, items, drifts, Manner(chat.form), (), asking, told)
     for probe in probes:
         tokens, drift = baseline[probe.id].answer.tokens, drifts[probe.id]
         raw = by_hand(model, other, probe, tokens, chat)
@@ -72,19 +76,49 @@ def test_answer_drift_puts_a_closed_trace_before_a_thinking_policy(model, other,
         expected = closed if opened[probe.id] >= 0.5 else raw
         torch.testing.assert_close(torch.tensor(drift.answer).double(), expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(torch.tensor(drift.raw).double(), raw, rtol=1e-4, atol=1e-5)
-        assert drift.thinks == opened[probe.id]
 
 
 def test_the_probability_of_a_trace_is_that_of_its_tag(model, probes, asking):
-    chat = asking.chat
-    contexts = {p.id: chat.prompt_ids(p.messages) for p in probes}
+    chat, reference = asking.chat, freeze_start(model)
+    items = measure.items_of(probes, ask_baseline(reference.model, probes, asking), chat)
     with torch.no_grad():
-        found = measure._trace_probability(model, contexts, asking)
+        found = measure.measure_drift(model, reference, items, asking)
     tag = chat.open_ids()
-    for id, context in contexts.items():
-        logprobs = own_logits(model, Row(context, tag)).double().log_softmax(-1)
+    for item in items:
+        logprobs = own_logits(model, Row(item.context, tag)).double().log_softmax(-1)
         expected = logprobs.gather(1, torch.tensor(tag)[:, None]).sum().exp()
-        assert found[id] == pytest.approx(float(expected), rel=1e-3, abs=1e-12)
+        assert found[item.id].thinks == pytest.approx(float(expected), rel=1e-3, abs=1e-12)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_what_is_read_ahead_changes_no_figure_and_is_read_once(model, other, probes, asking, right):
+    """One pass where the policy answers as was guessed; where it does not, what was wrong is read again."""
+    reference, baseline, read = freeze_start(model), {}, []
+    plain = audit(other, None, probes, reference, baseline=baseline, asking=asking)
+    guess = replace(plain, manner=plain.manner if right else Manner(asking.chat.form, "<answer>"))
+    counting = other.register_forward_pre_hook(lambda m, args, kw: read.append(kw["use_cache"]), with_kwargs=True)
+    again = audit(other, None, probes, reference, baseline=baseline, asking=asking, last=guess, reverse=0)
+    counting.remove()
+    assert (read.count(False) == 1) == right
+    for id, result in again.results.items():
+        assert result.answer == plain.results[id].answer
+        logprobs = plain.results[id].logprobs
+        assert result.logprobs == (None if logprobs is None else pytest.approx(logprobs, rel=1e-4))
+        assert result.drift.answer == pytest.approx(plain.results[id].drift.answer, rel=1e-3, abs=1e-5)
+        margins = [(found.score.detail or {}).get("margin") for found in (result, plain.results[id])]
+        assert margins[0] == (None if margins[1] is None else pytest.approx(margins[1], rel=1e-4))
+
+
+def test_the_start_is_read_once_for_as_long_as_the_run_lasts(model, other, probes, asking):
+    reference, baseline, read = freeze_start(model), {}, []
+    audit(other, None, probes, reference, baseline=baseline, asking=asking)
+    reference.model.register_forward_pre_hook(lambda *args: read.append(1))
+    first = audit(other, None, probes, reference, baseline=baseline, asking=asking, reverse=0)
+    assert not read
+    reference.said.clear()
+    anew = audit(other, None, probes, reference, baseline=baseline, asking=asking, reverse=0)
+    assert read
+    assert first.metrics["alignguard/kl/raw"] == pytest.approx(anew.metrics["alignguard/kl/raw"], rel=1e-5)
 
 
 def test_a_reference_that_thinks_keeps_its_trace_before_the_answer(model, other, probes, asking):
@@ -201,7 +235,7 @@ def test_reverse_drift_is_the_other_direction_on_the_policys_own_answers(model, 
         measure.Item("open", context, chat.answer(chat.encode("<think>a"), False), False),
     ]
     with torch.no_grad():
-        found = measure.measure_reverse(other, freeze_start(model), items, asking)
+        found = measure_reverse(other, freeze_start(model), items, asking)
     trace = thought[: -len(plain)]
     for id, prefix in (("plain", []), ("thought", trace)):
         expected = oracle(own_logits(other, Row([*context, *prefix], plain)), own_logits(model, Row(context, plain)))

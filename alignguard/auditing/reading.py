@@ -1,0 +1,82 @@
+"""What a model says at rows of tokens: a prompt is read once for all that hangs on it, and no row twice in an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..drift.kl import logprob_nodes
+from ..model.forward import Row, batches
+from ..model.head import Head, batch_limit, node_hidden
+from ..model.trees import padded
+from .asking import Asking
+
+
+@dataclass
+class Told:
+    """
+    What one model has told in one audit.
+
+    Args:
+        sums (`dict[bytes, float]`, *optional*):
+            Log-probability of a row's whole target in nats, by the row's key.
+        kls (`dict[tuple[str, bytes], list[float]]`, *optional*):
+            KL to the reference at every token, in nats, by the id of whose answer it is and the row's key.
+    """
+
+    sums: dict[bytes, float] = field(default_factory=dict)
+    kls: dict[tuple[str, bytes], list[float]] = field(default_factory=dict)
+
+
+def read(
+    model: Any,
+    head: Head,
+    asked: Sequence[tuple[Sequence[Row], Sequence[Row]]],
+    asking: Asking,
+    told: Told,
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """
+    Read what hangs on each prompt, batch by batch, so that nothing of a batch outlives it.
+
+    Args:
+        model (`PreTrainedModel`):
+            The one that is read.
+        head ([`Head`]):
+            Its own.
+        asked (`Sequence[tuple[Sequence[Row], Sequence[Row]]]`):
+            Of each prompt the rows whose hidden states are wanted, and those of which only the log-probability is; the row with
+            the shortest context first.
+        asking (`Asking`):
+            How the model is asked.
+        told (`Told`):
+            Where the log-probabilities go.
+
+    Yields:
+        Which prompts are in a batch, and the hidden states that the wanted rows' targets are predicted from, joined, (n, d).
+    """
+    everything = [[*wanted, *others] for wanted, others in asked]
+    limit = batch_limit(asking.tokens.batch_tokens, head)
+    for batch in batches([padded(model, rows) for rows in everything], limit):
+        rows = [row for i in batch for row in everything[i]]
+        hidden, at = node_hidden(model, rows, asking.chat.pad_token_id, head)
+        parts = iter(at.split([len(row.target) for row in rows]))
+        wanted, beside = [], []
+        for i in batch:
+            wanted += [next(parts) for _ in asked[i][0]]
+            beside += [(row, next(parts)) for row in asked[i][1]]
+        if beside:
+            told.sums |= asking.ranks.agree(_sums(hidden, head, beside))
+        yield batch, hidden[torch.cat(wanted).to(hidden.device)] if wanted else hidden[:0]
+
+
+def _sums(hidden: torch.Tensor, head: Head, rows: Sequence[tuple[Row, torch.Tensor]]) -> dict[bytes, float]:
+    """Log-probability of each row's whole target; a hidden state that predicts several is multiplied with the head once."""
+    nodes, at = torch.cat([at for _, at in rows]).unique(return_inverse=True)
+    targets = torch.tensor([token for row, _ in rows for token in row.target])
+    device = hidden.device
+    found = logprob_nodes(hidden[nodes.to(device)], head, at.to(device), targets.to(device))
+    sums = torch.stack([part.sum() for part in found.split([len(row.target) for row, _ in rows])]).tolist()
+    return {row.key: value for (row, _), value in zip(rows, sums, strict=True)}
