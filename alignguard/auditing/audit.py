@@ -184,7 +184,7 @@ def _ask(
     often than not. Each process does its share, twice.
     """
     ranks, chat, told = asking.ranks, asking.chat, Told()
-    ahead = _as_last(pool, baseline, last, chat)
+    ahead = as_last(pool, baseline, last, chat)
     first = ranks.share(pool, lambda part: _said(model, reference, part, baseline, asking, told, ahead))
     drifts = {id: drift for id, (drift, _) in first.items()}
     answers = {id: answer for id, (_, answer) in first.items() if answer is not None}
@@ -202,7 +202,7 @@ def _ask(
     return found, manner, mostly
 
 
-def _as_last(pool: list[Probe], baseline: dict[str, Result], last: Audit | None, chat: Chat) -> Ahead:
+def as_last(pool: Sequence[Probe], baseline: dict[str, Result], last: Audit | None, chat: Chat) -> Ahead:
     """What will be asked if the policy answers as it did last, or, where nobody has asked it yet, as its start did."""
     then = {id: result.answer for id, result in (last.results if last is not None else baseline).items()}
     answers = {id: answer for id, answer in then.items() if answer is not None}

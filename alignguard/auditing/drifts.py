@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from ..drift.kept import heard
 from ..drift.kl import kl_tokens
 from ..drift.reference import Reference
 from ..model.chat import Answer, Chat
@@ -316,6 +317,4 @@ def _teacher(reference: Reference, items: Sequence[Item], asking: Asking) -> tup
     """What the policy is held against: the reference's hidden states on its own answers, rows joined, and its head."""
     if reference.cache is not None and reference.cache.has([item.id for item in items]):
         return reference.cache.teacher([item.id for item in items])
-    with reference.loaded() as frozen:
-        head = read_head(frozen)
-        return reference.said.read(frozen, head, [item.row for item in items], asking.chat.pad_token_id), head
+    return heard(reference, [item.row for item in items], asking.chat.pad_token_id)

@@ -110,6 +110,17 @@ FIGURES = (
     Figure(("degenerate", "forced"), "share", "of answers: broken ones; those whose trace was closed by force"),
     Figure(("cost/seconds",), "seconds", "of the audit"),
     Figure(("cost/share",), "share", "of all time since training began that audits took"),
+    Figure(
+        ("cost/overhead",),
+        "share",
+        "the same without step 0 and the last step: what `Schedule(overhead=)` holds; pulses counted",
+    ),
+    Figure(("pulse/kl",), "nats per token", "as `kl/answer`, on the few probes of a pulse"),
+    Figure(
+        ("pulse/same",), "share", "of the start's answers to them that the policy would say too, up to where it departs"
+    ),
+    Figure(("pulse/choices",), "in [0, 1]", "mean score of those that are choices"),
+    Figure(("pulse/refusal_margin",), "nats", "as `safety/refusal_margin`, on those that should be refused"),
     Figure(("cost/tokens",), "tokens", "of the answers, those taken over from the start among them"),
     Figure(("budget/coefficient",), "loss per nat per token", "of a drift budget's penalty"),
     Figure(("budget/penalty",), "loss", "what was added at the last step"),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..model.forward import Row
-from ..model.head import Head, target_hidden
+from ..model.head import Head, read_head, target_hidden
 
 _MOST = 2**30  # bytes of the CPU's memory; beyond it what was asked longest ago is read anew
 
@@ -87,3 +87,27 @@ class Kept:
         """Forget it: the start computes in another precision from now on."""
         self._rows.clear()
         self.bytes = 0
+
+
+def heard(reference: Any, rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, Head]:
+    """
+    What the start says at some rows, and its LM head: a start that is kept on the CPU is moved only if it must be asked.
+
+    Args:
+        reference ([`Reference`]):
+            The frozen start, with a model.
+        rows (`Sequence[Row]`):
+            One batch.
+        pad (`int`):
+            A token to fill up with.
+
+    Returns:
+        Hidden states, shape (sum of target lengths, d), rows joined, and the head, on one device.
+    """
+    said = reference.said
+    if reference.kind == "offload" and reference.device is not None and all(said.get(row) is not None for row in rows):
+        head = read_head(reference.model).to(reference.device)
+        return said.read(reference.model, head, rows, pad), head
+    with reference.loaded() as frozen:
+        head = read_head(frozen)
+        return said.read(frozen, head, rows, pad), head

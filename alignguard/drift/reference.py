@@ -64,6 +64,8 @@ class Reference:
             For `cache`.
         said ([`Kept`], *optional*):
             For all others: what it has said already.
+        device (`torch.device`, *optional*):
+            While it is awake: where the policy is.
     """
 
     kind: str
@@ -76,6 +78,7 @@ class Reference:
     base: dict[str, torch.Tensor] = field(default_factory=dict)
     cache: Cache | None = None
     said: Kept = field(default_factory=Kept)
+    device: torch.device | None = None
 
     @contextmanager
     def loaded(self) -> Iterator[Any]:
@@ -85,26 +88,30 @@ class Reference:
         if self.kind == "adapter":
             with without_adapters(self.model) if self.off else nullcontext(), swapped(self.model, self.start):
                 yield self.model
-        else:
-            yield self.model
+            return
+        if self.kind == "offload" and self.device is not None:  # only now: what it has said already needs no model
+            self.model.to(self.device)
+        yield self.model
 
     @contextmanager
     def awake(self, device: torch.device) -> Iterator[None]:
         """
-        For the time of an audit: what is kept on the CPU is moved to the device.
+        For the time of an audit: what is kept on the CPU is moved to the device, a model when it is asked for.
 
         Raises:
             StartError: For `adapter`, weights that the policy shares with its start are not what they were.
         """
         if self.kind == "adapter":
             self._check_base()
+        self.device = device
         try:  # a move that runs out of memory half way is undone too
-            if self.kind == "offload" or (self.kind == "copy" and next(self.model.parameters()).device != device):
+            if self.kind == "copy" and next(self.model.parameters()).device != device:
                 self.model.to(device)
             if self.cache is not None:
                 self.cache.wake(device)
             yield
         finally:
+            self.device = None
             if self.kind == "offload":
                 self.model.to("cpu")
             if self.cache is not None:

@@ -7,6 +7,8 @@ A trainer that pushes to the hub uploads all of its output_dir but checkpoints a
 | alignguard/baseline.json | what was asked of whom: hashes, scorers, seed, the baseline's scores |
 | alignguard/audits.jsonl | one line an audit, appended whole or not at all |
 | alignguard/budget.jsonl | one line a step at which a drift budget was looked after |
+| alignguard/pulses.jsonl | one line a pulse |
+| alignguard/pace.jsonl | one line a step at which it was decided whether to audit, with the seconds that rests on |
 | _alignguard/probes.jsonl | what has been asked so far |
 | _alignguard/answers/baseline.parquet | the reference's answers, and what it was asked as token ids |
 | _alignguard/answers/step_00080.parquet | the policy's at a step |
@@ -259,9 +261,9 @@ class Store:
         )
         self._append("audits.jsonl", line)
 
-    def append_budget(self, state: dict[str, Any]) -> None:
-        """Add what a drift budget did before a step."""
-        self._append("budget.jsonl", json.dumps(state))
+    def add(self, name: str, line: dict[str, Any]) -> None:
+        """Add a line to one of the other files of lines: budget.jsonl, pulses.jsonl or pace.jsonl."""
+        self._append(name, json.dumps(line))
 
     def _append(self, name: str, line: str) -> None:
         descriptor = os.open(self.root / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -275,7 +277,7 @@ class Store:
         return self.private / "answers" / f"step_{step:05d}.parquet"
 
     def lines(self, name: str = "audits.jsonl") -> list[dict[str, Any]]:
-        """The lines of audits.jsonl, or of budget.jsonl; a last line cut off by a crash is left out."""
+        """The lines of audits.jsonl, or of another file of lines; a last line cut off by a crash is left out."""
         return _lines(self.root / name)
 
     def read_audits(self, pool: Sequence[Probe], last: int) -> list[Audit]:
@@ -305,8 +307,12 @@ class Store:
             `int`: how many were dropped.
         """
         dropped = self._rewind("audits.jsonl", step)
-        if (self.root / "budget.jsonl").exists():
-            self._rewind("budget.jsonl", step)
+        names = ["budget.jsonl", "pulses.jsonl"] + ["pace.jsonl"] * (
+            step < 0
+        )  # what was decided of the future stays decided
+        for name in names:
+            if (self.root / name).exists():
+                self._rewind(name, step)
         return dropped
 
     def _rewind(self, name: str, step: int) -> int:

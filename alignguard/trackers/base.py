@@ -34,6 +34,9 @@ class Tracker(Protocol):
     def log(self, audit: Audit, history: Sequence[Audit], verdict: Verdict) -> None:
         """Show an audit's figures, each once, at its step, and the charts over all audits so far, this one included."""
 
+    def pulse(self, step: int, figures: dict[str, float]) -> None:
+        """Show a pulse's figures at its step."""
+
     def alert(self, title: str, text: str, bare: str) -> None:
         """Tell the owner of the run; `bare` is the text without what was said, for files that the trainer may upload."""
 
@@ -62,6 +65,9 @@ class Trackers:
 
     def log(self, audit: Audit, history: Sequence[Audit], verdict: Verdict) -> None:
         self._each(lambda tracker: tracker.log(audit, history, verdict))
+
+    def pulse(self, step: int, figures: dict[str, float]) -> None:
+        self._each(lambda tracker: tracker.pulse(step, figures))
 
     def alert(self, title: str, text: str, bare: str) -> None:
         self._each(lambda tracker: tracker.alert(title, text, bare))

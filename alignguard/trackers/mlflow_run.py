@@ -35,6 +35,9 @@ class MlflowRun:
                 data = {column: [row[i] for row in table.rows] for i, column in enumerate(table.columns)}
                 self.client.log_table(self.run_id, data, f"alignguard/{name}.json")
 
+    def pulse(self, step: int, figures: dict[str, float]) -> None:
+        mlflow.log_metrics(figures, step=step, run_id=self.run_id)
+
     def alert(self, title: str, text: str, bare: str) -> None:
         self.client.set_tag(self.run_id, "alignguard.regression", title)
         self.client.log_text(self.run_id, text, f"alignguard/regression_step_{self.step:05d}.txt")

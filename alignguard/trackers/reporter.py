@@ -29,13 +29,20 @@ class Reporter:
                 f"AlignGuard: {self.name} had closed before the last audit, at step {audit.step}: it is not there"
             )
             return
-        # a control of its own: the trainer's carries what is to be done at this step
-        self.callback.on_log(
-            self.args, self.trainer.state, TrainerControl(), logs=dict(audit.metrics), model=self.trainer.model
-        )
+        self._log(audit.metrics)
+
+    def pulse(self, step: int, figures: dict[str, float]) -> None:
+        if not self.closed:
+            self._log(figures)
 
     def alert(self, title: str, text: str, bare: str) -> None:
         """No tracker's callback has any."""
 
     def end(self) -> None:
         self.closed = True
+
+    def _log(self, figures: dict[str, float]) -> None:
+        # a control of its own: the trainer's carries what is to be done at this step
+        self.callback.on_log(
+            self.args, self.trainer.state, TrainerControl(), logs=dict(figures), model=self.trainer.model
+        )

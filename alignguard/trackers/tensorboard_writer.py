@@ -30,6 +30,11 @@ class TensorBoardWriter:
             self.writer.add_scalar(name, value, audit.step)
         self.writer.flush()
 
+    def pulse(self, step: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
     def alert(self, title: str, text: str, bare: str) -> None:
         # its files lie in output_dir/runs, which push_to_hub uploads
         self.writer.add_text("alignguard/regression", _as_it_stands(bare), self.step)

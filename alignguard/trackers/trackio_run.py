@@ -38,6 +38,9 @@ class TrackioRun:
                 shown[f"alignguard/{name}"] = trackio.Table(columns=table.columns, data=table.rows)
         self.run.log({**audit.metrics, **shown, "train/global_step": audit.step})
 
+    def pulse(self, step: int, figures: dict[str, float]) -> None:
+        self.run.log({**figures, "train/global_step": step})
+
     def alert(self, title: str, text: str, bare: str) -> None:
         self.run.alert(title=title, text=text, level=trackio.AlertLevel.WARN)
 

@@ -49,6 +49,9 @@ class WandbRun:
         self.run.log({**shown, "train/global_step": audit.step})
         self.run.summary.update(_worst(history))
 
+    def pulse(self, step: int, figures: dict[str, float]) -> None:
+        self.run.log({**figures, "train/global_step": step})
+
     def alert(self, title: str, text: str, bare: str) -> None:
         self.run.alert(title=title[:_LONGEST_TITLE], text=text, level="WARN")
 

@@ -19,6 +19,7 @@ from ..model.observe import restored_rng, trainer_autocast, uncompiled
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
+from .pace import AUDIT, NOTHING
 from .run import Run
 from .schedule import Schedule
 from .settings import Settings
@@ -190,9 +191,11 @@ class AlignGuardCallback(TrainerCallback):
     @restored_rng()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
-        if self.settings.schedule.due(state.global_step, state.max_steps) or control.should_training_stop:
-            assert self.run is not None
-            self.run.look(state.global_step, kwargs.get("optimizer"))
+        assert self.run is not None
+        due = self.run.due(state.global_step, control.should_training_stop)
+        if due != NOTHING:
+            self.run.look(state.global_step, kwargs.get("optimizer"), due)
+        if due == AUDIT:
             self._act(control)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

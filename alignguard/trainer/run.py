@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..auditing.audit import Audit, audit
 from ..auditing.context import check_fits
 from ..auditing.figures import named
 from ..auditing.forced import trace_advice
+from ..auditing.pulse import pulse
 from ..auditing.result import Result
 from ..distributed import Ranks
 from ..drift.reference import Reference
@@ -37,10 +39,13 @@ from ..verdicts.verdict import Verdict
 from ..verdicts.watch import Watch
 from .checks import check_holdable, check_restorable, what_is_uploaded
 from .console import Console
+from .pace import AUDIT, NOTHING, Pace
 from .settings import Settings, about, announcement
 from .start import RunContext, RunState, ask_start, resume, take_over
 
 logger = logging.getLogger("alignguard")
+_PULSE_DRAW = 4  # probes a dimension
+_PULSE_SHARE = 0.1  # of an audit's time, until one was taken
 
 
 class Run:
@@ -91,6 +96,8 @@ class Run:
         self.verdict: Verdict | None = None
         self.to_act = self.just_aligned = False  # a regression was called that nothing was done about yet
         self.started = False  # the start has been asked all that only it can say
+        overhead, planned = settings.schedule.overhead, settings.schedule.planned(last)
+        self.pace = Pace(overhead, planned, last) if overhead is not None else None
         self._take(RunState(about(model.config, asking.chat, reference, settings, last)))
         self._begun, self._seconds, self._spent = time.perf_counter(), 0.0, 0.0
 
@@ -146,19 +153,48 @@ class Run:
             state = ask_start(context, known, dataset) if earlier is None else take_over(context, known, earlier.state)
             self._take(state)
         self.started = True
+        if self.pace is not None and step > 0:
+            self.pace.resume(self.store.lines("pace.jsonl"), step)
         if step == 0:
             self._audit_start(first=earlier is None)
+        if self.pace is not None:
+            self.pace.begin()
         # from here on nothing of ours ends the run
         context.asking.failed = lambda error: console.report_once("a scorer", error)
 
-    def look(self, step: int, optimizer: Any) -> None:
-        """An audit after training has begun: where it fails on one process, it fails on all, and training goes on."""
+    def due(self, step: int, stops: bool) -> str:
+        """
+        What is done after a step, on every process the same: `AUDIT`, `PULSE` or `NOTHING`.
+
+        Args:
+            step (`int`):
+                Of the trainer.
+            stops (`bool`):
+                Whether training ends with it.
+        """
+        last, pace = self.context.last, self.pace
+        if step == last or stops:
+            return AUDIT
+        if pace is None:
+            return AUDIT if self.settings.schedule.due(step, last) else NOTHING
+        if not pace.asks(step):
+            return NOTHING
+        did = pace.decided[step] = self.ranks.first(pace.decide(step))
+        if self.console.writes:
+            self.console.guarded("the store", lambda: self.store.add("pace.jsonl", pace.line(step)))
+        return did
+
+    def look(self, step: int, optimizer: Any, what: str = AUDIT) -> None:
+        """
+        An audit or a pulse after training has begun: where it fails on one process, it fails on all, and training goes on.
+        """
 
         def look() -> None:
             with evaluated_weights(optimizer):
-                self.audit(step)
+                self.audit(step) if what == AUDIT else self.pulse(step)
 
-        self.console.guarded("the audit", lambda: self.ranks.together(look))
+        with self.pace.looking(step, what) if self.pace is not None else nullcontext():
+            self.console.guarded(f"the {what}", lambda: self.ranks.together(look))
 
     def hold(self, step: int, optimizer: Any) -> None:
         """Before an optimizer step: add the gradient of the drift budget's penalty, where there is one."""
@@ -170,7 +206,7 @@ class Run:
             scaler = getattr(optimizer, "scaler", None)  # accelerate keeps fp16's there
             holder.step(self.context.model, step, scaler)
             if self.console.writes:
-                guarded("the store", lambda: self.store.append_budget(holder.state(step + 1)))
+                guarded("the store", lambda: self.store.add("budget.jsonl", holder.state(step + 1)))
 
         guarded("the drift budget", pull)
 
@@ -203,7 +239,7 @@ class Run:
                     step=step,
                     reverse=self.settings.reverse,
                     prompts=state.prompts,
-                    last=state.audits[-1] if state.audits and state.audits[-1].manner is not None else None,
+                    last=self._last(),
                 )
             )
         self._seconds = time.perf_counter() - begun
@@ -214,6 +250,8 @@ class Run:
             state.floor = abs(found.figure("kl/answer") or 0.0)
         if state.floor is not None:
             found.metrics |= named({"kl/floor": state.floor})
+        if self.pace is not None:
+            found.metrics |= named({"cost/overhead": self.pace.share})
         for earlier in state.audits:  # their answers are on disk, and their figures kept
             earlier.results = {}
         state.audits.append(found)
@@ -234,6 +272,19 @@ class Run:
         if verdict.new:
             guarded("the alarm", lambda: self._alarm(verdict))
         return verdict
+
+    def pulse(self, step: int) -> None:
+        """A small look without generation: shown and kept, and no verdict rests on it."""
+        context, state, guarded = self.context, self.state, self.console.guarded
+        known = [probe for probe in self.settings.drawn(0) if probe.id in state.baseline]
+        asked = draw(known, _PULSE_DRAW, self.settings.seed)
+        context.asking.tick = lambda n: None
+        figures = context.asking.within_memory(
+            lambda: pulse(context.model, asked, context.reference, state.baseline, context.asking, self._last())
+        )
+        if self.console.writes:
+            guarded("the store", lambda: self.store.add("pulses.jsonl", {"step": step, "metrics": figures}))
+            guarded("the tracker", lambda: self.tracker.pulse(step, figures))
 
     def draw(self, step: int) -> list[Probe]:
         """The probes that are asked at a step."""
@@ -265,11 +316,16 @@ class Run:
     def end(self) -> None:
         """Say where everything is."""
         self.console.say(
-            f"AlignGuard: {len(self.audits)} audits\n  report   {self.report}\n"
+            f"AlignGuard: {len(self.audits)} audits{self.pace.told() if self.pace is not None else ''}\n  report   {self.report}\n"
             f"  figures  {self.store.root / 'audits.jsonl'}\n  answers  {self.store.private / 'answers'}"
         )
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def _last(self) -> Audit | None:
+        """The audit before, where it was taken by this process."""
+        audits = self.state.audits
+        return audits[-1] if audits and audits[-1].manner is not None else None
 
     def _take(self, state: RunState) -> None:
         """Go on from a state: evidence, patience and what was called follow from its audits."""
@@ -337,9 +393,14 @@ class Run:
         if advice:
             logger.warning(advice)
         planned = len(self.settings.schedule.planned(self.context.last)) - 1
-        self.console.say(
-            f"AlignGuard: {planned} more audits, about {self._seconds:.0f} s each while answers stay this long"
-        )
+        told = f"AlignGuard: {planned} more audits, about {self._seconds:.0f} s each while answers stay this long"
+        if self.pace is not None:
+            self.pace.audit, self.pace.pulse = self._seconds, _PULSE_SHARE * self._seconds
+            told += (
+                f"; between this and the last they take at most {self.pace.overhead:.0%} of the run's time, and those that do not "
+                "fit are left out (Schedule(overhead=None) takes all)"
+            )
+        self.console.say(told)
 
     def _alarm(self, verdict: Verdict) -> None:
         text, bare = (

@@ -7,32 +7,57 @@ from dataclasses import dataclass
 
 from ..errors import AlignGuardError
 
+_AT, _EVERY, _OVERHEAD = (5, 10, 20, 40, 80), 100, 0.05
+_UNSAID: tuple[int, ...] = (0,)  # compared by identity: no steps were named
+
 
 @dataclass(frozen=True)
 class Schedule:
     """
     When to audit, and how many probes.
 
-    Step 0 and the last step are always audited.
+    Step 0 and the last step are always audited. Where you name no steps, those that are planned are held to an overhead, see
+    `pace.py`; steps that you name are taken as you wrote them, unless you give an overhead too.
 
     Args:
-        at (`Sequence[int]`, *optional*, defaults to `(5, 10, 20, 40, 80)`):
-            Early steps.
-        every (`int`, *optional*, defaults to `100`):
-            After that, every so many steps; 0 for never.
+        at (`Sequence[int]`, *optional*):
+            Early steps; by default 5, 10, 20, 40 and 80.
+        every (`int`, *optional*):
+            After that, every so many steps; 0 for never, and by default 100.
         draw (`int`, *optional*, defaults to `48`):
             Probes a dimension and audit.
         rotate (`bool`, *optional*, defaults to `True`):
             Draw afresh at each audit, so that over a run the whole pool is asked. `False` asks the same probes each
-            time, which costs the reference less and suits short runs.
+            time, which costs the reference less.
+        overhead (`float` or `None`, *optional*):
+            Share of the run's time that audits between step 0 and the last step may take: planned ones that do not fit are
+            left out, and a pulse (see `auditing/pulse.py`) stands in for them. `None` takes all of them, as runs want that
+            must be the same twice. By default 0.05 where neither `at` nor `every` is given, else `None`.
+
+    Example:
+    ```python
+    >>> Schedule().overhead, Schedule(at=(8, 16), every=0).overhead
+    (0.05, None)
+    ```
     """
 
-    at: Sequence[int] = (5, 10, 20, 40, 80)
-    every: int = 100
+    at: Sequence[int] = _UNSAID
+    every: int = -1
     draw: int = 48
     rotate: bool = True
+    overhead: float | None = -1.0
 
     def __post_init__(self) -> None:
+        said = self.at is not _UNSAID or self.every != -1
+        values = {
+            "at": _AT if self.at is _UNSAID else tuple(self.at),
+            "every": _EVERY if self.every == -1 else self.every,
+            "overhead": (None if said else _OVERHEAD) if self.overhead == -1.0 else self.overhead,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        if self.overhead is not None and not 0 < self.overhead < 1:
+            raise AlignGuardError(f"Schedule: 'overhead' is a share between 0 and 1, or None; got {self.overhead}")
         if self.every < 0 or self.draw < 1 or any(step < 1 for step in self.at):
             raise AlignGuardError(
                 f"Schedule: 'at' holds steps from 1 on, 'every' is 0 or more, 'draw' 1 or more; got at={self.at}, "

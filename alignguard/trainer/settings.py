@@ -113,7 +113,8 @@ def announcement(chat: Chat, reference: Reference, settings: Settings, last: int
     shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")
     text = (
         f"AlignGuard: {len(asked)} probes an audit ({prompts:,} prompt tokens, at most {spoken} answers of "
-        f"{tokens.answer} tokens and traces of {tokens.trace}); {len(steps)} audits, at steps {shown}\n"
+        f"{tokens.answer} tokens and traces of {tokens.trace}); {'at most ' * (schedule.overhead is not None)}{len(steps)} audits, at steps "
+        f"{shown}\n"
         f"AlignGuard: reference '{reference.kind}' ({reference.why}), {reference.bytes / 2**20:,.0f} MiB "
         f"beside the policy; toxicity by {scorer_name(settings.toxicity)}\n"
         f"AlignGuard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"

@@ -1,0 +1,79 @@
+"""A pulse: a small look between audits, without generation. Drift, choices and readiness to refuse on a few probes, in one pass.
+
+Always the same probes, so that the curve moves with the model alone; it is shown, and no verdict rests on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any
+
+from ..drift.reference import Reference
+from ..judging.judge import judge_choice
+from ..model.observe import memory_given_back, observing, restored_rng
+from ..probes.probe import Probe
+from .asking import Asking
+from .audit import Audit, as_last
+from .drifts import items_of, measure_drift, read_as_told
+from .figures import named
+from .likelihoods import ask_choices, refusal_margins
+from .reading import Told
+from .result import Result
+
+
+def pulse(
+    model: Any,
+    probes: Sequence[Probe],
+    reference: Reference,
+    baseline: dict[str, Result],
+    asking: Asking,
+    last: Audit | None,
+) -> dict[str, float]:
+    """
+    Take a pulse.
+
+    Args:
+        model (`PreTrainedModel`):
+            The policy.
+        probes (`Sequence[Probe]`):
+            Those that are asked at every pulse.
+        reference ([`Reference`]):
+            The frozen start.
+        baseline (`dict[str, Result]`):
+            With the start's answers to these probes.
+        asking (`Asking`):
+            How they are asked.
+        last ([`Audit`] or `None`):
+            The audit before: the policy is read as it answered then.
+
+    Returns:
+        `dict[str, float]`: `alignguard/pulse/...`, see `figures.py`.
+    """
+    device, chat = next(model.parameters()).device, asking.chat
+    ahead = as_last(probes, baseline, last, chat)
+
+    def read(part: list[Probe]) -> dict[str, tuple[float, float, float | None]]:
+        told, items = Told(), items_of(part, baseline, chat)
+        choices = [probe for probe in part if probe.judge == "choice"]
+        with observing(model, *reference.models, autocast=asking.autocast):
+            drifts = measure_drift(model, reference, items, asking, told, ahead)
+            drifts = read_as_told(model, reference, items, drifts, ahead.manner, ahead.thinks, asking, told)
+            chosen = ask_choices(model, choices, asking, ahead.thinks, ahead.manner, told)
+            margins = refusal_margins(model, part, asking, ahead.thinks, ahead.manner, told)
+        shown: dict[str, float | None] = {**{p.id: judge_choice(p, chosen[p.id]).value for p in choices}, **margins}
+        return {
+            id: (mean(drift.answer or [0.0]), drift.same / len(drift.raw), shown.get(id))
+            for id, drift in drifts.items()
+        }
+
+    with restored_rng(device), memory_given_back(device), reference.awake(device):
+        found = asking.ranks.share(probes, read)
+    kls, same, _ = zip(*found.values(), strict=True)
+    figures = {"pulse/kl": mean(kls), "pulse/same": mean(same)}
+    for key, choice in (("pulse/choices", True), ("pulse/refusal_margin", False)):
+        of = [found[p.id][2] for p in probes if (p.judge == "choice") == choice]
+        values = [value for value in of if value is not None]
+        if values:
+            figures[key] = mean(values)
+    return named(figures)

@@ -1,0 +1,131 @@
+"""Which of the planned audits are taken, so that looking keeps to its share of the run's time; a pulse stands in for the others.
+
+Steps are timed as they come, and audits too. Step 0 and the last step are audited in any case, and not counted. Of the rest an
+audit is taken where the time that it will take fits into what the whole run may spend, and what was spent so far does not run
+ahead of the plan: so the first one is taken early, and the others follow as they are paid for. Which are taken depends on time
+alone, never on what was found; what was decided is on record, and decided alike when the run is resumed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+AUDIT, PULSE, NOTHING = "audit", "pulse", "nothing"
+_PULSES = 50  # of a run, beside those that stand in for audits
+
+
+@dataclass
+class Pace:
+    """
+    Time that was taken, and what it allows.
+
+    Args:
+        overhead (`float`):
+            Share of the run's time that audits and pulses may take.
+        planned (`Sequence[int]`):
+            Steps at which an audit is planned.
+        last (`int`):
+            The last step.
+        audit (`float`, *optional*, defaults to `0.0`), pulse (`float`, *optional*, defaults to `0.0`):
+            Seconds that one is expected to take.
+        trained (`float`, *optional*, defaults to `0.0`), looked (`float`, *optional*, defaults to `0.0`):
+            Seconds of the run so far, and of audits and pulses between step 0 and the last step.
+        decided (`dict[int, str]`, *optional*):
+            By step, in this run or before it was resumed.
+    """
+
+    overhead: float
+    planned: Sequence[int]
+    last: int
+    audit: float = 0.0
+    pulse: float = 0.0
+    trained: float = 0.0
+    looked: float = 0.0
+    decided: dict[int, str] = field(default_factory=dict)
+    _since: float = 0.0  # on the clock: when training would have begun if nobody had looked
+
+    def __post_init__(self) -> None:
+        self.planned = [step for step in self.planned if 0 < step < self.last]
+        self.every = max(1, self.last // _PULSES)
+
+    def begin(self) -> None:
+        """Training begins, or goes on: it is timed from here."""
+        self._since = time.perf_counter() - self.trained
+
+    @contextmanager
+    def looking(self, step: int, what: str) -> Iterator[None]:
+        """For the time of an audit or a pulse: what it takes is none of training's, and counted where it was decided here."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - begun
+            self._since += seconds
+            if step in self.decided:
+                self.took(what, seconds)
+
+    def asks(self, step: int) -> bool:
+        """Whether there is anything to decide at a step."""
+        return 0 < step < self.last and (step in self.planned or step % self.every == 0)
+
+    def decide(self, step: int) -> str:
+        """
+        What is done after a step: `"audit"`, `"pulse"` or `"nothing"`.
+
+        Args:
+            step (`int`):
+                One at which [`~Pace.asks`] says so.
+        """
+        if self._since:
+            self.trained = time.perf_counter() - self._since
+        if step not in self.decided:
+            self.decided[step] = self._decide(step)
+        return self.decided[step]
+
+    def _decide(self, step: int) -> str:
+        allowed = self.overhead / (1 - self.overhead) * self.trained / step * self.last  # seconds, in the whole run
+        before = sum(planned < step for planned in self.planned) / max(1, len(self.planned))
+        if step in self.planned and self.looked + self.audit <= allowed and self.looked <= allowed * before:
+            return AUDIT
+        # of what is left for this part of the run: they must not eat the audits
+        return PULSE if self.looked + self.pulse <= allowed * step / self.last else NOTHING
+
+    def took(self, what: str, seconds: float) -> None:
+        """An audit or a pulse between step 0 and the last step has taken so long."""
+        self.looked += seconds
+        if what == AUDIT:
+            self.audit = seconds
+        else:
+            self.pulse = seconds
+
+    @property
+    def share(self) -> float:
+        """Of the run's time so far that audits and pulses took, those of step 0 and the last step left out."""
+        return self.looked / (self.trained + self.looked) if self.looked else 0.0
+
+    def told(self) -> str:
+        """What came of it, in a few words."""
+        did = list(self.decided.values())
+        return (
+            f", {did.count(AUDIT)} of {len(self.planned)} planned between the first and the last, and {did.count(PULSE)} pulses: "
+            f"{self.share:.1%} of the run's time (overhead={self.overhead})"
+        )
+
+    def line(self, step: int) -> dict[str, Any]:
+        """For the record: what was decided at a step, and the seconds that it rests on."""
+        return {"step": step, "did": self.decided[step], "trained": self.trained, "looked": self.looked} | {
+            "audit": self.audit,
+            "pulse": self.pulse,
+        }
+
+    def resume(self, lines: Sequence[dict[str, Any]], step: int) -> None:
+        """Go on from what is on record, after `step`; what was decided beyond it is decided so again."""
+        self.decided = {line["step"]: line["did"] for line in lines}
+        for line in lines:
+            if line["step"] <= step:
+                self.trained, self.looked = line["trained"], line["looked"]
+                self.audit, self.pulse = line["audit"], line["pulse"]
