@@ -20,8 +20,13 @@ class AuditArguments:
 
     probes: list[str] = field(default_factory=lambda: ["core"], metadata={"help": "core, dimensions, JSONL files."})
     reference: str = field(default="auto", metadata={"help": "auto, copy, adapter, offload, cache, or a path."})
-    audit_at: list[int] = field(default_factory=lambda: [5, 10, 20, 40, 80], metadata={"help": "Early audits."})
-    audit_every: int = field(default=100, metadata={"help": "After those, an audit every so many steps."})
+    audit_at: list[int] | None = field(default=None, metadata={"help": "Early audits; 5 10 20 40 80 by default."})
+    audit_every: int | None = field(
+        default=None, metadata={"help": "After those, every so many steps; 100 by default."}
+    )
+    overhead: float | None = field(
+        default=None, metadata={"help": "Share of the time that audits may take; 0.05 where no steps are named."}
+    )
     draw: int = field(default=48, metadata={"help": "Probes a dimension and audit."})
     rotate: bool = field(default=True, metadata={"help": "Draw afresh at each audit."})
     answer_tokens: int = field(default=64, metadata={"help": "Budget of an answer."})
@@ -37,10 +42,12 @@ class AuditArguments:
 
     def settings(self) -> dict[str, Any]:
         """What `AlignGuardCallback` takes."""
+        when: dict[str, Any] = {"at": self.audit_at, "every": self.audit_every, "overhead": self.overhead}
+        when = {name: value for name, value in when.items() if value is not None}
         return {
             "probes": self.probes,
             "reference": self.reference,
-            "schedule": Schedule(self.audit_at, self.audit_every, self.draw, self.rotate),
+            "schedule": Schedule(draw=self.draw, rotate=self.rotate, **when),
             "tokens": TokenBudget(self.answer_tokens, self.trace_tokens),
             "stop": StopRule(self.alpha, restore=self.restore) if self.stop or self.restore else None,
             "budget": DriftBudget(self.max_kl) if self.max_kl is not None else None,

@@ -113,7 +113,7 @@ FIGURES = (
     Figure(
         ("cost/overhead",),
         "share",
-        "the same without step 0 and the last step: what `Schedule(overhead=)` holds; pulses counted",
+        "the same without step 0 and the last step: what the schedule's overhead holds; pulses counted",
     ),
     Figure(("pulse/kl",), "nats per token", "as `kl/answer`, on the few probes of a pulse"),
     Figure(

@@ -24,6 +24,7 @@ from ..model.chat import Chat
 from ..model.checkpoints import latest_checkpoint
 from ..model.observe import evaluated_weights, trainer_autocast
 from ..model.restore import load_whole, restore_weights
+from ..model.trees import why_apart
 from ..probes.draw import draw
 from ..probes.probe import Probe
 from ..records.about import About
@@ -400,6 +401,9 @@ class Run:
                 f"; between this and the last they take at most {self.pace.overhead:.0%} of the run's time, and those that do not "
                 "fit are left out (Schedule(overhead=None) takes all)"
             )
+        apart = why_apart(context.model)
+        if apart:
+            told += f"\nAlignGuard: prompts are read again for each option and opening, since {apart}"
         self.console.say(told)
 
     def _alarm(self, verdict: Verdict) -> None:
