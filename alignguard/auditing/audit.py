@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..distributed import compute_device
 from ..drift.reference import Reference, check_reference_tokenizer, given_reference, load_reference
 from ..errors import StartError
 from ..judging.scorers import default_toxicity
@@ -136,7 +137,7 @@ def audit(
         reference = given_reference(model, reference)
     baseline = {} if baseline is None else baseline
     keep_prompts(baseline.values(), asking.chat)
-    begun, chat, ranks, device = time.perf_counter(), asking.chat, asking.ranks, next(model.parameters()).device
+    begun, chat, ranks, device = time.perf_counter(), asking.chat, asking.ranks, compute_device(model)
     with restored_rng(device), memory_given_back(device), reference.awake(device):  # scorers may draw too
         missing = [probe for probe in pool if probe.id not in baseline]
         if missing:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ..distributed import is_sharded
+from ..distributed import compute_device, is_sharded
 from ..errors import StartError
 from ..model.loading import check_tokenizers, lacks_tokenizer, load_model, load_tokenizer
 from ..model.observe import observing
@@ -95,7 +95,7 @@ class Reference:
         if self.kind == "adapter":
             self._check_base()
         try:  # a move that runs out of memory half way is undone too
-            if self.kind == "offload" or (self.kind == "copy" and next(self.model.parameters()).device != device):
+            if self.kind == "offload" or (self.kind == "copy" and compute_device(self.model) != device):
                 self.model.to(device)
             if self.cache is not None:
                 self.cache.wake(device)
@@ -138,7 +138,7 @@ class Reference:
 
     def follow(self, policy: Any, tokens: int = 0) -> None:
         """
-        Take the precision that the policy has now: DeepSpeed casts it after its start was kept.
+        Take the precision that the policy has now, and the wrapper: DeepSpeed and FSDP1 prepare it after its start was kept.
 
         Args:
             policy (`PreTrainedModel`):
@@ -156,6 +156,8 @@ class Reference:
                     f"the model knows {tokens:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
                     "trainer is made"
                 )
+        if self.kind in ("adapter", "cache") and self.model is not None:
+            self.model = policy
         now = dict(chain(policy.named_parameters(), policy.named_buffers()))
         if self.kind == "adapter":
             self.start = {name: kept.to(now[name].dtype) for name, kept in self.start.items()}
@@ -205,7 +207,7 @@ def _keep_adapters(model: Any, sharded: bool, autocast: torch.dtype | None) -> R
 def _stays(reference: Reference, trains: dict[str, Any], autocast: torch.dtype | None) -> bool:
     """Whether the reference says what the model says now, also when all that trains is elsewhere."""
     model = reference.model
-    device = next(model.parameters()).device
+    device = compute_device(model)
     ids = torch.arange(5, 21, device=device)[None] % model.config.get_text_config().vocab_size
     wakes = [getattr(config, "alora_invocation_tokens", None) or [] for config in model.peft_config.values()]
     ids = torch.cat([*(ids.new_tensor([tokens], dtype=torch.long) for tokens in wakes), ids], 1)  # else aLoRA is silent
@@ -273,7 +275,7 @@ def _cheapest(model: Any) -> tuple[str, str]:
     if is_peft(model):
         return "adapter", ""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    device = next(model.parameters()).device
+    device = compute_device(model)
     if device.type == "cuda":
         # of all memory, not of what happens to be free: the choice is the same on every rank, and on resume
         total = torch.cuda.get_device_properties(device).total_memory
@@ -290,9 +292,8 @@ def load_reference(model: Any, name: str) -> Any:
     Raises:
         StartError: It cannot be loaded, or lacks weights.
     """
-    first = next(model.parameters())
     try:
-        return load_model(name, first.dtype, first.device)
+        return load_model(name, model.dtype, compute_device(model))
     except StartError as error:
         raise StartError(
             f"reference={name!r} is neither one of {', '.join(KINDS)} nor a model that can be loaded: {error}"
@@ -328,7 +329,7 @@ def given_reference(model: Any, reference: Any) -> Reference:
         )
     if reference is model:
         raise StartError("the reference is the very model that trains; give a copy, or reference='copy'")
-    ours, theirs = (m.get_input_embeddings().weight.shape[0] for m in (model, reference))
+    ours, theirs = (m.config.get_text_config().vocab_size for m in (model, reference))
     if abs(ours - theirs) > 0.02 * max(ours, theirs):
         raise StartError(
             f"the reference has a vocabulary of {theirs:,} and the model one of {ours:,}; "

@@ -24,6 +24,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from ..distributed import compute_device
 from ..errors import AlignGuardError
 from .chat import Answer, Chat, split_trace
 from .forms import form_in
@@ -191,7 +192,7 @@ def _generate(
     Continue every row by at most `room` tokens, until it ends or its budget does, or the longest row of its batch fills the
     model's context; in batches of at most `limit` tokens.
     """
-    device, size = next(model.parameters()).device, context_size(model)
+    device, size = compute_device(model), context_size(model)
     lengths = [len(row.prompt) + len(row.said) for row in rows]
     for batch in batches([n + room for n in lengths], limit):
         part = [rows[i] for i in batch]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..distributed import whole_weight
+from ..distributed import compute_device, whole_weight
 from ..errors import StartError
 from .forward import Row, _caught, final_hidden, pad_right
 from .observe import observing
@@ -132,7 +132,7 @@ def _fused_head(model: Any, module: Any) -> Head:
 
 def _fused_is_exact(model: Any, head: Head) -> bool:
     """Whether hidden states times head give the model's own logits, to the precision of its dtype."""
-    device = next(model.parameters()).device
+    device = compute_device(model)
     ids = torch.arange(4, 20, device=device)[None] % model.config.get_text_config().vocab_size
     with observing(model):
         hidden = _caught(model, ids, torch.ones_like(ids))
@@ -161,7 +161,7 @@ def rounding(model: Any) -> float:
     precision where hidden states are float32, or TF32.
     """
     weights = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
-    device = next(model.parameters()).device.type
+    device = compute_device(model).type
     if torch.is_autocast_enabled(device):
         weights.add(torch.get_autocast_dtype(device))
     coarsest = max((torch.finfo(dtype).eps for dtype in weights if dtype.itemsize > 1), default=0.0)
@@ -199,7 +199,7 @@ def target_hidden(model: Any, rows: Sequence[Row], pad: int, head: Head) -> torc
         `torch.Tensor` of shape (sum of target lengths, d), on the device of the head, which may not be that of the first layer;
         on the plain path (sum of target lengths, vocabulary), the model's own logits, computed row by row.
     """
-    device = next(model.parameters()).device
+    device = compute_device(model)
     if head.weight is None:
         parts = []
         for row in rows:

@@ -180,7 +180,7 @@ class Run:
 
         def keep() -> None:
             if reference.keep_up() and holder is not None:
-                holder.head = start_head(reference)
+                holder.head = start_head(reference, self.context.asking.autocast)
 
         self.console.guarded("the reference", keep)
 

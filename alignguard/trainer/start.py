@@ -12,6 +12,7 @@ from ..auditing.context import longest_prompt
 from ..auditing.drifts import items_of, remember
 from ..auditing.result import Result
 from ..auditing.unjudged import ask_training, training_items, training_probes
+from ..distributed import compute_device
 from ..drift.reference import Reference
 from ..errors import RunError
 from ..holding.anchored import Anchored, ask_anchors, holdable_head, read_anchors, start_head, write_anchors
@@ -57,8 +58,8 @@ class RunContext:
 
     @property
     def device(self) -> Any:
-        """Where the model is."""
-        return next(self.model.parameters()).device
+        """Where the model computes."""
+        return compute_device(self.model)
 
     def on_first(self, do: Any) -> None:
         """What the process that keeps the record does, while the others wait; if it fails, all do."""
@@ -232,7 +233,7 @@ def _holder(context: RunContext, anchors: dict[str, Anchored]) -> Holder:
     with observing(context.model, autocast=context.asking.autocast):
         holdable_head(context.model)
     assert context.settings.budget is not None
-    head = start_head(context.reference).to(context.device)
+    head = start_head(context.reference, context.asking.autocast).to(context.device)
     for anchor in anchors.values():
         anchor.hidden = anchor.hidden.to(context.device)
     return Holder(context.settings.budget, context.asking, anchors, head, context.settings.seed)
