@@ -180,6 +180,17 @@ class Ranks:
         """The first process's value, on every process."""
         return value if self.group is None else self._exchange(value)[0]
 
+    def told(self, do: Callable[[], T]) -> T:
+        """
+        What the first process finds, on every process; if it fails, all do.
+
+        Args:
+            do (`Callable[[], T]`):
+                Called on the first process alone, whose disk it may read.
+        """
+        found = self.together(lambda: do() if self.rank == 0 else None)
+        return self.first(found[0])  # type: ignore[return-value]
+
     def _exchange(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self.size
         try:

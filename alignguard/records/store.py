@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -193,6 +194,13 @@ class Store:
                 folder.rename(folder.with_name(f"{folder.name}.{number}"))
         return self.root.with_name(f"{self.root.name}.{number}")
 
+    def copy(self, other: Store) -> None:
+        """Take over another record, whole."""
+        for ours, theirs in ((self.root, other.root), (self.private, other.private)):
+            if theirs.exists():
+                shutil.copytree(theirs, ours, dirs_exist_ok=True)
+        self.part()
+
     @property
     def baseline(self) -> Path:
         """Where the reference's answers are kept."""
@@ -304,12 +312,12 @@ class Store:
         Returns:
             `int`: how many were dropped.
         """
-        dropped = self._rewind("audits.jsonl", step)
-        if (self.root / "budget.jsonl").exists():
-            self._rewind("budget.jsonl", step)
-        return dropped
+        self._rewind("budget.jsonl", step)
+        return self._rewind("audits.jsonl", step)
 
     def _rewind(self, name: str, step: int) -> int:
+        if not (self.root / name).exists():
+            return 0
         lines = self.lines(name)
         kept = [line for line in lines if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)

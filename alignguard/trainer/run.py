@@ -37,8 +37,9 @@ from ..verdicts.verdict import Verdict
 from ..verdicts.watch import Watch
 from .checks import check_holdable, check_restorable, what_is_uploaded
 from .console import Console
+from .resume import find_record, resume
 from .settings import Settings, about, announcement
-from .start import RunContext, RunState, ask_start, resume, take_over
+from .start import RunContext, RunState, ask_start, take_over
 
 logger = logging.getLogger("alignguard")
 
@@ -110,12 +111,11 @@ class Run:
 
         Args:
             step (`int`):
-                0, or the step at which the run is resumed.
+                0, or where the run is resumed.
             dataset (`Dataset`):
                 The training set.
             earlier (`Run`, *optional*):
-                A run of the same callback before this one: a retry with a smaller batch, or a second `train()`. The start
-                is still the first one's.
+                A run of the same callback before this one, whose start is this one's: a retry, or a second `train()`.
 
         Raises:
             AlignGuardError: A mistake of configuration.
@@ -127,12 +127,13 @@ class Run:
         check_fits(context.model, settings.pool, context.asking)
         context.on_first(self.store.part)
         known = self._agree_on_start(self.state.about)
-        if step == 0 and earlier is None:
+        begins = step == 0 or not find_record(context, step)
+        if begins and earlier is None:
             known = self._settle_form(known)
         elif earlier is not None:
             context.asking.chat.use(earlier.context.asking.chat.form, earlier.context.asking.chat.form.why)
             known = replace(known, tags=context.asking.chat.tags)
-        if step > 0:
+        if not begins:
             self._take(resume(context, known, step))
             self._check_not_stopped()
         context.on_first(lambda: self._open_record(step, earlier is not None))
@@ -142,12 +143,14 @@ class Run:
             found = console.guarded("the tracker", lambda: find_trackers(context.args, self.trainer, settings.quote))
             self.tracker = Trackers(found or (), console.guarded)
         console.guarded("the tracker", lambda: self.tracker.begin(self.state.about.to_dict()))
-        if step == 0:
+        if begins:
             state = ask_start(context, known, dataset) if earlier is None else take_over(context, known, earlier.state)
             self._take(state)
         self.started = True
         if step == 0:
             self._audit_start(first=earlier is None)
+        elif begins:
+            self.audit(step)
         # from here on nothing of ours ends the run
         context.asking.failed = lambda error: console.report_once("a scorer", error)
 
@@ -311,10 +314,8 @@ class Run:
             )
 
     def _open_record(self, step: int, again: bool) -> None:
-        if step > 0:
-            self.store.rewind(step)
-        elif again and self.context.reference.cache is not None:
-            self.store.rewind(-1)  # the cache on disk is still needed
+        if step > 0 or (again and self.context.reference.cache is not None):  # which is still needed on disk
+            self.store.rewind(step or -1)
         elif (aside := self.store.set_aside()) is not None:
             self.console.say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
         self.store.prepare()

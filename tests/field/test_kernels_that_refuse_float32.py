@@ -27,8 +27,7 @@ AttentionInterface.register("half_only", kernel)
 AttentionMaskInterface.register("half_only", sdpa_mask)
 
 
-@pytest.mark.parametrize("peft", [LORA, None])
-@pytest.mark.parametrize("kind", ["auto", "cache", "offload"])
+@pytest.mark.parametrize(("kind", "peft"), [("auto", LORA), ("offload", None)])
 def test_every_forward_of_ours_is_in_the_trainers_autocast(kind, peft, tokenizer, tmp_path):
     """Also those of a budget, and of a run that is resumed; drift at step 0 is nothing."""
     for steps in (2, 4):
