@@ -272,6 +272,12 @@ def _mesh_device(weight: Any) -> torch.device | None:
     return None if kind == weight.device.type else torch.device(kind, torch.get_device_module(kind).current_device())
 
 
+def is_quantized(weight: torch.Tensor) -> bool:
+    """Whether the values of a weight are not those that it is multiplied with: bitsandbytes' integers, torchao's own tensors."""
+    own_kind = hasattr(weight, "__tensor_flatten__") and not hasattr(weight, "full_tensor")  # and no part of a whole
+    return own_kind or not weight.is_floating_point()
+
+
 def whole_weight(weight: Any) -> torch.Tensor:
     """A weight as it would be on one process, and where it is worked with, if it is sharded; all processes must call this."""
     if hasattr(weight, "full_tensor"):  # FSDP2

@@ -59,6 +59,8 @@ class Reference:
             For `adapter`: whether the start is the model with its adapters switched off.
         frozen (`dict[str, torch.nn.Parameter]`, *optional*), base (`dict[str, torch.Tensor]`, *optional*):
             For `adapter`: what did not train at the start, and a few values of it as it was.
+        rows (`int`, *optional*):
+            For `adapter`: how many tokens the model knew.
         cache ([`Cache`], *optional*):
             For `cache`.
     """
@@ -71,6 +73,7 @@ class Reference:
     off: bool = True
     frozen: dict[str, torch.nn.Parameter] = field(default_factory=dict)
     base: dict[str, torch.Tensor] = field(default_factory=dict)
+    rows: int = 0
     cache: Cache | None = None
 
     @contextmanager
@@ -149,16 +152,18 @@ class Reference:
         Raises:
             StartError: The start was kept before the vocabulary grew. More rows, for padding, do no harm.
         """
-        if self.kind in ("copy", "offload") and not is_sharded(policy):
-            then, size = (m.get_input_embeddings().weight.shape[0] for m in (self.model, policy))
-            if then < min(size, tokens):
+        now = dict(chain(policy.named_parameters(), policy.named_buffers()))
+        if self.kind in ("copy", "offload", "adapter") and not is_sharded(policy):
+            size = _rows(policy)
+            # adapters share their rows with the start, so that none may have come
+            then, fits = (self.rows, size) if self.rows else (_rows(self.model), min(size, tokens))
+            if then < fits:
                 raise StartError(
-                    f"the model knows {tokens:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
+                    f"the model knows {fits:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
                     "trainer is made"
                 )
         if self.kind in ("adapter", "cache") and self.model is not None:
             self.model = policy
-        now = dict(chain(policy.named_parameters(), policy.named_buffers()))
         if self.kind == "adapter":
             self.start = {name: kept.to(now[name].dtype) for name, kept in self.start.items()}
         elif self.model is not None and self.model is not policy:
@@ -200,8 +205,13 @@ def _keep_adapters(model: Any, sharded: bool, autocast: torch.dtype | None) -> R
         found.why = "the adapters already change the model, so their start is kept"
     found.fingerprint = fingerprint(model, found.off, found.start)
     found.frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    found.rows = _rows(model)
     found.base = {name: samples(p) for name, p in weights(model) if not p.requires_grad}
     return found
+
+
+def _rows(model: Any) -> int:
+    return len(model.get_input_embeddings().weight)
 
 
 def _stays(reference: Reference, trains: dict[str, Any], autocast: torch.dtype | None) -> bool:
@@ -264,6 +274,10 @@ def freeze_start(
         return _keep_adapters(model, sharded, autocast)
     if kind != "cache" and any(p.is_meta or hasattr(p, "ds_id") for p in model.parameters()):
         raise StartError(f"reference={kind!r} needs all weights, and this process holds none or a part; use 'cache'")
+    if kind != "cache" and any(not p.is_floating_point() for p in model.parameters()):
+        raise StartError(
+            f"reference={kind!r} cannot copy weights that are quantized to integers; use 'adapter' or 'cache'"
+        )
     mark = fingerprint(model, False)
     if kind == "cache":
         return Reference("cache", model, why, mark, cache=Cache())

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..distributed import compute_device, whole_weight
+from ..distributed import compute_device, is_quantized, whole_weight
 from ..errors import StartError
 from .forward import Row, _caught, final_hidden, pad_right
 from .observe import observing
@@ -103,7 +103,7 @@ def read_head(model: Any) -> Head:
     own logits; where they differ, or where the head itself carries an adapter, the plain path is taken and said so once.
     """
     module = model.get_output_embeddings()
-    if module is None or not hasattr(module, "weight") or type(module).__module__.startswith("peft."):
+    if not hasattr(module, "weight") or type(module).__module__.startswith("peft.") or is_quantized(module.weight):
         fused = False
     else:
         if module not in _checked:

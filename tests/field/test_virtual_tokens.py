@@ -21,7 +21,7 @@ from transformers import Trainer, TrainingArguments, default_data_collator
 from alignguard import StartError, TokenBudget
 from alignguard.drift.reference import freeze_start
 from alignguard.model.forward import Row
-from alignguard.model.generation import answer_all
+from alignguard.model.generation import answer_all, context_size
 from alignguard.model.head import read_head, target_hidden
 from alignguard.model.observe import observing
 
@@ -55,6 +55,14 @@ def move(model, size):
     with torch.no_grad():
         for p in model.parameters():
             p.add_(size * torch.randn_like(p) * p.requires_grad)
+
+
+def test_virtual_tokens_take_room(tokenizer):
+    """Of prompt and answer so many fewer fit, but while they are switched off."""
+    model, plain = tuned(tokenizer, "prompt tuning"), tiny_model(tokenizer)
+    assert context_size(model) == context_size(plain) - 6 == 1024 - 6
+    with model.disable_adapter():
+        assert context_size(model) == 1024
 
 
 @pytest.mark.parametrize("kind", ["auto", "copy"])
