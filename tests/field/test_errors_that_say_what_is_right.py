@@ -1,10 +1,11 @@
 """
-People bring a T5, grow the vocabulary between trainer and training, give a `DatasetDict` or a pandas table as probes, or rows as
-`Dataset.to_list()` gives them, null in every field they lack.
+People bring a T5, integer weights, a tokenizer of mistral-common, a wrapped head; grow the vocabulary between trainer and
+training; give a `DatasetDict`, a pandas table, HarmBench's whole folder as probes, or rows with null in every field they lack.
 
-The oracle is that the error names what was found, and that rows with nulls are the rows without. Before, a T5's start was kept as
-if it could be audited, and the drift of a grown vocabulary was told without its new tokens; the tables failed with "expected an
-object" and "no probe set 'id'", and nulls with "unknown field".
+Oracle: what the error names; and rows with nulls are the rows without.
+Before: a T5's start was kept, a grown vocabulary's drift told without its new tokens (under adapters: 'lm_head.weight
+changed'), 'no attribute CB', 'no attribute eos_token_id', 'expected an object', "no probe set 'id'", 4 probes of 2 items and an image.
+After: one line that names what was found and what is right.
 """
 
 import pytest

@@ -1,4 +1,10 @@
-"""People train float32 weights in bf16 autocast with flash attention, whose kernels take half precision alone."""
+"""
+People train float32 weights in bf16 autocast with flash attention, whose kernels take half precision alone.
+
+Oracle: a kernel that refuses float32 outside of autocast, as flash attention does.
+Before: a run with a budget that is resumed ended with 'FlashAttention only support fp16 and bf16 data type'.
+After: it goes on; drift at step 0 is below 1e-5.
+"""
 
 import pytest
 import torch

@@ -1,5 +1,12 @@
-"""People train adapters on a base that torchao has quantized: its weights are tensors of their own kind, of which no values can be
+"""
+People train adapters on a base that torchao has quantized: its weights are tensors of their own kind, of which no values can be
 picked.
+
+Oracle: a model quantized alike that does not train, and both models' own logits.
+Before: 'Int8Tensor dispatch: attempting to run unimplemented operator', in the trainer's constructor, for every reference.
+After: drift at step 0 below 1e-5, then the true one to 1e-3 of it.
+
+torchao is stood in for by a tensor with its interface; torchao 0.18 itself was tried by hand: drift 0 at step 0, by every reference.
 """
 
 import pytest

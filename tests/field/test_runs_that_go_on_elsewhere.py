@@ -1,4 +1,10 @@
-"""People resume a run into another output_dir, on nodes that share no folder, or one that began without AlignGuard."""
+"""
+People resume a run into another output_dir, on nodes that share no folder, or one that began without AlignGuard.
+
+Oracle: the run that goes on in its own output_dir, on nodes that share one, or that had us from the beginning.
+Before: 'holds no baseline.json of it', or the record that another run left in this output_dir was taken.
+After: the same figures, to the bit.
+"""
 
 import json
 import shutil

@@ -1,11 +1,11 @@
 """
-People train virtual tokens with PEFT: prompt tuning, P-tuning, prefix tuning, CPT. Hidden states are then as many as the virtual
-tokens longer than what was asked, and answers were read some tokens too early.
+People train virtual tokens with PEFT: prompt tuning, P-tuning, prefix tuning, CPT. Hidden states are then as many as the
+virtual tokens longer than what was asked, and answers were read some tokens too early.
 
-The oracle is a plain deepcopy of the start and both models' own logits, counted from their end, and a greedy loop over these.
-Before: the default ended in the trainer's constructor, a copy's drift was 0.211 for 0.116 (prompt tuning) and 0.333 for 0.226
-(P-tuning), and answers were those of PEFT's `generate`, which are not what its own logits say. Now they are the same; of prefix
-tuning, whose cache `generate` misplaces too, answers are refused.
+Oracle: a plain deepcopy of the start and both models' own logits, counted from their end, and a greedy loop over these.
+Before: the default ended in the trainer's constructor; drift of a copy 0.211 for 0.116 (prompt tuning) and 0.333 for 0.226
+(P-tuning), answers PEFT's `generate`'s; 6 tokens more room than there is.
+After: the same; of prefix tuning, whose cache `generate` misplaces too, answers are refused.
 """
 
 import copy

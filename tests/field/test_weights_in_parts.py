@@ -1,4 +1,10 @@
-"""People shard a model by FSDP1, whose weights lie flat between forwards, and let FSDP keep them on the CPU (`cpu_offload`)."""
+"""
+People shard a model by FSDP1, whose weights lie flat between forwards, and let FSDP keep them on the CPU (`cpu_offload`).
+
+Oracle: one process with the whole model (tests/test_fsdp.py); of offloaded weights, the device of their mesh.
+Before: "'weight' must be 2-D" in the first audit; what is asked was put on the CPU.
+After: figures and answers of one process, to 1e-4; asked where it is computed.
+"""
 
 from types import SimpleNamespace
 
