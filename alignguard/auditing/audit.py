@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ..distributed import compute_device
-from ..drift.reference import Reference, check_reference_tokenizer, given_reference, load_reference
+from ..drift.reference import Reference, given_reference, load_reference
 from ..errors import StartError
 from ..judging.scorers import default_toxicity
 from ..model.chat import Answer, Chat
 from ..model.generation import Draft
+from ..model.loading import check_reference_tokenizer
 from ..model.observe import memory_given_back, observing, restored_rng
 from ..probes.draw import spread
 from ..probes.pool import load_probes

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ import torch
 
 from ..distributed import compute_device, is_sharded
 from ..errors import StartError
-from ..model.loading import check_tokenizers, lacks_tokenizer, load_model, load_tokenizer
+from ..model.loading import load_model
 from ..model.observe import observing
 from .adapters import is_peft, swapped, switched_off, without_adapters
 from .cache import Cache
@@ -34,9 +33,6 @@ KINDS = ("auto", "copy", "adapter", "offload", "cache")
 _CHECK_TOLERANCE = 1e-5  # of the largest logit: adapters that start at zero change nothing at all
 _ROUNDING = 0.01  # of a weight's largest value: adapters that are merged and unmerged in bf16 leave that much behind
 _ADAM_BYTES = 12  # a float32 gradient and two moments, for every weight that trains
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -312,22 +308,6 @@ def load_reference(model: Any, name: str) -> Any:
         raise StartError(
             f"reference={name!r} is neither one of {', '.join(KINDS)} nor a model that can be loaded: {error}"
         ) from None
-
-
-def check_reference_tokenizer(name: str, tokenizer: Any, say: bool = True) -> None:
-    """
-    Hold the tokenizer of a reference by path or hub id against the one that both models are asked with. A reference that
-    has none is said so, once.
-
-    Raises:
-        StartError: They differ, or it cannot be read.
-    """
-    theirs = load_tokenizer(name)
-    if theirs is None:
-        level = logging.WARNING if say else logging.DEBUG
-        logger.log(level, f"AlignGuard: {lacks_tokenizer(name, 'the model that trains')}")
-    else:
-        check_tokenizers(tokenizer, theirs)
 
 
 def given_reference(model: Any, reference: Any) -> Reference:
