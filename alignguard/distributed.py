@@ -10,7 +10,8 @@ What is exchanged is small, and goes over gloo: no GPU waits for it, whatever th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -20,7 +21,7 @@ import torch
 import torch.distributed as dist
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from .errors import AlignGuardError, RunError, one_line
+from .errors import AlignGuardError, RunError, StartError, one_line
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -179,6 +180,17 @@ class Ranks:
         """The first process's value, on every process."""
         return value if self.group is None else self._exchange(value)[0]
 
+    def told(self, do: Callable[[], T]) -> T:
+        """
+        What the first process finds, on every process; if it fails, all do.
+
+        Args:
+            do (`Callable[[], T]`):
+                Called on the first process alone, whose disk it may read.
+        """
+        found = self.together(lambda: do() if self.rank == 0 else None)
+        return self.first(found[0])  # type: ignore[return-value]
+
     def _exchange(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self.size
         try:
@@ -212,13 +224,64 @@ def is_sharded(model: Any) -> bool:
 
     if any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in model.parameters()):
         return True
-    return any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
+    return any(_is_fsdp1(module) for module in model.modules())
 
 
-def whole_weight(weight: torch.Tensor) -> torch.Tensor:
-    """A weight as it would be on one process, if it is sharded; all processes must call this."""
+def _is_fsdp1(module: Any) -> bool:
+    return type(module).__name__ == "FullyShardedDataParallel"
+
+
+@contextmanager
+def gathered(model: Any) -> Iterator[None]:
+    """
+    For the time of the block a model that FSDP1 wraps answers as what is wrapped: its layers gather themselves, one by one; what
+    lies outside of them (embeddings, norm, LM head), flat between forwards, is whole. All processes must enter.
+
+    Raises:
+        StartError: The LM head is gathered by itself, and cannot be read.
+    """
+    if not _is_fsdp1(model) or "forward" in vars(model):
+        yield
+        return
+    if _is_fsdp1(model.get_output_embeddings()):
+        raise StartError(
+            "FSDP1 gathers the LM head by itself, so drift cannot be read; take fsdp_config version 2, or its auto_wrap_policy "
+            "TRANSFORMER_BASED_WRAP"
+        )
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    with FullyShardedDataParallel.summon_full_params(model, recurse=False, writeback=False):
+        model.forward = model.module.__call__  # the wrapper's own would gather again what is there
+        try:
+            yield
+        finally:
+            del model.forward
+
+
+def compute_device(model: Any) -> torch.device:
+    """Where a model computes: where its first weight is, but where FSDP offloads its weights to the CPU."""
+    if _is_fsdp1(model):
+        return torch.device(model.compute_device)
+    weight = next(model.parameters())
+    return _mesh_device(weight) or weight.device
+
+
+def _mesh_device(weight: Any) -> torch.device | None:
+    """This process's device of those that a weight is sharded over, where the weight itself waits elsewhere."""
+    kind = getattr(getattr(weight, "device_mesh", None), "device_type", weight.device.type)
+    return None if kind == weight.device.type else torch.device(kind, torch.get_device_module(kind).current_device())
+
+
+def is_quantized(weight: torch.Tensor) -> bool:
+    """Whether the values of a weight are not those that it is multiplied with: bitsandbytes' integers, torchao's own tensors."""
+    own_kind = hasattr(weight, "__tensor_flatten__") and not hasattr(weight, "full_tensor")  # and no part of a whole
+    return own_kind or not weight.is_floating_point()
+
+
+def whole_weight(weight: Any) -> torch.Tensor:
+    """A weight as it would be on one process, and where it is worked with, if it is sharded; all processes must call this."""
     if hasattr(weight, "full_tensor"):  # FSDP2
-        return weight.full_tensor()
+        return weight.to(_mesh_device(weight) or weight.device).full_tensor()
     if hasattr(weight, "ds_id"):  # ZeRO-3: there only while it is gathered
         import deepspeed
 

@@ -4,15 +4,16 @@ from processes import end, found, start
 pytestmark = pytest.mark.slow
 
 
-def test_a_model_sharded_by_fsdp2_is_audited_as_a_whole_one(tmp_path):
+@pytest.mark.parametrize("way", ["fully_shard", "FullyShardedDataParallel", "flat"])
+def test_a_model_sharded_by_fsdp_is_audited_as_a_whole_one(way, tmp_path):
     """Figures, answers and a cached start as on one process; all processes take the same decode steps."""
-    end(start("", tmp_path / "one", 1, "fsdp_run.py"))
-    end(start("", tmp_path / "two", 2, "fsdp_run.py"))
+    end(start("whole", tmp_path / "one", 1, "fsdp_run.py"))
+    end(start(way, tmp_path / "two", 2, "fsdp_run.py"))
     one = found(tmp_path / "one")
     assert one["metrics"]["alignguard/kl/raw"] > 1e-3
     for rank in (0, 1):
         two = found(tmp_path / "two", rank)
-        for part in ("metrics", "cached"):
+        for part in ("metrics", "cached", "run"):
             assert one[part].keys() == two[part].keys()
             for key, value in one[part].items():
                 if "/cost/seconds" not in key:
@@ -20,4 +21,5 @@ def test_a_model_sharded_by_fsdp2_is_audited_as_a_whole_one(tmp_path):
         for id, said in one["said"].items():
             assert two["said"][id] == pytest.approx(said, rel=1e-4), id
         assert two["steps"] == one["steps"] and len(one["steps"]) > 8
+    assert list(one["run"]) == ["0", "2", "4"] and one["run"]["4"] > 1e-3
     assert one["cached"]["alignguard/kl/answer"] == pytest.approx(one["metrics"]["alignguard/kl/answer"], rel=1e-4)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..distributed import compute_device
 from ..drift.kept import Kept
 from ..errors import ProbeError
 from ..judging.judge import judge_answer, judge_choice, toxicity_texts
@@ -160,7 +161,7 @@ def weigh(
         logprobs = ask_choices(model, choices, asking, thinks, manner, told) if choices else {}
         margins = refusal_margins(model, others, asking, thinks, manner, told)
         last()
-    with undisturbed(next(model.parameters()).device):
+    with undisturbed(compute_device(model)):
         judged = judge_all(others, [answers[probe.id] for probe in others], asking, margins)
     scores = {probe.id: score for probe, score in zip(others, judged, strict=True)}
     scores |= {probe.id: judge_choice(probe, logprobs[probe.id]) for probe in choices}

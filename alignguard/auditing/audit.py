@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..drift.reference import Reference, check_reference_tokenizer, given_reference, load_reference
+from ..distributed import compute_device
+from ..drift.reference import Reference, given_reference, load_reference
 from ..errors import StartError
 from ..judging.scorers import default_toxicity
 from ..model.chat import Answer, Chat
 from ..model.generation import Draft
+from ..model.loading import check_reference_tokenizer
 from ..model.observe import memory_given_back, observing, restored_rng
 from ..probes.draw import spread
 from ..probes.pool import load_probes
@@ -142,7 +144,7 @@ def audit(
         reference = given_reference(model, reference)
     baseline = {} if baseline is None else baseline
     keep_prompts(baseline.values(), asking.chat)
-    begun, chat, ranks, device = time.perf_counter(), asking.chat, asking.ranks, next(model.parameters()).device
+    begun, chat, ranks, device = time.perf_counter(), asking.chat, asking.ranks, compute_device(model)
     with restored_rng(device), memory_given_back(device), reference.awake(device):  # scorers may draw too
         missing = [probe for probe in pool if probe.id not in baseline]
         if missing:

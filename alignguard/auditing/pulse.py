@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+from ..distributed import compute_device
 from ..drift.reference import Reference
 from ..judging.judge import judge_choice
 from ..model.observe import memory_given_back, observing, restored_rng
@@ -50,7 +51,7 @@ def pulse(
     Returns:
         `dict[str, float]`: `alignguard/pulse/...`, see `figures.py`.
     """
-    device, chat = next(model.parameters()).device, asking.chat
+    device, chat = compute_device(model), asking.chat
     ahead = as_last(probes, baseline, last, chat)
 
     def read(part: list[Probe]) -> dict[str, tuple[float, float, float | None]]:

@@ -86,6 +86,11 @@ class Cache:
         """
         files = sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}")) or [path]
         self._files = {}
+        if not files[0].exists():
+            raise RunError(
+                f"{path}: the cached reference is not seen here; output_dir must be a folder that all processes see, or give "
+                "reference= the start's path"
+            )
         for file in files:
             parts = self._open(file, fingerprint)
         if parts != len(files):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..distributed import whole_weight
+from ..distributed import is_quantized, whole_weight
 
 
 def weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -18,7 +18,9 @@ def weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 def samples(weight: torch.Tensor) -> torch.Tensor:
     """64 evenly spaced values, float32 on the CPU; of a sharded weight all processes must ask."""
-    flat = whole_weight(weight).detach().reshape(-1)
+    whole = whole_weight(weight).detach()
+    # torchao keeps its weights in tensors of their own kind, of which no values can be picked
+    flat = (whole.dequantize() if is_quantized(whole) and whole.is_floating_point() else whole).reshape(-1)
     return flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32, copy=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..distributed import compute_device
 from ..model.forward import Row
 from ..model.head import Head, read_head, target_hidden
 
@@ -73,7 +74,7 @@ class Kept:
                     self.put(row, hidden)
             new = iter(asked)
             found = [next(new) if kept is None else kept for kept in found]
-        device = next(frozen.parameters()).device if head.weight is None else head.weight.device
+        device = compute_device(frozen) if head.weight is None else head.weight.device
         return torch.cat([hidden.to(device) for hidden in found if hidden is not None])
 
     def get(self, row: Row) -> torch.Tensor | None:

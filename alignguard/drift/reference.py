@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -21,9 +20,9 @@ from typing import Any
 
 import torch
 
-from ..distributed import is_sharded
+from ..distributed import compute_device, is_sharded
 from ..errors import StartError
-from ..model.loading import check_tokenizers, lacks_tokenizer, load_model, load_tokenizer
+from ..model.loading import load_model
 from ..model.observe import observing
 from .adapters import is_peft, swapped, switched_off, without_adapters
 from .cache import Cache
@@ -35,9 +34,6 @@ KINDS = ("auto", "copy", "adapter", "offload", "cache")
 _CHECK_TOLERANCE = 1e-5  # of the largest logit: adapters that start at zero change nothing at all
 _ROUNDING = 0.01  # of a weight's largest value: adapters that are merged and unmerged in bf16 leave that much behind
 _ADAM_BYTES = 12  # a float32 gradient and two moments, for every weight that trains
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -60,6 +56,8 @@ class Reference:
             For `adapter`: whether the start is the model with its adapters switched off.
         frozen (`dict[str, torch.nn.Parameter]`, *optional*), base (`dict[str, torch.Tensor]`, *optional*):
             For `adapter`: what did not train at the start, and a few values of it as it was.
+        rows (`int`, *optional*):
+            For `adapter`: how many tokens the model knew.
         cache ([`Cache`], *optional*):
             For `cache`.
         said ([`Kept`], *optional*):
@@ -76,6 +74,7 @@ class Reference:
     off: bool = True
     frozen: dict[str, torch.nn.Parameter] = field(default_factory=dict)
     base: dict[str, torch.Tensor] = field(default_factory=dict)
+    rows: int = 0
     cache: Cache | None = None
     said: Kept = field(default_factory=Kept)
     device: torch.device | None = None
@@ -105,7 +104,7 @@ class Reference:
             self._check_base()
         self.device = device
         try:  # a move that runs out of memory half way is undone too
-            if self.kind == "copy" and next(self.model.parameters()).device != device:
+            if self.kind == "copy" and compute_device(self.model) != device:
                 self.model.to(device)
             if self.cache is not None:
                 self.cache.wake(device)
@@ -149,7 +148,7 @@ class Reference:
 
     def follow(self, policy: Any, tokens: int = 0) -> None:
         """
-        Take the precision that the policy has now: DeepSpeed casts it after its start was kept.
+        Take the precision that the policy has now, and the wrapper: DeepSpeed and FSDP1 prepare it after its start was kept.
 
         Args:
             policy (`PreTrainedModel`):
@@ -160,15 +159,19 @@ class Reference:
         Raises:
             StartError: The start was kept before the vocabulary grew. More rows, for padding, do no harm.
         """
-        if self.kind in ("copy", "offload") and not is_sharded(policy):
-            then, size = (m.get_input_embeddings().weight.shape[0] for m in (self.model, policy))
-            if then < min(size, tokens):
+        now = dict(chain(policy.named_parameters(), policy.named_buffers()))
+        if self.kind in ("copy", "offload", "adapter") and not is_sharded(policy):
+            size = _rows(policy)
+            # adapters share their rows with the start, so that none may have come
+            then, fits = (self.rows, size) if self.rows else (_rows(self.model), min(size, tokens))
+            if then < fits:
                 raise StartError(
-                    f"the model knows {tokens:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
+                    f"the model knows {fits:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
                     "trainer is made"
                 )
         self.said.clear()
-        now = dict(chain(policy.named_parameters(), policy.named_buffers()))
+        if self.kind in ("adapter", "cache") and self.model is not None:
+            self.model = policy
         if self.kind == "adapter":
             self.start = {name: kept.to(now[name].dtype) for name, kept in self.start.items()}
         elif self.model is not None and self.model is not policy:
@@ -210,14 +213,19 @@ def _keep_adapters(model: Any, sharded: bool, autocast: torch.dtype | None) -> R
         found.why = "the adapters already change the model, so their start is kept"
     found.fingerprint = fingerprint(model, found.off, found.start)
     found.frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    found.rows = _rows(model)
     found.base = {name: samples(p) for name, p in weights(model) if not p.requires_grad}
     return found
+
+
+def _rows(model: Any) -> int:
+    return len(model.get_input_embeddings().weight)
 
 
 def _stays(reference: Reference, trains: dict[str, Any], autocast: torch.dtype | None) -> bool:
     """Whether the reference says what the model says now, also when all that trains is elsewhere."""
     model = reference.model
-    device = next(model.parameters()).device
+    device = compute_device(model)
     ids = torch.arange(5, 21, device=device)[None] % model.config.get_text_config().vocab_size
     wakes = [getattr(config, "alora_invocation_tokens", None) or [] for config in model.peft_config.values()]
     ids = torch.cat([*(ids.new_tensor([tokens], dtype=torch.long) for tokens in wakes), ids], 1)  # else aLoRA is silent
@@ -274,6 +282,10 @@ def freeze_start(
         return _keep_adapters(model, sharded, autocast)
     if kind != "cache" and any(p.is_meta or hasattr(p, "ds_id") for p in model.parameters()):
         raise StartError(f"reference={kind!r} needs all weights, and this process holds none or a part; use 'cache'")
+    if kind != "cache" and any(not p.is_floating_point() for p in model.parameters()):
+        raise StartError(
+            f"reference={kind!r} cannot copy weights that are quantized to integers; use 'adapter' or 'cache'"
+        )
     mark = fingerprint(model, False)
     if kind == "cache":
         return Reference("cache", model, why, mark, cache=Cache())
@@ -285,7 +297,7 @@ def _cheapest(model: Any) -> tuple[str, str]:
     if is_peft(model):
         return "adapter", ""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    device = next(model.parameters()).device
+    device = compute_device(model)
     if device.type == "cuda":
         # of all memory, not of what happens to be free: the choice is the same on every rank, and on resume
         total = torch.cuda.get_device_properties(device).total_memory
@@ -302,29 +314,12 @@ def load_reference(model: Any, name: str) -> Any:
     Raises:
         StartError: It cannot be loaded, or lacks weights.
     """
-    first = next(model.parameters())
     try:
-        return load_model(name, first.dtype, first.device)
+        return load_model(name, model.dtype, compute_device(model))
     except StartError as error:
         raise StartError(
             f"reference={name!r} is neither one of {', '.join(KINDS)} nor a model that can be loaded: {error}"
         ) from None
-
-
-def check_reference_tokenizer(name: str, tokenizer: Any, say: bool = True) -> None:
-    """
-    Hold the tokenizer of a reference by path or hub id against the one that both models are asked with. A reference that
-    has none is said so, once.
-
-    Raises:
-        StartError: They differ, or it cannot be read.
-    """
-    theirs = load_tokenizer(name)
-    if theirs is None:
-        level = logging.WARNING if say else logging.DEBUG
-        logger.log(level, f"AlignGuard: {lacks_tokenizer(name, 'the model that trains')}")
-    else:
-        check_tokenizers(tokenizer, theirs)
 
 
 def given_reference(model: Any, reference: Any) -> Reference:
@@ -340,7 +335,7 @@ def given_reference(model: Any, reference: Any) -> Reference:
         )
     if reference is model:
         raise StartError("the reference is the very model that trains; give a copy, or reference='copy'")
-    ours, theirs = (m.get_input_embeddings().weight.shape[0] for m in (model, reference))
+    ours, theirs = (m.config.get_text_config().vocab_size for m in (model, reference))
     if abs(ours - theirs) > 0.02 * max(ours, theirs):
         raise StartError(
             f"the reference has a vocabulary of {theirs:,} and the model one of {ours:,}; "

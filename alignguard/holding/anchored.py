@@ -103,18 +103,20 @@ def holdable_head(model: Any) -> Head:
     return head
 
 
-def start_head(reference: Reference) -> Head:
+def start_head(reference: Reference, autocast: torch.dtype | None = None) -> Head:
     """
     The start's LM head, for as long as the run lasts.
 
     Args:
         reference ([`Reference`]):
             The frozen start, awake: of one that is kept on the CPU the head alone stays on the device.
+        autocast (`torch.dtype`, *optional*):
+            What the trainer computes in: there are attention kernels that refuse float32.
     """
     if reference.cache is not None:
         assert reference.cache.head is not None
         return reference.cache.head
-    with reference.loaded() as frozen, observing(frozen):
+    with reference.loaded() as frozen, observing(frozen, autocast=autocast):
         return read_head(frozen)
 
 

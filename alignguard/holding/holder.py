@@ -20,6 +20,7 @@ import torch
 from ..auditing.asking import Asking
 from ..auditing.figures import named
 from ..auditing.manner import Manner
+from ..distributed import compute_device
 from ..drift.gradient import kl_loss
 from ..drift.kl import logprob_tokens
 from ..errors import RunError
@@ -100,7 +101,7 @@ class Holder:
         weight = coefficient * self.asking.ranks.size / len(chosen)
 
         def pull(mine: list[str]) -> dict[str, float]:
-            device = next(model.parameters()).device.type
+            device = compute_device(model).type
             autocast = self.asking.autocast
             found: dict[str, float] = {}
             lengths = [len(self.anchors[id].context) + len(self.anchors[id].target) for id in mine]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import ProbeError, one_line
+from ..errors import ProbeError, StartError, one_line
 from .forms import FAMILIES, Form, form_in, read_form, unwrapped, wrapper_of
 from .turns import WAYS, is_plain, left_out
 
@@ -116,6 +116,11 @@ class Chat:
 
     def __post_init__(self) -> None:
         given = self.tokenizer
+        if type(given).__name__.startswith("MistralCommon"):
+            raise StartError(
+                f"a {type(given).__name__} has no chat template that could be read; give the trainer "
+                "processing_class=PreTrainedTokenizerFast.from_pretrained(...), with a chat template"
+            )
         self.tokenizer = getattr(given, "tokenizer", given)
         # a processor may have the template, and its tokenizer none
         self._speaker = given if getattr(given, "chat_template", None) else self.tokenizer

@@ -24,12 +24,14 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from ..distributed import compute_device
 from ..errors import AlignGuardError
 from .chat import Answer, Chat, split_trace
 from .forms import form_in
 from .forward import batches
 from .room import decode_room
 from .sampled import Sampled
+from .virtual import virtual_tokens
 
 _LOOK_EVERY = 16  # tokens between two looks at a row's text, for its thinking tags
 _TAIL = 64  # tokens of a trace that are looked at: those since the last look, and room for a tag that began before it
@@ -134,10 +136,10 @@ class _Budgets(StoppingCriteria):
 
 
 def context_size(model: Any) -> int:
-    """Tokens that a model reads at most, prompt and answer together; no end where its config tells none."""
+    """Tokens that a model reads at most, prompt and answer together, beside its virtual ones; no end where its config tells none."""
     config = getattr(model, "config", None)
     size = None if config is None else getattr(config.get_text_config(), "max_position_embeddings", None)
-    return size if isinstance(size, int) and size > 0 else sys.maxsize
+    return size - virtual_tokens(model) if isinstance(size, int) and size > 0 else sys.maxsize
 
 
 def reserve(chat: Chat) -> int:
@@ -191,7 +193,7 @@ def _generate(
     Continue every row by at most `room` tokens, until it ends or its budget does, or the longest row of its batch fills the
     model's context; in batches of at most `limit` tokens.
     """
-    device, size = next(model.parameters()).device, context_size(model)
+    device, size = compute_device(model), context_size(model)
     lengths = [len(row.prompt) + len(row.said) for row in rows]
     for batch in batches([n + room for n in lengths], limit):
         part = [rows[i] for i in batch]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..distributed import whole_weight
+from ..distributed import compute_device, is_quantized, whole_weight
 from ..errors import StartError
 from .forward import Row, _caught, pad_right
 from .observe import observing
@@ -123,7 +123,7 @@ def read_head(model: Any) -> Head:
     own logits; where they differ, or where the head itself carries an adapter, the plain path is taken and said so once.
     """
     module = model.get_output_embeddings()
-    if module is None or not hasattr(module, "weight") or type(module).__module__.startswith("peft."):
+    if not hasattr(module, "weight") or type(module).__module__.startswith("peft.") or is_quantized(module.weight):
         fused = False
     else:
         if module not in _checked:
@@ -152,7 +152,7 @@ def _fused_head(model: Any, module: Any) -> Head:
 
 def _fused_is_exact(model: Any, head: Head) -> bool:
     """Whether hidden states times head give the model's own logits, to the precision of its dtype."""
-    device = next(model.parameters()).device
+    device = compute_device(model)
     ids = torch.arange(4, 20, device=device)[None] % model.config.get_text_config().vocab_size
     with observing(model):
         hidden = _caught(model, ids, torch.ones_like(ids))
@@ -208,7 +208,7 @@ def node_hidden(model: Any, rows: Sequence[Row], pad: int, head: Head) -> tuple[
     if head.weight is not None:
         hidden, at = read_rows(model, rows, pad)
         return hidden.to(head.weight.device), at
-    device, parts = next(model.parameters()).device, []
+    device, parts = compute_device(model), []
     for row in rows:
         ids, mask = pad_right([row], pad, device)
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]

@@ -7,6 +7,7 @@ folder is run but its weights.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from ..errors import StartError, one_line
 from .checkpoints import checkpoints
+
+logger = logging.getLogger(__name__)
 
 _TOKENIZERS = (
     "tokenizer_config.json",
@@ -215,6 +218,22 @@ def common_tokenizer(model: str, reference: str) -> tuple[Any, str]:
     if ours.chat_template is None:
         return theirs, f"{model} has no chat template: both are asked with that of {reference}"
     return ours, f"the two have different chat templates: both are asked with that of {model}"
+
+
+def check_reference_tokenizer(name: str, tokenizer: Any, say: bool = True) -> None:
+    """
+    Hold the tokenizer of a reference by path or hub id against the one that both models are asked with. A reference that
+    has none is said so, once.
+
+    Raises:
+        StartError: They differ, or it cannot be read.
+    """
+    theirs = load_tokenizer(name)
+    if theirs is None:
+        level = logging.WARNING if say else logging.DEBUG
+        logger.log(level, f"AlignGuard: {lacks_tokenizer(name, 'the model that trains')}")
+    else:
+        check_tokenizers(tokenizer, theirs)
 
 
 def lacks_tokenizer(name: str, there: str) -> str:

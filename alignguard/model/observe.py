@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..distributed import compute_device, gathered
 from .virtual import speaking
 
 _CPU = torch.device("cpu")
@@ -79,12 +80,13 @@ def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> 
         autocast (`torch.dtype`, *optional*):
             What the trainer computes in, where it uses mixed precision; both models are then run the same way.
     """
-    device = next(models[0].parameters()).device
+    device = compute_device(models[0])
     with ExitStack() as stack:
         stack.enter_context(restored_rng(device))
         for model in models:
             stack.enter_context(eval_mode(model))
             stack.enter_context(plain_outputs(model))
+            stack.enter_context(gathered(model))
             stack.enter_context(speaking(model))
         stack.enter_context(torch.no_grad())
         # an audit asks at many lengths: compiled anew for each, they would use up what training may recompile

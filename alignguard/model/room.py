@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ..distributed import compute_device
+
 _SHARE = 0.5  # of what is free: the rest is for what is not foreseen, and for allocators' waste
 _MOST = 2**18  # tokens: beyond it a step is bound by reading keys and values, and more rows gain nothing
 
@@ -22,11 +24,11 @@ def decode_room(model: Any, least: int) -> int:
             What is taken in any case, and where nothing is known of the device's memory: on a CPU a step costs what its rows
             cost, and larger batches gain nothing.
     """
-    weight = next(model.parameters())
-    if weight.device.type != "cuda":
+    device = compute_device(model)
+    if device.type != "cuda":
         return least
-    free, _ = torch.cuda.mem_get_info(weight.device)
-    free += torch.cuda.memory_reserved(weight.device) - torch.cuda.memory_allocated(weight.device)
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     fits = int(_SHARE * free / bytes_per_token(model))
     return max(least, min(_MOST, 2 ** max(0, fits.bit_length() - 1)))
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ..distributed import compute_device
+
 
 def rounding(model: Any) -> float:
     """
@@ -15,7 +17,7 @@ def rounding(model: Any) -> float:
     precision where hidden states are float32, or TF32.
     """
     weights = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
-    device = next(model.parameters()).device.type
+    device = compute_device(model).type
     if torch.is_autocast_enabled(device):
         weights.add(torch.get_autocast_dtype(device))
     coarsest = max((torch.finfo(dtype).eps for dtype in weights if dtype.itemsize > 1), default=0.0)

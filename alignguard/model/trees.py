@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..distributed import compute_device
 from ..errors import StartError, one_line
 from .forward import Row, final_hidden, pad_right
 from .observe import observing
@@ -135,13 +136,13 @@ def read_rows(model: Any, rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, 
 
 
 def _apart(model: Any, rows: Sequence[Row], pad: int) -> torch.Tensor:
-    device = next(model.parameters()).device
+    device = compute_device(model)
     ids, mask = pad_right(rows, pad, device)
     return asked_for(model, final_hidden(model, ids, mask).transpose(0, 1), ids.shape[1])
 
 
 def _joined(model: Any, trees: Sequence[Tree], pad: int) -> torch.Tensor:
-    device = next(model.parameters()).device
+    device = compute_device(model)
     width = max(len(tree.tokens) for tree in trees)
     ids, depths = (torch.full((len(trees), width), fill, dtype=torch.long) for fill in (pad, 0))
     sees = torch.eye(width, dtype=torch.bool).repeat(len(trees), 1, 1)  # (batch, tokens, tokens); padding sees itself

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -195,6 +196,13 @@ class Store:
                 folder.rename(folder.with_name(f"{folder.name}.{number}"))
         return self.root.with_name(f"{self.root.name}.{number}")
 
+    def copy(self, other: Store) -> None:
+        """Take over another record, whole."""
+        for ours, theirs in ((self.root, other.root), (self.private, other.private)):
+            if theirs.exists():
+                shutil.copytree(theirs, ours, dirs_exist_ok=True)
+        self.part()
+
     @property
     def baseline(self) -> Path:
         """Where the reference's answers are kept."""
@@ -306,16 +314,13 @@ class Store:
         Returns:
             `int`: how many were dropped.
         """
-        dropped = self._rewind("audits.jsonl", step)
-        names = ["budget.jsonl", "pulses.jsonl"] + ["pace.jsonl"] * (
-            step < 0
-        )  # what was decided of the future stays decided
-        for name in names:
-            if (self.root / name).exists():
-                self._rewind(name, step)
-        return dropped
+        for name in ["budget.jsonl", "pulses.jsonl"] + ["pace.jsonl"] * (step < 0):  # what was decided stays decided
+            self._rewind(name, step)
+        return self._rewind("audits.jsonl", step)
 
     def _rewind(self, name: str, step: int) -> int:
+        if not (self.root / name).exists():
+            return 0
         lines = self.lines(name)
         kept = [line for line in lines if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)

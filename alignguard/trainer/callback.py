@@ -10,11 +10,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..auditing.audit import Audit
 from ..distributed import will_shard
-from ..drift.reference import Reference, check_reference_tokenizer, freeze_start
+from ..drift.reference import KINDS, Reference, freeze_start
 from ..errors import AlignGuardError, StartError
 from ..holding.budget import DriftBudget
 from ..judging.scorers import judge_of, scorer_of
 from ..model.generation import TokenBudget
+from ..model.loading import check_reference_tokenizer
 from ..model.observe import restored_rng, trainer_autocast, uncompiled
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
@@ -147,7 +148,7 @@ class AlignGuardCallback(TrainerCallback):
             self.trainer = None  # a second one, or a search that builds a model for each trial
             self._freeze(model, args)
         if self.reference is None:
-            if state.global_step > 0:
+            if state.global_step > 0 and self.kind in KINDS:
                 raise StartError(
                     "this run is resumed, and its start was not seen: use callbacks=[AlignGuardCallback()] or "
                     "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"

@@ -41,8 +41,9 @@ from ..verdicts.watch import Watch
 from .checks import check_holdable, check_restorable, what_is_uploaded
 from .console import Console
 from .pace import AUDIT, NOTHING, Pace
+from .resume import find_record, resume
 from .settings import Settings, about, announcement
-from .start import RunContext, RunState, ask_start, resume, take_over
+from .start import RunContext, RunState, ask_start, take_over
 
 logger = logging.getLogger("alignguard")
 _PULSE_DRAW = 4  # probes a dimension
@@ -118,12 +119,11 @@ class Run:
 
         Args:
             step (`int`):
-                0, or the step at which the run is resumed.
+                0, or where the run is resumed.
             dataset (`Dataset`):
                 The training set.
             earlier (`Run`, *optional*):
-                A run of the same callback before this one: a retry with a smaller batch, or a second `train()`. The start
-                is still the first one's.
+                A run of the same callback before this one, whose start is this one's: a retry, or a second `train()`.
 
         Raises:
             AlignGuardError: A mistake of configuration.
@@ -135,12 +135,13 @@ class Run:
         check_fits(context.model, settings.pool, context.asking)
         context.on_first(self.store.part)
         known = self._agree_on_start(self.state.about)
-        if step == 0 and earlier is None:
+        begins = step == 0 or not find_record(context, step)
+        if begins and earlier is None:
             known = self._settle_form(known)
         elif earlier is not None:
             context.asking.chat.use(earlier.context.asking.chat.form, earlier.context.asking.chat.form.why)
             known = replace(known, tags=context.asking.chat.tags)
-        if step > 0:
+        if not begins:
             self._take(resume(context, known, step))
             self._check_not_stopped()
         context.on_first(lambda: self._open_record(step, earlier is not None))
@@ -150,15 +151,19 @@ class Run:
             found = console.guarded("the tracker", lambda: find_trackers(context.args, self.trainer, settings.quote))
             self.tracker = Trackers(found or (), console.guarded)
         console.guarded("the tracker", lambda: self.tracker.begin(self.state.about.to_dict()))
-        if step == 0:
+        if begins:
             state = ask_start(context, known, dataset) if earlier is None else take_over(context, known, earlier.state)
             self._take(state)
         self.started = True
         if self.pace is not None and step > 0:
-            self.pace.resume(self.store.lines("pace.jsonl"), step)
+            self.pace.resume(self.ranks.told(lambda: self.store.lines("pace.jsonl")), step)
         if step == 0:
             self._audit_start(first=earlier is None)
+        elif begins:
+            self.audit(step)
         if self.pace is not None:
+            if begins:
+                self.pace.audit, self.pace.pulse = self._seconds, _PULSE_SHARE * self._seconds
             self.pace.begin()
         # from here on nothing of ours ends the run
         context.asking.failed = lambda error: console.report_once("a scorer", error)
@@ -217,7 +222,7 @@ class Run:
 
         def keep() -> None:
             if reference.keep_up() and holder is not None:
-                holder.head = start_head(reference)
+                holder.head = start_head(reference, self.context.asking.autocast)
 
         self.console.guarded("the reference", keep)
 
@@ -369,10 +374,8 @@ class Run:
             )
 
     def _open_record(self, step: int, again: bool) -> None:
-        if step > 0:
-            self.store.rewind(step)
-        elif again and self.context.reference.cache is not None:
-            self.store.rewind(-1)  # the cache on disk is still needed
+        if step > 0 or (again and self.context.reference.cache is not None):  # which is still needed on disk
+            self.store.rewind(step or -1)
         elif (aside := self.store.set_aside()) is not None:
             self.console.say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
         self.store.prepare()
@@ -396,7 +399,6 @@ class Run:
         planned = len(self.settings.schedule.planned(self.context.last)) - 1
         told = f"AlignGuard: {planned} more audits, about {self._seconds:.0f} s each while answers stay this long"
         if self.pace is not None:
-            self.pace.audit, self.pace.pulse = self._seconds, _PULSE_SHARE * self._seconds
             told += (
                 f"; between this and the last they take at most {self.pace.overhead:.0%} of the run's time, and those that do not "
                 "fit are left out (Schedule(overhead=None) takes all)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..auditing.answers import ask_baseline
@@ -11,15 +11,13 @@ from ..auditing.audit import Audit
 from ..auditing.context import longest_prompt
 from ..auditing.drifts import items_of, remember
 from ..auditing.result import Result
-from ..auditing.unjudged import ask_training, training_items, training_probes
+from ..auditing.unjudged import ask_training, training_items
+from ..distributed import compute_device
 from ..drift.reference import Reference
-from ..errors import RunError
-from ..holding.anchored import Anchored, ask_anchors, holdable_head, read_anchors, start_head, write_anchors
+from ..holding.anchored import Anchored, ask_anchors, holdable_head, start_head, write_anchors
 from ..holding.holder import Holder
-from ..model.forms import form_in
 from ..model.observe import observing
 from ..records.about import About
-from ..records.same_run import check_prompts, check_same_run
 from ..records.store import Store
 from .console import Console
 from .settings import Settings
@@ -57,8 +55,8 @@ class RunContext:
 
     @property
     def device(self) -> Any:
-        """Where the model is."""
-        return next(self.model.parameters()).device
+        """Where the model computes."""
+        return compute_device(self.model)
 
     def on_first(self, do: Any) -> None:
         """What the process that keeps the record does, while the others wait; if it fails, all do."""
@@ -120,7 +118,7 @@ def ask_start(context: RunContext, about: About, dataset: Any) -> RunState:
         with reference.awake(context.device):
             budget, anchors = settings.budget, settings.anchors
             asked = asking.within_memory(lambda: ask_anchors(anchors, reference, budget, asking))
-            state.holder = _holder(context, asked)
+            state.holder = hold(context, asked)
         _write_anchors(context, state.holder)
     if reference.cache is not None:
         reference.model = None  # from here on the policy goes its own way
@@ -142,55 +140,8 @@ def take_over(context: RunContext, about: About, earlier: RunState) -> RunState:
     if state.prompts:
         _write_prompts(context, state)
     if earlier.holder is not None:
-        state.holder = _holder(context, earlier.holder.anchors)
+        state.holder = hold(context, earlier.holder.anchors)
         _write_anchors(context, state.holder)
-    return state
-
-
-def resume(context: RunContext, about: About, step: int) -> RunState:
-    """
-    Take up the record of a run, if it can be proven to be this run's.
-
-    Args:
-        context ([`RunContext`]), about ([`About`]):
-            This run's.
-        step (`int`):
-            At which it is resumed.
-
-    Raises:
-        RunError: There is no record, or another run's.
-    """
-    store, settings, reference = context.store, context.settings, context.reference
-    then = store.read_about()
-    if then is None:
-        raise RunError(
-            f"the run is resumed at step {step}, but {store.root} holds no baseline.json of it; "
-            "put the record back, or begin anew without resume_from_checkpoint"
-        )
-    if reference.cache is not None:  # the start is on disk: whatever model was given, it is not needed
-        reference.cache.open(store.cache, then.model_fingerprint)
-        reference.model, reference.fingerprint = None, then.model_fingerprint
-        about = replace(about, model_fingerprint=then.model_fingerprint)
-    chat = context.asking.chat
-    if then.tags and then.tags != about.tags and chat.form.assumed:  # the start's own, seen at step 0
-        chat.use(form_in(then.tags[0], chat.form) or chat.form, "as the start itself thinks")
-        about = replace(about, tags=chat.tags)
-    check_same_run(store.root / "baseline.json", then, about)
-    # alpha stays spread as it was, whatever the run is prolonged to
-    state = RunState(replace(about, looks=then.looks or about.looks), store.read_prompts())
-    pool = settings.pool
-    state.baseline = store.read_baseline([*pool, *training_probes(state.prompts, context.asking.chat)])
-    check_prompts(store.root / "baseline.json", state.baseline.values(), context.asking.chat)
-    if then.quote != about.quote:  # what may be quoted is as it was said last
-        context.on_first(lambda: store.write_baseline(state.about, state.baseline))
-    state.audits = store.read_audits(pool, step)
-    state.floor = state.audits[0].figure("kl/floor") if state.audits else None
-    if settings.budget is not None:
-        with reference.awake(context.device):
-            state.holder = _holder(context, read_anchors(store.anchors, settings.anchors, then.model_fingerprint))
-        lines = [line for line in store.lines("budget.jsonl") if line["step"] <= step]
-        if lines:
-            state.holder.resume(lines[-1])
     return state
 
 
@@ -222,7 +173,7 @@ def _fill_cache(context: RunContext, state: RunState) -> dict[str, Result]:
     return found
 
 
-def _holder(context: RunContext, anchors: dict[str, Anchored]) -> Holder:
+def hold(context: RunContext, anchors: dict[str, Anchored]) -> Holder:
     """
     A run's drift budget, put to work; its reference must be awake, or a cache.
 
@@ -232,7 +183,7 @@ def _holder(context: RunContext, anchors: dict[str, Anchored]) -> Holder:
     with observing(context.model, autocast=context.asking.autocast):
         holdable_head(context.model)
     assert context.settings.budget is not None
-    head = start_head(context.reference).to(context.device)
+    head = start_head(context.reference, context.asking.autocast).to(context.device)
     for anchor in anchors.values():
         anchor.hidden = anchor.hidden.to(context.device)
     return Holder(context.settings.budget, context.asking, anchors, head, context.settings.seed)

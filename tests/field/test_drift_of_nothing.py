@@ -1,12 +1,14 @@
 """
-At step 0 the start is held against itself, and its drift is 0, whatever else people use: Liger's kernels, which bind forwards to
-modules (a frozen copy without them rounds otherwise), accelerate's hooks, DeepSpeed, which casts the policy to bfloat16 after
-the start was kept. What rounding leaves is on record beside every drift, as `alignguard/kl/floor`.
+People train with Liger's kernels, which bind forwards to modules (a frozen copy without them rounds otherwise), with
+accelerate's hooks, or with DeepSpeed, which casts the policy to bfloat16 after the start was kept. At step 0 the start is held
+against itself all the same.
 
-Liger and DeepSpeed are stood in for: by functions bound to modules in its way (`module.forward = MethodType(function, module)`),
-and by a callback that casts the model when training begins, as `deepspeed.initialize` does. The oracle is a plain deepcopy and
-both models' own logits. Drift at step 0 before: 9e-08 with norms in float16, 5e-06 cast to bfloat16, where a continued adapter ended the
-run. Now it is 0.
+Oracle: a plain deepcopy, and both models' own logits.
+Before: drift at step 0 9e-08 with norms in float16, 5e-06 cast to bfloat16; a continued adapter ended the run.
+After: 0, and what rounding leaves is on record as `alignguard/kl/floor`.
+
+Liger and DeepSpeed are stood in for: by functions bound to modules in its way (`module.forward = MethodType(function,
+module)`), and by a callback that casts the model when training begins, as `deepspeed.initialize` does.
 """
 
 import copy

@@ -1,9 +1,10 @@
 """
-People evaluate while they train, in notebooks and in `hyperparameter_search`, where every metric of an evaluation is a column of the
-progress table and a summand of the default objective.
+People evaluate while they train, in notebooks and in `hyperparameter_search`, where every metric of an evaluation is a column
+of the progress table and a summand of the default objective.
 
-The oracle is the run without us. Before, all of our figures joined the trainer's metrics: a table of 6 columns had 87. Now it is the one
-that `metric_for_best_model` names, or all of them, if asked for.
+Oracle: the run without us.
+Before: a table of 6 columns had 87.
+After: 6, and the figure that `metric_for_best_model` names, or all of them, if asked for.
 """
 
 import sys

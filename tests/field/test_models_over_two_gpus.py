@@ -1,8 +1,13 @@
-"""`device_map="auto"`, which TRL sets by itself for a model given by name in one process: layers lie on several GPUs.
+"""
+People load models with `device_map="auto"`, as TRL does by itself for a model given by name in one process: layers lie on
+several GPUs.
 
-Before: "Expected all tensors to be on the same device" at step 0 of the README's first example: targets were put on the first
-layer's device, hidden states came from the last one's. Shown with the meta device as the second one, whose tensors have shapes and no
-values; the rule of devices is torch's own.
+Oracle: torch's own rule of devices.
+Before: 'Expected all tensors to be on the same device' at step 0 of the README's first example: targets were put on the first
+layer's device, hidden states came from the last one's.
+After: hidden states, targets and head meet on the head's device.
+
+Shown with the meta device as the second one, whose tensors have shapes and no values.
 """
 
 import pytest

@@ -1,7 +1,9 @@
-"""People post-train vision language models on text and images; their start is given by its folder, and audited on text alone.
+"""
+People post-train vision language models on text and images; their start is given by its folder, and audited on text alone.
 
-Before: "Unrecognized configuration class" for `reference="path"` and `alignguard audit`, since causal models alone were loaded.
 Oracle: the model itself, and its own logits.
+Before: 'Unrecognized configuration class' for `reference="path"` and `alignguard audit`, since causal models alone were loaded.
+After: the same logits.
 """
 
 import json

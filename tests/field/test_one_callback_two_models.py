@@ -2,9 +2,10 @@
 People make the callback once and use it for several models: a notebook's cell run twice, a sweep in a loop,
 `hyperparameter_search`, which builds a model for every trial.
 
-The oracle is a callback of one's own for each. Before a new model or trainer got a start, baseline and record of its own, the
-second model's raw drift at step 0 was 0.207 nats and its baseline the first one's (a cache of the first had no record to be
-found), and the objective of a search, by default the sum of all metrics, read 56.6 for 5.9. Now they are the same.
+Oracle: a callback of one's own for each.
+Before: the second model's raw drift at step 0 was 0.207 and its baseline the first one's (a cache of the first had no record to
+be found); a search's objective, by default the sum of all metrics, read 56.6 for 5.9.
+After: 0, a baseline of its own, 5.9.
 """
 
 import json

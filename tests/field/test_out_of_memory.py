@@ -1,10 +1,13 @@
 """
-An audit needs more memory than there is: under `auto_find_batch_size=True`, in the first audit, and later in training.
+People run short of memory in an audit: under `auto_find_batch_size=True`, in the first audit, and later in training.
 
-A hook stands in for the card: a forward of more tokens than fit raises what torch raises. The oracle is the run without
-us (its batch size) and the run with enough memory (our figures). Before, our failure was taken for the trainer's own and its batch of
-8 became 7, or the run ended; and the failed forward's tensors lived on in a cycle. Now we ask again with half of our batch,
-to single rows; what still does not fit ends the run before step 1, and later costs that audit alone.
+Oracle: the run without us (its batch size), and the run with enough memory (our figures).
+Before: taken for the trainer's own failure: its batch of 8 became 7, or the run ended; the failed forward's tensors lived on in
+a cycle.
+After: 8; we ask again with half of our batch, to single rows, and what still does not fit ends the run before step 1, and later
+costs that audit alone.
+
+A hook stands in for the card: a forward of more tokens than fit raises what torch raises.
 """
 
 import contextlib

@@ -1,9 +1,10 @@
 """
-Chat templates of many families write today's date into the prompt (Llama 3.2, gpt-oss, SmolLM3, Command A). A run that goes on past
-midnight, or is resumed on another day, then holds answers of one prompt against a start that was asked another.
+People use models whose chat template writes today's date into the prompt (Llama 3.2, gpt-oss, SmolLM3, Command A). A run that
+goes on past midnight, or is resumed on another day, then holds answers of one prompt against a start that was asked another.
 
-The oracle is the same run within one day. Before prompts were kept as tokens for the run, raw drift was 0.1254
-for 0.1278 past midnight, and 0.2779 for 0.2695 in a run resumed on the next day. Now it is the same to the bit.
+Oracle: the same run within one day.
+Before: raw drift 0.1254 for 0.1278 past midnight, 0.2779 for 0.2695 resumed on the next day.
+After: the same, to the bit.
 """
 
 from datetime import datetime

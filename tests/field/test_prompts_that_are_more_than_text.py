@@ -2,10 +2,10 @@
 People train on tables of tool calls, of turns in parts, with pictures, or with no content where a tool is called: rows as
 `datasets` reads them, null in every field that another row has.
 
-The oracle is TRL's own `apply_chat_template`, with which its trainers render a prompt, over the real templates in its package.
-Before, a call's empty content was asked as "None", parts as Python writes them, calls and tools not at all; turns without
-`content` were a KeyError, and turns that a template refuses a ProbeError, that ended the run for a statistic. Now a prompt
-is as TRL renders it, or left out, and it is said how many were and why.
+Oracle: TRL's own `apply_chat_template`, over the real templates in its package.
+Before: a call's empty content was asked as 'None', parts as Python writes them, calls and tools not at all; a KeyError or
+ProbeError ended the run for a statistic.
+After: as TRL renders it; or left out, and it is said how many were and why.
 """
 
 import logging

@@ -1,9 +1,11 @@
-"""FSDP2 and ZeRO-3: every process holds a part of each layer, all go through all rows, and every forward is a meeting. Processes
-compute the same up to rounding; whether a policy opens a trace (at least one half), where it departs from a draft and when it ends
-are thresholds, and a process on the other side of one takes another number of forwards: the job hangs.
+"""
+People shard by FSDP2 and ZeRO-3: every process holds a part of each layer, all go through all rows, and every forward is a
+meeting. Processes compute the same up to rounding; whether a policy opens a trace (at least one half), where it departs from a
+draft and when it ends are thresholds, and a process on the other side of one takes another number of forwards: the job hangs.
 
-Before: forwards of other rows than the first process's, where a difference is planted. Oracle: what that one does, forward by
-forward, shape by shape.
+Oracle: what the first process does, forward by forward, shape by shape.
+Before: forwards of other rows, where a difference is planted.
+After: the same forwards.
 """
 
 import pytest

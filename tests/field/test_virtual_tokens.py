@@ -1,11 +1,11 @@
 """
-People train virtual tokens with PEFT: prompt tuning, P-tuning, prefix tuning, CPT. Hidden states are then as many as the virtual
-tokens longer than what was asked, and answers were read some tokens too early.
+People train virtual tokens with PEFT: prompt tuning, P-tuning, prefix tuning, CPT. Hidden states are then as many as the
+virtual tokens longer than what was asked, and answers were read some tokens too early.
 
-The oracle is a plain deepcopy of the start and both models' own logits, counted from their end, and a greedy loop over these.
-Before: the default ended in the trainer's constructor, a copy's drift was 0.211 for 0.116 (prompt tuning) and 0.333 for 0.226
-(P-tuning), and answers were those of PEFT's `generate`, which are not what its own logits say. Now they are the same; of prefix
-tuning, whose cache `generate` misplaces too, answers are refused.
+Oracle: a plain deepcopy of the start and both models' own logits, counted from their end, and a greedy loop over these.
+Before: the default ended in the trainer's constructor; drift of a copy 0.211 for 0.116 (prompt tuning) and 0.333 for 0.226
+(P-tuning), answers PEFT's `generate`'s; 6 tokens more room than there is.
+After: the same; of prefix tuning, whose cache `generate` misplaces too, answers are refused.
 """
 
 import copy
@@ -21,7 +21,7 @@ from transformers import Trainer, TrainingArguments, default_data_collator
 from alignguard import StartError, TokenBudget
 from alignguard.drift.reference import freeze_start
 from alignguard.model.forward import Row
-from alignguard.model.generation import answer_all
+from alignguard.model.generation import answer_all, context_size
 from alignguard.model.head import read_head, target_hidden
 from alignguard.model.observe import observing
 
@@ -55,6 +55,14 @@ def move(model, size):
     with torch.no_grad():
         for p in model.parameters():
             p.add_(size * torch.randn_like(p) * p.requires_grad)
+
+
+def test_virtual_tokens_take_room(tokenizer):
+    """Of prompt and answer so many fewer fit, but while they are switched off."""
+    model, plain = tuned(tokenizer, "prompt tuning"), tiny_model(tokenizer)
+    assert context_size(model) == context_size(plain) - 6 == 1024 - 6
+    with model.disable_adapter():
+        assert context_size(model) == 1024
 
 
 @pytest.mark.parametrize("kind", ["auto", "copy"])

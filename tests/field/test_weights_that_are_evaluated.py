@@ -2,11 +2,13 @@
 People train with schedule-free optimizers (`optim="schedule_free_adamw"`), whose training weights are not the model's:
 `optimizer.eval()` puts those in that are evaluated and saved, and the Trainer calls it before both.
 
+Oracle: drift of the weights that the trainer saves, against a plain deepcopy of the start; and the run without us.
+Before: drift 0.883 for 0.724: an audit looked at the training weights.
+After: the same; losses and weights as without us, to the bit.
+
 `schedulefree` is not installed here: the class below has its interface and its arithmetic (AdamWScheduleFree 1.4: y and x in
-place of each other by `lerp_`, `train_mode` in the groups, a step in eval mode refused), with plain SGD as its base. The oracle
-is the drift of the weights that the trainer saves, held against a plain deepcopy of the start; and the same run without us.
-Before, an audit looked at the training weights: a drift of 0.883 for 0.724. Now it is that of the weights evaluated. Weights that
-callbacks average and swap by themselves (EMA) cannot be known.
+place of each other by `lerp_`, `train_mode` in the groups, a step in eval mode refused), with plain SGD as its base. Weights
+that callbacks average and swap by themselves (EMA) cannot be known.
 """
 
 import copy

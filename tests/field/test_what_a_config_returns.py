@@ -1,9 +1,10 @@
 """
-People train mixtures of experts (Mixtral, Qwen3-MoE, GPT-OSS) with `output_router_logits=True`, as TRL's documentation has it for the
-balancing loss, and others with `output_hidden_states`, or `return_dict=False`, in the config.
+People train mixtures of experts (Mixtral, Qwen3-MoE, GPT-OSS) with `output_router_logits=True`, as TRL's documentation has it
+for the balancing loss, and others with `output_hidden_states`, or `return_dict=False`, in the config.
 
-The oracle is an audit of the same model without these flags. Before, router logits ended the run in its first batch with padding
-("The size of tensor a must match the size of tensor b"). Now flags are off while we look, and on again afterwards.
+Oracle: an audit of the same model without these flags.
+Before: router logits ended the run in its first batch with padding ('The size of tensor a must match the size of tensor b').
+After: the same figures; flags are off while we look, and on again afterwards.
 """
 
 import pytest

@@ -1,10 +1,10 @@
 """
-People train with `push_to_hub=True`: at each checkpoint and at the end the trainer uploads its output_dir, all but `checkpoint-*`
-and what begins with `_`.
+People train with `push_to_hub=True`: at each checkpoint and at the end the trainer uploads its output_dir, all but
+`checkpoint-*` and what begins with `_`.
 
-The oracle is huggingface_hub's own filter over the patterns that the trainer gives, and a search for every text in what
-passes it. Before texts and figures lay apart, eight files more were uploaded (answers, training prompts, a cache of the start), with
-`quote=False` too. Now it is figures alone, and without quotes the report.
+Oracle: huggingface_hub's own filter over the patterns that the trainer gives, and a search for every text in what passes it.
+Before: eight files more were uploaded (answers, training prompts, a cache of the start), with `quote=False` too.
+After: figures alone, and without quotes the report.
 """
 
 import json

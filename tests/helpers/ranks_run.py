@@ -46,7 +46,14 @@ def main(mode, out):
 
         audit_module.measure_drift = measure_drift
     # a folder for each process shows who writes; a cache is read by all
-    folder = Path(out) if mode in ("cache", "zero3") else Path(out) / str(RANK)
+    folder = Path(out) if mode in ("cache", "zero3") or mode.endswith("shared") else Path(out) / str(RANK)
+    goes_on = {}
+    if mode.startswith(("begin", "resume")):
+        settings |= {"schedule": Schedule(at=(2, 4, 6), every=0, draw=2)}
+        settings["budget"] = DriftBudget(
+            max_kl=0.01, anchors=["How do I?", "Tell me.", "Who?"], batch=3, answer_tokens=6
+        )
+        goes_on = {"save_strategy": "steps", "save_steps": 2, "max_steps": 6 if mode.startswith("resume") else 4}
     model = tiny_model(tokenizer, seed=RANK if mode == "differs" else 1, scale=4.0)
     callback = guard(**settings)
     trainer = sft(
@@ -54,13 +61,13 @@ def main(mode, out):
         folder,
         [losses, callback],
         model=model,
-        max_steps=3 if "budget" in settings else 2,
+        **{"max_steps": 3 if "budget" in settings else 2, **goes_on},
         max_grad_norm=0.0 if "budget" in settings else 1.0,  # which would hide it, too
         optim="sgd" if "budget" in settings else "adamw_torch",  # Adam would hide a gradient of the wrong size
         deepspeed=ZERO3 if mode == "zero3" else None,
         per_device_train_batch_size=BATCH // SIZE,
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=mode.startswith("resume") or None)
     found = {
         "losses": [log["loss"] for log in losses.logs if "loss" in log],
         "metrics": {audit.step: audit.metrics for audit in callback.audits},

@@ -14,12 +14,14 @@ All are judged by whether the answer refuses; see [`refusal_scores`] for the aut
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from ...errors import ProbeError
 from ..probe import Probe
 
+logger = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]
 
 
@@ -91,7 +93,14 @@ def strongreject(rows: Rows) -> list[Probe]:
 
 
 def harmbench(rows: Rows) -> list[Probe]:
-    """Harmful behaviours; where one has a context, it is put before it."""
+    """
+    Harmful behaviours; where one has a context, it is put before it. Of the benchmark's folder, those that show an image are
+    left out, and those that stand in several files are taken once.
+    """
+    shown = [r for r in rows if r.get("ImageFileName")]
+    if shown:
+        logger.warning(f"AlignGuard: harmbench: {len(shown)} of {len(rows)} items show an image, and are left out")
+    rows = list({r.get("BehaviorID") or i: r for i, r in enumerate(rows) if not r.get("ImageFileName")}.values())
     texts = [
         f"{r['ContextString']}\n\n---\n\n{r['Behavior']}" if r.get("ContextString") else r["Behavior"] for r in rows
     ]

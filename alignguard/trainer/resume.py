@@ -1,0 +1,108 @@
+"""How a run is taken up again: its record is found, held against what is given now, and told to every process."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..auditing.unjudged import training_probes
+from ..errors import RunError
+from ..holding.anchored import read_anchors
+from ..model.forms import form_in
+from ..records.about import About
+from ..records.same_run import check_prompts, check_same_run
+from ..records.store import Store
+from .start import RunContext, RunState, hold
+
+
+def find_record(context: RunContext, step: int) -> bool:
+    """
+    Whether there is a record of the run that is resumed: in its output_dir, or beside its checkpoint, from where it is copied.
+
+    Args:
+        context ([`RunContext`]):
+            What the run works with.
+        step (`int`):
+            At which it is resumed.
+
+    Raises:
+        RunError: There is none, and the start is not given either.
+    """
+    store, say = context.store, context.console.say
+    if not context.asking.ranks.told(lambda: _find(context)):
+        if context.reference.kind != "given":
+            raise RunError(
+                f"the run is resumed at step {step}, but {store.root} holds no baseline.json of it; put the record back, or, if "
+                "it began without AlignGuard, give reference= the model it began with"
+            )
+        say(
+            f"AlignGuard: nothing is on record of the run before step {step}; its start is asked now, as reference= gives it"
+        )
+        return False
+    return True
+
+
+def _find(context: RunContext) -> bool:
+    store, checkpoint, say = context.store, _checkpoint(), context.console.say
+    there = Store.of_run(checkpoint.parent) if checkpoint is not None else store
+    if there.root.resolve() != store.root.resolve() and there.read_about() is not None:
+        if (aside := store.set_aside()) is not None:
+            say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
+        store.copy(there)
+        say(f"AlignGuard: the record of the run that is resumed was copied from {there.root} to {store.root}")
+    return store.read_about() is not None
+
+
+def _checkpoint() -> Path | None:
+    """The checkpoint a trainer resumes from, read off its loop as it stands on the stack, since it tells no callback."""
+    frame: Any = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "_inner_training_loop":
+        frame = frame.f_back
+    given = frame.f_locals.get("resume_from_checkpoint") if frame is not None else None
+    return Path(given) if given else None
+
+
+def resume(context: RunContext, about: About, step: int) -> RunState:
+    """
+    Take up the record of a run, if it can be proven to be this run's. The first process reads it, and tells the others: nodes
+    may share no folder.
+
+    Args:
+        context ([`RunContext`]), about ([`About`]):
+            This run's.
+        step (`int`):
+            At which it is resumed.
+
+    Raises:
+        RunError: It is another run's.
+    """
+    store, settings, reference, told = context.store, context.settings, context.reference, context.asking.ranks.told
+    then = told(store.read_about)
+    assert then is not None
+    if reference.cache is not None:  # the start is on disk: whatever model was given, it is not needed
+        reference.cache.open(store.cache, then.model_fingerprint)
+        reference.model, reference.fingerprint = None, then.model_fingerprint
+        about = replace(about, model_fingerprint=then.model_fingerprint)
+    chat = context.asking.chat
+    if then.tags and then.tags != about.tags and chat.form.assumed:  # the start's own, seen at step 0
+        chat.use(form_in(then.tags[0], chat.form) or chat.form, "as the start itself thinks")
+        about = replace(about, tags=chat.tags)
+    check_same_run(store.root / "baseline.json", then, about)
+    # alpha stays spread as it was, whatever the run is prolonged to
+    state = RunState(replace(about, looks=then.looks or about.looks), told(store.read_prompts))
+    asked = [*settings.pool, *training_probes(state.prompts, chat)]
+    state.baseline, state.audits = told(lambda: (store.read_baseline(asked), store.read_audits(settings.pool, step)))
+    check_prompts(store.root / "baseline.json", state.baseline.values(), chat)
+    if then.quote != about.quote:  # what may be quoted is as it was said last
+        context.on_first(lambda: store.write_baseline(state.about, state.baseline))
+    state.floor = state.audits[0].figure("kl/floor") if state.audits else None
+    if settings.budget is not None:
+        anchors = told(lambda: read_anchors(store.anchors, settings.anchors, then.model_fingerprint))
+        lines = told(lambda: [line for line in store.lines("budget.jsonl") if line["step"] <= step][-1:])
+        with reference.awake(context.device):
+            state.holder = hold(context, anchors)
+        for line in lines:
+            state.holder.resume(line)
+    return state
