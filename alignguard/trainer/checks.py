@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..errors import AlignGuardError
+from ..errors import AlignGuardError, RunError
+from ..model.checkpoints import latest_checkpoint
 from ..records.store import Store
+from ..report.alarm import headline
 from ..verdicts.rule import StopRule
+from ..verdicts.verdict import Verdict
 
 # trackers that take output_dir whole, whatever its files are called
 _UPLOAD_ALL = {"COMET_LOG_ASSETS": ("1", "true", "on", "yes"), "HF_DVCLIVE_LOG_MODEL": ("all",)}
@@ -92,3 +95,18 @@ def what_is_uploaded(args: Any, store: Store, quote: bool) -> str:
         if os.environ.get(flag, "").lower() in values:
             text += f"\nAlignGuard: {flag} uploads all of output_dir, {store.private} with its texts too"
     return text
+
+
+def check_not_stopped(verdict: Verdict | None, rule: StopRule | None, output_dir: str) -> None:
+    """
+    A run that ended by its rule is not resumed as if nothing had been.
+
+    Raises:
+        RunError: It did; the message names an earlier checkpoint.
+    """
+    if verdict is not None and verdict.since and rule is not None and rule.stop:
+        early = latest_checkpoint(output_dir, verdict.last_aligned_step)
+        raise RunError(
+            f"{headline(verdict).removeprefix('AlignGuard: ')}: this run is resumed after it. Resume from "
+            f"{early or 'an earlier checkpoint'}, or go on with StopRule(stop=False)"
+        )

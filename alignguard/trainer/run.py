@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from ..auditing.answers import settle_form
 from ..auditing.asking import Asking, work
 from ..auditing.audit import Audit, audit
 from ..auditing.context import check_fits
@@ -18,7 +17,7 @@ from ..auditing.pulse import pulse
 from ..auditing.result import Result
 from ..distributed import Ranks
 from ..drift.reference import Reference
-from ..errors import AlignGuardError, RunError, StartError
+from ..errors import AlignGuardError
 from ..holding.anchored import start_head
 from ..model.chat import Chat
 from ..model.checkpoints import latest_checkpoint
@@ -27,7 +26,6 @@ from ..model.restore import load_whole, restore_weights
 from ..model.trees import why_apart
 from ..probes.draw import draw
 from ..probes.probe import Probe
-from ..records.about import About
 from ..records.store import Store
 from ..report.alarm import headline, regression_text
 from ..report.html import write_report
@@ -38,12 +36,12 @@ from ..verdicts.evidence import sides_of
 from ..verdicts.rule import StopRule
 from ..verdicts.verdict import Verdict
 from ..verdicts.watch import Watch
-from .checks import check_holdable, check_restorable, what_is_uploaded
+from .checks import check_holdable, check_not_stopped, check_restorable, what_is_uploaded
 from .console import Console
 from .pace import AUDIT, NOTHING, Pace
 from .resume import find_record, resume
 from .settings import Settings, about, announcement
-from .start import RunContext, RunState, ask_start, take_over
+from .start import RunContext, RunState, agree_on_start, ask_start, open_record, settle_tags, take_over
 
 logger = logging.getLogger("alignguard")
 _PULSE_DRAW = 4  # probes a dimension
@@ -134,17 +132,17 @@ class Run:
             check_holdable(context.args, self.ranks.sharded)
         check_fits(context.model, settings.pool, context.asking)
         context.on_first(self.store.part)
-        known = self._agree_on_start(self.state.about)
+        known = agree_on_start(context, self.state.about)
         begins = step == 0 or not find_record(context, step)
         if begins and earlier is None:
-            known = self._settle_form(known)
+            known = settle_tags(context, known)
         elif earlier is not None:
             context.asking.chat.use(earlier.context.asking.chat.form, earlier.context.asking.chat.form.why)
             known = replace(known, tags=context.asking.chat.tags)
         if not begins:
             self._take(resume(context, known, step))
-            self._check_not_stopped()
-        context.on_first(lambda: self._open_record(step, earlier is not None))
+            check_not_stopped(self.verdict, settings.stop, context.args.output_dir)
+        context.on_first(lambda: open_record(context, step, earlier is not None))
         cost = announcement(context.asking.chat, context.reference, settings, context.last)
         console.say(cost + what_is_uploaded(context.args, self.store, settings.quote))
         if console.writes:
@@ -342,43 +340,6 @@ class Run:
         )
         for earlier in state.audits:
             self.verdict = self.watch.look(earlier)
-
-    def _agree_on_start(self, known: About) -> About:
-        reference = self.context.reference
-        first = self.ranks.first(reference.fingerprint)
-        if self.ranks.sharded:  # some loaders give the others no weights before the model is sharded
-            reference.fingerprint = first
-            return replace(known, model_fingerprint=first)
-        if first != reference.fingerprint:
-            raise StartError(
-                f"process {self.ranks.rank} begins with other weights than process 0; set the same seed on all before the "
-                "model is made"
-            )
-        return known
-
-    def _settle_form(self, known: About) -> About:
-        """In which form the start thinks, where its chat template does not tell."""
-        context = self.context
-        with context.reference.awake(context.device), context.reference.loaded() as start:
-            context.asking.within_memory(lambda: settle_form(start, self.settings.drawn(0), context.asking))
-        return replace(known, tags=context.asking.chat.tags)
-
-    def _check_not_stopped(self) -> None:
-        """A run that ended by its rule is not resumed as if nothing had been."""
-        verdict, rule = self.verdict, self.settings.stop
-        if verdict is not None and verdict.since and rule is not None and rule.stop:
-            early = latest_checkpoint(self.context.args.output_dir, verdict.last_aligned_step)
-            raise RunError(
-                f"{headline(verdict).removeprefix('AlignGuard: ')}: this run is resumed after it. Resume from "
-                f"{early or 'an earlier checkpoint'}, or go on with StopRule(stop=False)"
-            )
-
-    def _open_record(self, step: int, again: bool) -> None:
-        if step > 0 or (again and self.context.reference.cache is not None):  # which is still needed on disk
-            self.store.rewind(step or -1)
-        elif (aside := self.store.set_aside()) is not None:
-            self.console.say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
-        self.store.prepare()
 
     def _audit_start(self, first: bool) -> None:
         """The audit of step 0, and what it will cost from now on."""

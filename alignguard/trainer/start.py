@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..auditing.answers import ask_baseline
+from ..auditing.answers import ask_baseline, settle_form
 from ..auditing.asking import Asking, work
 from ..auditing.audit import Audit
 from ..auditing.context import longest_prompt
@@ -14,6 +14,7 @@ from ..auditing.result import Result
 from ..auditing.unjudged import ask_training, training_items
 from ..distributed import compute_device
 from ..drift.reference import Reference
+from ..errors import StartError
 from ..holding.anchored import Anchored, ask_anchors, holdable_head, start_head, write_anchors
 from ..holding.holder import Holder
 from ..model.observe import observing
@@ -89,6 +90,42 @@ class RunState:
     audits: list[Audit] = field(default_factory=list)
     holder: Holder | None = None
     floor: float | None = None
+
+
+def agree_on_start(context: RunContext, about: About) -> About:
+    """
+    All processes begin with the same weights.
+
+    Raises:
+        StartError: They do not.
+    """
+    ranks, reference = context.asking.ranks, context.reference
+    first = ranks.first(reference.fingerprint)
+    if ranks.sharded:  # some loaders give the others no weights before the model is sharded
+        reference.fingerprint = first
+        return replace(about, model_fingerprint=first)
+    if first != reference.fingerprint:
+        raise StartError(
+            f"process {ranks.rank} begins with other weights than process 0; set the same seed on all before the model is made"
+        )
+    return about
+
+
+def settle_tags(context: RunContext, about: About) -> About:
+    """In which form the start thinks, where its chat template does not tell."""
+    with context.reference.awake(context.device), context.reference.loaded() as start:
+        context.asking.within_memory(lambda: settle_form(start, context.settings.drawn(0), context.asking))
+    return replace(about, tags=context.asking.chat.tags)
+
+
+def open_record(context: RunContext, step: int, again: bool) -> None:
+    """Make room on disk: what another run left is set aside, and so is the future of one that is resumed."""
+    store = context.store
+    if step > 0 or (again and context.reference.cache is not None):  # which is still needed on disk
+        store.rewind(step or -1)
+    elif (aside := store.set_aside()) is not None:
+        context.console.say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
+    store.prepare()
 
 
 def ask_start(context: RunContext, about: About, dataset: Any) -> RunState:
