@@ -1,8 +1,7 @@
 """Several processes: shares of the work, their gathering, and what all of them must agree on.
 
-Where every process holds the whole model (one GPU each, DDP, ZeRO-1 and 2) each is given a share of the probes, and the
-results are gathered. Where the weights are sharded (FSDP, ZeRO-3) a forward is everyone's, so all processes ask all probes,
-in the same order and with the same number of decode steps.
+Each process is given a share of the probes, and the results are gathered. Where the weights are sharded (FSDP, ZeRO-3) a forward
+is everyone's: all take as many, and a process that has no rows left goes through the rest with a row of nothing.
 
 What is exchanged is small, and goes over gloo: no GPU waits for it, whatever the trainer's own backend is.
 """
@@ -62,7 +61,7 @@ class Ranks:
         group (`ProcessGroup`, *optional*):
             What they talk over; `None` for a process alone.
         sharded (`bool`, *optional*, defaults to `False`):
-            Whether each does all of the work, since the model is sharded.
+            Whether a forward of the model needs all of them.
     """
 
     rank: int = 0
@@ -87,7 +86,18 @@ class Ranks:
 
     def mine(self, items: Sequence[T]) -> list[T]:
         """This process's share: every n-th, so that each has its part of every dimension."""
-        return list(items) if self.sharded else list(items[self.rank :: self.size])
+        return list(items[self.rank :: self.size])
+
+    def rounds(self, mine: int) -> int:
+        """
+        How many forwards all take, where this process has so many of its own to take: of a sharded model as many as the process
+        with the most; else its own.
+
+        Raises:
+            RunError: Another process failed meanwhile; the message is its error.
+            LostProcess: Another process is gone, or hangs.
+        """
+        return max(self._meet(None, mine)) if self.sharded and self.group is not None else mine
 
     def share(self, items: Sequence[T], do: Callable[[list[T]], dict[str, V]]) -> dict[str, V]:
         """
@@ -107,7 +117,7 @@ class Ranks:
 
     def together(self, do: Callable[[], T]) -> list[T]:
         """
-        What each process found, in their order; where the model is sharded, what this one found. If one fails, all do.
+        What each process found, in their order. If one fails, all do.
 
         Args:
             do (`Callable[[], T]`):
@@ -128,15 +138,14 @@ class Ranks:
                 raise failure
             if self.group is None:
                 return [value]  # type: ignore[list-item]
-            found = self._meet(failure, None if self.sharded else value)
-            return [value] if self.sharded else found  # type: ignore[list-item]
+            return self._meet(failure, value)
         finally:
             del failure  # it knows this frame: the two would keep each other alive, and all that the failed call held
 
     def agree(self, value: T) -> T:
         """
-        What to go by where the model is sharded and each process has found the same up to rounding: what the first one found. One
-        on the other side of a threshold would take another number of forwards, and all would hang. Else the value itself.
+        What to go by where the model is sharded and each process has found the same up to rounding: what the first one found. Else
+        the value itself.
 
         Raises:
             RunError: Another process failed meanwhile; the message is its error.
@@ -188,8 +197,7 @@ class Ranks:
             do (`Callable[[], T]`):
                 Called on the first process alone, whose disk it may read.
         """
-        found = self.together(lambda: do() if self.rank == 0 else None)
-        return self.first(found[0])  # type: ignore[return-value]
+        return self.together(lambda: do() if self.rank == 0 else None)[0]  # type: ignore[return-value]
 
     def _exchange(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self.size

@@ -158,7 +158,7 @@ def weigh(
     choices = [probe for probe in probes if probe.judge == "choice"]
     others = [probe for probe in probes if probe.judge != "choice"]
     with observing(model, autocast=asking.autocast):
-        logprobs = ask_choices(model, choices, asking, thinks, manner, told) if choices else {}
+        logprobs = ask_choices(model, choices, asking, thinks, manner, told)
         margins = refusal_margins(model, others, asking, thinks, manner, told)
         last()
     with undisturbed(compute_device(model)):
@@ -180,9 +180,8 @@ def _answer(
         asking.chat,
         tokens,
         [drafts.get(probe.id, Draft()) for probe in probes],
-        asking.ranks.sharded,
-        tick=asking.tick,
-        agree=asking.ranks.agree,
+        asking.ranks,
+        asking.tick,
         keys=[f"{asking.seed}:{probe.id}" if probe.sample else "" for probe in probes],  # of sampled answers' noise
     )
     return {probe.id: answer for probe, answer in zip(probes, said, strict=True)}
@@ -272,10 +271,8 @@ def settle_form(start: Any, probes: Sequence[Probe], asking: Asking) -> None:
     sample = [encode_prompt(spoken[i * len(spoken) // _SAMPLE], chat)[0] for i in range(_SAMPLE)]
     short = replace(asking.tokens, answer=_OPENING, trace=_OPENING, force_close=False)
     with observing(start, autocast=asking.autocast):
-        said = answer_all(
-            start, sample, [False] * _SAMPLE, chat, short, synced=asking.ranks.sharded, agree=asking.ranks.agree
-        )
-    texts = [chat.decode(answer.tokens) for answer in said]
+        said = answer_all(start, sample, [False] * _SAMPLE, chat, short, ranks=asking.ranks)
+    texts = asking.ranks.agree([chat.decode(answer.tokens) for answer in said])
     forms = Counter(form for text in texts if (form := form_in(text, chat.form)) is not None)
     form, times = forms.most_common(1)[0] if forms else (chat.form, 0)
     if times >= HABIT * _SAMPLE:

@@ -10,7 +10,7 @@ trace put before it, it is one between answers given that trace.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
-from ..drift.kept import heard
 from ..drift.kl import kl_tokens
 from ..drift.reference import Reference
 from ..model.chat import Answer, Chat
-from ..model.forward import Row, batches
+from ..model.forward import Row
 from ..model.head import Head, read_head
 from ..model.observe import observing
 from ..model.rounding import rounding
@@ -30,7 +29,7 @@ from ..probes.probe import Probe
 from .asking import Asking
 from .manner import Manner
 from .prompts import encode_prompt
-from .reading import Told, read
+from .reading import Told, hear, read
 from .result import ProbeDrift, Result
 
 _ALIKE = 2  # times one in the vocabulary: a token no likelier than that is none that could have been meant
@@ -115,7 +114,7 @@ def remember(model: Any, reference: Reference, items: Sequence[Item], asking: As
     """
     Keep what the start says at every token of its answers, in the reference's cache, while it can still be asked.
 
-    Each process keeps its share in a file of its own; of a sharded model the first one keeps all.
+    Each process keeps its share in a file of its own.
 
     Args:
         model (`PreTrainedModel`):
@@ -129,19 +128,15 @@ def remember(model: Any, reference: Reference, items: Sequence[Item], asking: As
         path (`Path`):
             Where to.
     """
-    cache, ranks, pad = reference.cache, asking.ranks, asking.chat.pad_token_id
+    cache, ranks = reference.cache, asking.ranks
     assert cache is not None
-    keeps = ranks.rank == 0 or not ranks.sharded
+    share = ranks.mine(items)
 
     def keep() -> None:
-        head, share = read_head(model), ranks.mine(items)
-        for batch in batches([item.row.length for item in share], asking.tokens.batch_tokens):
-            part = [share[i] for i in batch]
-            hidden = reference.said.read(model, head, [item.row for item in part], pad)
-            if keeps:
-                cache.add([item.id for item in part], [len(item.answer.tokens) for item in part], hidden, head)
-        if keeps:
-            cache.write(path, reference.fingerprint, ranks.rank, 1 if ranks.sharded else ranks.size)
+        found, head = hear(reference, [item.row for item in share], asking)
+        for item in share:
+            cache.add([item.id], [len(item.answer.tokens)], found[item.row.key], head)
+        cache.write(path, reference.fingerprint, ranks.rank, ranks.size)
 
     with observing(model, autocast=asking.autocast):
         ranks.together(keep)
@@ -233,7 +228,7 @@ def read_as_told(
     rows = {id: found[0] for id, found in after.items() if found is not None}
     missing = [_Asked(item, after[item.id]) for item in items if item.id in rows]
     missing = [asked for asked in missing if (asked.item.id, rows[asked.item.id].key) not in told.kls]
-    if missing:
+    if asking.ranks.rounds(len(missing)):
         _sweep(policy, reference, [replace(asked, raw=False) for asked in missing], asking, told)
     kls = {id: told.kls[id, row.key] for id, row in rows.items()}
     return {id: replace(old, answer=kls[id]) if id in kls else old for id, old in drifts.items()}
@@ -269,27 +264,27 @@ def _sweep(
         which it departs (-1: it does not). What is read beside it goes into `told`.
     """
     results: dict[int, tuple[list[float], int, int]] = {}
+    teacher = _teacher(reference, [each.item for each in asked], asking)
     head = read_head(policy)
     rows = [([row for row, _ in each.wanted], each.beside) for each in asked]
     for batch, hidden in read(policy, head, rows, asking, told):
         part = [asked[i] for i in batch]
-        said, head_p = _teacher(reference, [each.item for each in part], asking)
-        kept = said.split([len(each.item.answer.tokens) for each in part])
-        teacher = torch.cat([whole[span] for whole, each in zip(kept, part, strict=True) for _, span in each.wanted])
+        kept, head_p = teacher([each.item for each in part])
+        spans = [whole[span] for whole, each in zip(kept, part, strict=True) for _, span in each.wanted]
         targets = [token for each in part for row, _ in each.wanted for token in row.target]
-        found = kl_tokens(teacher, head_p, hidden, head, torch.tensor(targets, device=hidden.device))
+        targets_q = torch.tensor(targets, device=hidden.device)
+        found = kl_tokens(torch.cat(spans).to(hidden.device), head_p, hidden, head, targets_q)
         agree = _agree(found, targets, head, rounding(policy))
         kl, argmax = found["kl"].tolist(), found["argmax"].tolist()
-        start, ours = 0, {}
+        start = 0
         for i, each in zip(batch, part, strict=True):
             for k, (row, _) in enumerate(each.wanted):
                 stop = start + len(row.target)
-                ours[each.item.id, row.key] = kl[start:stop]
+                told.kls[each.item.id, row.key] = kl[start:stop]
                 if each.raw and k == 0:
                     results[i] = (kl[start:stop], *_same(each.item, agree[start:stop], argmax[start:stop], asking))
                 start = stop
-        told.kls |= asking.ranks.agree(ours)
-    return asking.ranks.agree([results[i] for i in sorted(results)])
+    return [results[i] for i in sorted(results)]
 
 
 def _agree(found: Mapping[str, torch.Tensor], targets: Sequence[int], head: Head, near_by: float) -> list[bool]:
@@ -313,8 +308,17 @@ def _same(item: Item, agree: list[bool], argmax: Sequence[int], asking: Asking) 
     return same, argmax[same] if same < len(agree) else -1
 
 
-def _teacher(reference: Reference, items: Sequence[Item], asking: Asking) -> tuple[torch.Tensor, Head]:
-    """What the policy is held against: the reference's hidden states on its own answers, rows joined, and its head."""
-    if reference.cache is not None and reference.cache.has([item.id for item in items]):
-        return reference.cache.teacher([item.id for item in items])
-    return heard(reference, [item.row for item in items], asking.chat.pad_token_id)
+def _teacher(
+    reference: Reference, items: Sequence[Item], asking: Asking
+) -> Callable[[Sequence[Item]], tuple[Sequence[torch.Tensor], Head]]:
+    """What the policy is held against: of some of the items the reference's hidden states on its own answers, and its head."""
+    cache = reference.cache
+    if cache is not None and cache.has([item.id for item in items]):  # streamed from disk
+
+        def stream(part: Sequence[Item]) -> tuple[Sequence[torch.Tensor], Head]:
+            hidden, head = cache.teacher([item.id for item in part])
+            return hidden.split([len(item.answer.tokens) for item in part]), head
+
+        return stream
+    found, head = hear(reference, [item.row for item in items], asking)
+    return lambda part: ([found[item.row.key] for item in part], head)

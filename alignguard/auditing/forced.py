@@ -47,8 +47,7 @@ def trace_advice(start: Any, baseline: Mapping[str, Result], asking: Asking) -> 
             chat,
             longer,
             [Draft(_trace(result, asking)) for result in some],
-            asking.ranks.sharded,
-            agree=asking.ranks.agree,
+            asking.ranks,
         )
     lengths = sorted(chat.closing(answer.tokens) for answer in said if answer.closed)
     share = len(cut) / len(spoken)

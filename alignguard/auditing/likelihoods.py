@@ -131,7 +131,7 @@ def _sums(model: Any, asked: Sequence[list[Row]], asking: Asking, told: Told | N
     """Log-probability of each row's whole target, in nats; each row is read once in an audit."""
     told = told or Told()
     missing = [left for rows in asked if (left := [row for row in rows if row.key not in told.sums])]
-    if missing:
+    if asking.ranks.rounds(len(missing)):
         for _ in read(model, read_head(model), [([], rows) for rows in missing], asking, told):
             pass
     return [[told.sums[row.key] for row in rows] for rows in asked]

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from ..drift.kl import logprob_nodes
-from ..model.forward import Row, batches
-from ..model.head import Head, batch_limit, node_hidden
-from ..model.trees import padded
+from ..drift.reference import Reference
+from ..model.forward import Row, batches, idle
+from ..model.head import Head, batch_limit, node_hidden, read_head
+from ..model.trees import padded, why_apart
 from .asking import Asking
 
 
@@ -57,9 +58,13 @@ def read(
     Yields:
         Which prompts are in a batch, and the hidden states that the wanted rows' targets are predicted from, joined, (n, d).
     """
+    why_apart(model)  # a trial the first time, and of a sharded model everyone's, also of a process that has no rows
     everything = [[*wanted, *others] for wanted, others in asked]
-    limit = batch_limit(asking.tokens.batch_tokens, head)
-    for batch in batches([padded(model, rows) for rows in everything], limit):
+    plan = list(batches([padded(model, rows) for rows in everything], batch_limit(asking.tokens.batch_tokens, head)))
+    # on the plain path each row takes a forward of its own
+    forwards = len(plan) if head.weight is not None else sum(map(len, everything))
+    idles = asking.ranks.rounds(forwards) - forwards
+    for batch in plan:
         rows = [row for i in batch for row in everything[i]]
         hidden, at = node_hidden(model, rows, asking.chat.pad_token_id, head)
         parts = iter(at.split([len(row.target) for row in rows]))
@@ -68,8 +73,46 @@ def read(
             wanted += [next(parts) for _ in asked[i][0]]
             beside += [(row, next(parts)) for row in asked[i][1]]
         if beside:
-            told.sums |= asking.ranks.agree(_sums(hidden, head, beside))
+            told.sums |= _sums(hidden, head, beside)
         yield batch, hidden[torch.cat(wanted).to(hidden.device)] if wanted else hidden[:0]
+    for _ in range(idles):
+        idle(model, asking.chat.pad_token_id)
+
+
+def hear(
+    reference: Reference, rows: Sequence[Row], asking: Asking, keep: bool = True
+) -> tuple[dict[bytes, torch.Tensor], Head]:
+    """
+    What the start says at some rows: from what is kept, and what is not is asked. A start that waits on the CPU is moved only if
+    it must be asked.
+
+    Args:
+        reference ([`Reference`]):
+            The frozen start, with a model.
+        rows (`Sequence[Row]`):
+            What is read.
+        asking (`Asking`):
+            How.
+        keep (`bool`, *optional*, defaults to `True`):
+            Whether these rows are likely to come back.
+
+    Returns:
+        By the row's key its hidden states on the CPU, (tokens, d), and the start's LM head on the policy's device.
+    """
+    said = reference.said
+    found = {row.key: kept for row in rows if (kept := said.get(row)) is not None}
+    missing = list({row.key: row for row in rows if row.key not in found}.values())
+    if reference.kind == "offload" and reference.device is not None and not missing:
+        return found, read_head(reference.model).to(reference.device)
+    with reference.loaded() as frozen:
+        head = read_head(frozen)
+        for batch, hidden in read(frozen, head, [([row], ()) for row in missing], asking, Told()):
+            parts = hidden.split([len(missing[i].target) for i in batch])
+            for row, part in zip([missing[i] for i in batch], parts, strict=True):
+                found[row.key] = part.to("cpu", copy=True)
+                if keep:
+                    said.put(row, part)
+    return found, head
 
 
 def _sums(hidden: torch.Tensor, head: Head, rows: Sequence[tuple[Row, torch.Tensor]]) -> dict[bytes, float]:

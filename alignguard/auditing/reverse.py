@@ -9,10 +9,11 @@ import torch
 
 from ..drift.kl import kl_tokens
 from ..drift.reference import Reference
-from ..model.forward import Row, batches
-from ..model.head import batch_limit, read_head, target_hidden
+from ..model.forward import Row
+from ..model.head import read_head
 from .asking import Asking
 from .drifts import Item, said_from
+from .reading import Told, hear, read
 
 
 def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], asking: Asking) -> dict[str, float]:
@@ -43,16 +44,14 @@ def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], as
         lead = [] if item.inside else chat.lead_ids()
         theirs[item.id] = ours[item.id] if item.inside else Row([*item.context, *lead], tokens[cut:])
     ids = list(ours)
+    found, head_r = hear(reference, list(theirs.values()), asking, keep=False)
     results: dict[str, float] = {}
     head = read_head(policy)
-    for batch in batches([ours[id].length for id in ids], batch_limit(asking.tokens.batch_tokens, head)):
+    for batch, hidden in read(policy, head, [([ours[id]], ()) for id in ids], asking, Told()):
         part = [ids[i] for i in batch]
-        with reference.loaded() as frozen:
-            head_r = read_head(frozen)
-            hidden_r = reference.said.read(frozen, head_r, [theirs[id] for id in part], chat.pad_token_id, keep=False)
-        hidden = target_hidden(policy, [ours[id] for id in part], chat.pad_token_id, head)
+        hidden_r = torch.cat([found[theirs[id].key] for id in part]).to(hidden.device)
         targets = torch.tensor([t for id in part for t in ours[id].target], device=hidden.device)
         kl = kl_tokens(hidden, head, hidden_r, head_r, targets)["kl"]
-        means = [chunk.mean().item() for chunk in kl.split([len(ours[id].target) for id in part])]
+        means = torch.stack([chunk.mean() for chunk in kl.split([len(ours[id].target) for id in part])]).tolist()
         results |= dict(zip(part, means, strict=True))
     return results

@@ -31,8 +31,7 @@ def ask_training(model: Any, prompts: dict[str, list[int]], asking: Asking) -> d
         part = {id: prompts[id] for id in ids}
         with observing(model, autocast=asking.autocast):
             inside = [opens(prompt, chat) for prompt in part.values()]
-            asked, whole = list(part.values()), asking.ranks.sharded
-            answers = answer_all(model, asked, inside, chat, asking.tokens, synced=whole, agree=asking.ranks.agree)
+            answers = answer_all(model, list(part.values()), inside, chat, asking.tokens, ranks=asking.ranks)
         probes = training_probes(part, chat)
         return {p.id: Result(p, Score(None, Status.ANSWERED), a) for p, a in zip(probes, answers, strict=True)}
 

@@ -107,16 +107,18 @@ class Holder:
             lengths = [len(self.anchors[id].context) + len(self.anchors[id].target) for id in mine]
             for batch in batches(lengths, _BATCH_TOKENS):
                 part = [mine[i] for i in batch]
-                with (
-                    eval_mode(model),
-                    torch.set_grad_enabled(coefficient > 0),
-                    torch.autocast(device, dtype=autocast, enabled=autocast is not None),
-                ):
-                    drift = self.drift(model, part)  # (anchors,)
-                    loss = weight * drift.sum()
-                found |= dict(zip(part, drift.tolist(), strict=True))
-                if coefficient > 0 and all(isfinite(found[id]) for id in part):
-                    (loss if scaler is None else scaler.scale(loss)).backward()
+                with eval_mode(
+                    model, checkpoints=True
+                ):  # layers may go through their forward again in the backward pass
+                    with (
+                        torch.set_grad_enabled(coefficient > 0),
+                        torch.autocast(device, dtype=autocast, enabled=autocast is not None),
+                    ):
+                        drift = self.drift(model, part)  # (anchors,)
+                        loss = weight * drift.sum()
+                    found |= dict(zip(part, drift.tolist(), strict=True))
+                    if coefficient > 0 and all(isfinite(found[id]) for id in part):
+                        (loss if scaler is None else scaler.scale(loss)).backward()
             return found
 
         self.working = False

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from ..distributed import compute_device
+
 logger = logging.getLogger(__name__)
 
 
@@ -85,6 +87,12 @@ def final_hidden(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tens
             "its forward may be bound to another model"
         )
     return caught[0]
+
+
+def idle(model: Any, pad: int) -> None:
+    """A forward of nothing: of a sharded model each is a meeting, also of a process that has no rows left."""
+    ids = torch.full((1, 2), pad, device=compute_device(model))
+    model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
 
 
 def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:

@@ -24,7 +24,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from ..distributed import compute_device
+from ..distributed import Ranks, compute_device
 from ..errors import AlignGuardError
 from .chat import Answer, Chat, split_trace
 from .forms import form_in
@@ -34,6 +34,7 @@ from .sampled import Sampled
 from .virtual import virtual_tokens
 
 _LOOK_EVERY = 16  # tokens between two looks at a row's text, for its thinking tags
+_ALONE = Ranks()
 _TAIL = 64  # tokens of a trace that are looked at: those since the last look, and room for a tag that began before it
 
 
@@ -185,8 +186,7 @@ def _generate(
     limit: int,
     chat: Chat,
     budget: TokenBudget,
-    synced: bool,
-    agree: Callable[[Any], Any],
+    ranks: Ranks,
     tick: Callable[[int], None],
 ) -> None:
     """
@@ -195,7 +195,13 @@ def _generate(
     """
     device, size = compute_device(model), context_size(model)
     lengths = [len(row.prompt) + len(row.said) for row in rows]
-    for batch in batches([n + room for n in lengths], limit):
+    plan = list(batches([n + room for n in lengths], limit))
+    for _ in range(ranks.rounds(len(plan)) - len(plan)):
+        plan.append([])  # of a sharded model: what the others have left is gone through with a row of nothing
+    for batch in plan:
+        if not batch:
+            _idle(model, chat)
+            continue
         part = [rows[i] for i in batch]
         width = max(lengths[i] for i in batch)
         ids = torch.full((len(part), width), chat.pad_token_id, dtype=torch.long)
@@ -223,14 +229,22 @@ def _generate(
                 generation_config=config,
                 stopping_criteria=StoppingCriteriaList([criterion]),
                 logits_processor=LogitsProcessorList(sampled),
-                synced_gpus=synced,
+                synced_gpus=ranks.sharded,
             )
-        for row, tokens in zip(part, agree(out[:, width:].tolist()), strict=True):
+        for row, tokens in zip(part, out[:, width:].tolist(), strict=True):
             said = row.said + tokens
             end = next((i + 1 for i, t in enumerate(said) if t in chat.eos_token_ids and i >= len(row.said)), len(said))
             said = said[:end]
             row.said = said[: max(_limit(row, said, chat, budget), len(row.said))]
         tick(sum(_is_done(row, chat, budget) for row in part))
+
+
+def _idle(model: Any, chat: Chat) -> None:
+    """One token of nothing, and as many steps as the other processes take."""
+    ids = torch.full((1, 2), chat.pad_token_id, device=compute_device(model))
+    config = GenerationConfig(max_new_tokens=1, do_sample=False, pad_token_id=chat.pad_token_id)
+    with _plain_defaults(model):
+        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config, synced_gpus=True)
 
 
 def answer_all(
@@ -240,10 +254,9 @@ def answer_all(
     chat: Chat,
     budget: TokenBudget,
     drafts: Sequence[Draft] | None = None,
-    synced: bool = False,
+    ranks: Ranks = _ALONE,
     tick: Callable[[int], None] = lambda n: None,
     keys: Sequence[str] | None = None,
-    agree: Callable[[Any], Any] = lambda value: value,
 ) -> list[Answer]:
     """
     Answer every prompt, greedily, or by sampling where it has a key.
@@ -261,14 +274,12 @@ def answer_all(
             Of trace and answer.
         drafts (`Sequence[Draft]`, *optional*):
             For each prompt what is already known.
-        synced (`bool`, *optional*, defaults to `False`):
-            Whether all ranks must take the same number of steps (FSDP, ZeRO-3).
+        ranks ([`Ranks`], *optional*):
+            The processes of a sharded model (FSDP, ZeRO-3), which take the same number of steps, each with prompts of its own.
         tick (`Callable[[int], None]`, *optional*):
             Called with the number of prompts answered, for a progress bar.
         keys (`Sequence[str]`, *optional*):
             For each prompt the key of its noise; an empty one for the greedy answer. A sampled answer takes no draft.
-        agree (`Callable[[Any], Any]`, *optional*):
-            Of a sharded model, whose processes must go on with the same tokens: from what one generated to what all go by.
 
     Returns:
         `list[Answer]`, in the order of the prompts.
@@ -284,18 +295,18 @@ def answer_all(
             row.said = list(draft.tokens)[: _limit(row, list(draft.tokens), chat, budget)]
         rows.append(row)
     least = min(budget.batch_tokens, budget.decode_tokens or budget.batch_tokens)
-    limit = budget.decode_tokens or (least if synced else decode_room(model, least))
+    limit = budget.decode_tokens or (least if ranks.sharded else decode_room(model, least))
 
     def finish(asked: list[_Asked], tick: Callable[[int], None]) -> None:
         """In rounds, each twice as long as the last: who thinks goes on without those who do not, in batches made anew."""
         nonlocal limit
         room = budget.answer + _LOOK_EVERY
-        while asked := [row for row in asked if not _is_done(row, chat, budget)]:
+        while ranks.rounds(len(asked := [row for row in asked if not _is_done(row, chat, budget)])):
             try:
-                _generate(model, asked, room, limit, chat, budget, synced, agree, tick)
+                _generate(model, asked, room, limit, chat, budget, ranks, tick)
                 room *= 2
             except torch.OutOfMemoryError:
-                if synced or limit <= least:
+                if ranks.sharded or limit <= least:
                     raise
                 limit = max(least, limit // 2)  # what was free when the limit was found may be so no longer
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..distributed import compute_device, gathered
 from .virtual import speaking
@@ -40,15 +41,32 @@ def restored_rng(device: torch.device = _CPU) -> Iterator[None]:
 
 
 @contextmanager
-def eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Every submodule in eval mode, and afterwards each in the mode it had: some may have been frozen on purpose."""
+def eval_mode(model: torch.nn.Module, checkpoints: bool = False) -> Iterator[None]:
+    """
+    Every submodule in eval mode, and afterwards each in the mode it had: some may have been frozen on purpose.
+
+    Args:
+        model (`torch.nn.Module`):
+            The model.
+        checkpoints (`bool`, *optional*, defaults to `False`):
+            Where gradients are taken: layers that the trainer lets recompute themselves in the backward pass go on doing so,
+            which they do in training mode alone. What lies in them is in eval mode all the same.
+    """
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
+        for module, training in modes:
+            module.training = checkpoints and training and _recomputes(module)
         yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _recomputes(module: torch.nn.Module) -> bool:
+    """Whether a layer may be in training mode for its gradient checkpointing: none that drops something itself."""
+    drops = any("dropout" in name and isinstance(rate, float) and rate > 0 for name, rate in vars(module).items())
+    return isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and not drops
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from .virtual import virtual_tokens
 _MOST = 1024  # tokens of a tree: its mask takes their square, and no token gains by being read with so many others
 _MASKED = ("sdpa", "eager")  # attention that takes a mask of any shape
 _TOLERANCE = 1e-4  # of the size of hidden states, at least; else what half precision rounds
-_NONE = (-1,)  # what no row begins with
 _LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -84,15 +83,16 @@ def grow(rows: Sequence[Row], longest: int = sys.maxsize) -> list[Tree]:
         rows (`Sequence[Row]`):
             Those of one prompt stand together, the one with the shortest context first.
         longest (`int`, *optional*):
-            Tokens of a row that may be joined; longer ones are trees of their own.
+            How long a row may be that is read with others; where one is longer, each is a tree of its own.
     """
     trees: list[Tree] = []
     root: Sequence[int] = ()
+    joined = all(row.length <= longest for row in rows)
     for index, row in enumerate(rows):
-        alike = bool(trees) and list(row.context[: len(root)]) == list(root)
-        if not alike or row.length > longest or len(trees[-1].tokens) + row.length - len(root) > _MOST:
+        alike = joined and bool(trees) and list(row.context[: len(root)]) == list(root)
+        if not alike or len(trees[-1].tokens) + row.length - len(root) > _MOST:
             trees.append(Tree())
-            root = row.context if row.length <= longest else _NONE
+            root = row.context
         trees[-1].add(index, row)
     return trees
 
@@ -105,7 +105,7 @@ def padded(model: Any, rows: Sequence[Row]) -> int:
 
 def read_rows(model: Any, rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Some rows in one forward, joined where they begin alike and the model allows it; those that stand alone in another.
+    One forward over some rows, joined where they begin alike and the model allows it.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`):
@@ -120,19 +120,17 @@ def read_rows(model: Any, rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, 
         predicted from, (sum of target lengths,), rows joined, on the CPU.
     """
     trees = grow(rows, joined_length(model))
-    joined, single = [t for t in trees if len(t.rows) > 1], [t for t in trees if len(t.rows) == 1]
-    found: list[torch.Tensor] = []
-    ends: dict[int, list[int]] = {}  # of each row the nodes that its targets are predicted from, in all that was found
-    for part in filter(None, (joined, single)):
-        asked = [rows[tree.rows[0]] for tree in part]
-        hidden = _joined(model, part, pad) if part is joined else _apart(model, asked, pad)  # (tokens, batch, d)
-        places = [(i, node) for i, tree in enumerate(part) for node in sorted({n for path in tree.ends for n in path})]
-        order = {place: n for n, place in enumerate(places, start=sum(len(nodes) for nodes in found))}
-        for i, tree in enumerate(part):
-            ends |= {row: [order[i, n] for n in path] for row, path in zip(tree.rows, tree.ends, strict=True)}
-        batch, nodes = torch.tensor(places, device=hidden.device).T
-        found.append(hidden[nodes, batch])
-    return torch.cat(found), torch.tensor([n for index in range(len(rows)) for n in ends[index]])
+    joined = any(len(tree.rows) > 1 for tree in trees)
+    hidden = _joined(model, trees, pad) if joined else _apart(model, rows, pad)  # (tokens, batch, d)
+    places = [(i, node) for i, tree in enumerate(trees) for node in sorted({n for path in tree.ends for n in path})]
+    order = {place: n for n, place in enumerate(places)}
+    ends = {
+        row: [order[i, n] for n in path]
+        for i, tree in enumerate(trees)
+        for row, path in zip(tree.rows, tree.ends, strict=True)
+    }
+    batch, nodes = torch.tensor(places, device=hidden.device).T
+    return hidden[nodes, batch], torch.tensor([n for index in range(len(rows)) for n in ends[index]])
 
 
 def _apart(model: Any, rows: Sequence[Row], pad: int) -> torch.Tensor:

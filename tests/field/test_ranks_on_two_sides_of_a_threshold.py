@@ -1,12 +1,14 @@
 """
-People shard by FSDP2 and ZeRO-3: every process holds a part of each layer, all go through all rows, and every forward is a
-meeting. Processes compute the same up to rounding; whether a policy opens a trace (at least one half), where it departs from a
-draft and when it ends are thresholds, and a process on the other side of one takes another number of forwards: the job hangs.
+People shard by FSDP2 and ZeRO-3: every process holds a part of each layer, and every forward is a meeting. Whether a policy opens
+a trace (at least one half), where it departs from a draft and when it ends are thresholds, and a process on the other side of one
+takes another number of forwards: the job hangs.
 
-Oracle: what the first process does, forward by forward, shape by shape.
-Before: forwards of other rows, where a difference is planted.
-After: the same forwards.
+Oracle: the forwards of each of two processes, counted, that meet as two processes do, each with its share of the probes.
+Before: other numbers, where a difference is planted.
+After: the same number; who has nothing left goes through the rest with a row of nothing.
 """
+
+import threading
 
 import pytest
 import torch
@@ -26,56 +28,102 @@ def alone(monkeypatch):
 
 
 class Meeting:
-    """Two processes, one after the other: what the first brought is there when the second comes."""
+    """Two processes in one: each brings what it has, and goes on when the other has come."""
 
     def __init__(self):
-        self.brought, self.at = [], 0
+        self.gate, self.brought = threading.Barrier(2, timeout=60), [None, None]
 
-    def first(self, value):
-        self.brought.append(value)
-        return [value, value]
+    def exchange(self, rank):
+        def bring(value):
+            self.brought[rank] = value
+            self.gate.wait()
+            both = list(self.brought)
+            self.gate.wait()
+            return both
 
-    def second(self, value):
-        self.at += 1
-        return [self.brought[self.at - 1], value]
+        return bring
 
 
-def look(tokenizer, probes, noise, exchange):
-    """The shapes of all forwards of an audit by one process, but single decode steps; its policy differs by `noise`, many times the rounding."""
-    start, policy = tiny_model(tokenizer, scale=4.0), tiny_model(tokenizer, scale=4.0)
-    with torch.no_grad():
-        torch.manual_seed(0)
-        for weight in policy.parameters():
-            weight += 0.05 * weight.std() * torch.randn_like(weight)
-        torch.manual_seed(1)
-        for weight in policy.parameters():
-            weight += noise * weight.std() * torch.randn_like(weight)
-    shapes = []
-    policy.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(tuple((args[0] if args else kwargs["input_ids"]).shape)),
-        with_kwargs=True,
-    )
-    ranks = Ranks(size=2, group=object(), sharded=True)
-    ranks._exchange = exchange
-    asking = Asking(Chat(tokenizer), TokenBudget(answer=24, trace=24), lambda texts: [0.1] * len(texts), ranks=ranks)
-    audit(policy, None, probes, freeze_start(start, "copy"), asking=asking)
-    return [shape for shape in shapes if shape[1] > 1]
+LOCK = threading.Lock()
+
+
+def models(tokenizer, noise):
+    """A start and its policy, made from seeds, one thread at a time."""
+    with LOCK, torch.no_grad():
+        start, policy = tiny_model(tokenizer, scale=4.0), tiny_model(tokenizer, scale=4.0)
+        for seed, size in ((0, 0.05), (1, noise)):
+            torch.manual_seed(seed)
+            for weight in policy.parameters():
+                weight += size * weight.std() * torch.randn_like(weight)
+    return start, policy
+
+
+def look(rank, meeting, tokenizer, probes, noise, found):
+    """
+    What one process does in an audit: forwards that read, and calls of `generate`, which keeps the steps of one batch in line itself.
+    Its policy differs by `noise`, many times the rounding.
+    """
+    try:
+        start, policy = models(tokenizer, noise)
+        did, generate = [], policy.generate
+        policy.register_forward_pre_hook(
+            lambda module, args, kwargs: did.append("reads") if kwargs.get("use_cache") is False else None,
+            with_kwargs=True,
+        )
+        policy.generate = lambda **kwargs: did.append("generates") or generate(**kwargs)
+        ranks = Ranks(rank=rank, size=2, group=object(), sharded=True)
+        ranks._exchange = meeting.exchange(rank)
+        asking = Asking(
+            Chat(tokenizer), TokenBudget(answer=24, trace=24), lambda texts: [0.1] * len(texts), ranks=ranks
+        )
+        result = audit(policy, None, probes, freeze_start(start, "copy"), asking=asking)
+        found[rank] = did, result
+    except Exception as error:
+        found[rank] = error
+        meeting.gate.abort()
+
+
+def both(tokenizer, probes, noise):
+    """What two processes do that audit one sharded model."""
+    meeting, found = Meeting(), [None, None]
+    threads = [
+        threading.Thread(target=look, args=(rank, meeting, tokenizer, probes, rank * noise, found)) for rank in (0, 1)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for outcome in found:
+        if isinstance(outcome, Exception):
+            raise outcome
+    return found
 
 
 @pytest.mark.parametrize("noise", [1e-6, 0.2])
-def test_all_take_the_forwards_of_the_first(tokenizer, probes, noise):
-    meeting = Meeting()
-    first = look(tokenizer, probes, 0.0, meeting.first)
-    assert look(tokenizer, probes, noise, meeting.second) == first
-    assert meeting.at == len(meeting.brought)  # and meet as often
+@pytest.mark.parametrize("asked", [slice(None), slice(3), slice(1)])
+def test_all_take_as_many_forwards(tokenizer, probes, noise, asked):
+    """One of two has one probe more; of a single probe the other has none at all."""
+    (first, _), (second, _) = both(tokenizer, probes[asked], noise)
+    assert first == second and "reads" in first and ("generates" in first or len(probes[asked]) == 1)
 
 
-def test_without_agreeing_they_would_not(tokenizer, probes, monkeypatch):
+def test_what_they_find_is_what_one_process_finds(tokenizer, probes):
+    (_, first), (_, second) = both(tokenizer, probes, 0.0)
+    start, policy = models(tokenizer, 0.0)
+    asking = Asking(Chat(tokenizer), TokenBudget(answer=24, trace=24), lambda texts: [0.1] * len(texts))
+    found = audit(policy, None, probes, freeze_start(start, "copy"), asking=asking)
+    for theirs in (first, second):
+        assert theirs.results.keys() == found.results.keys()
+        for key, value in found.metrics.items():
+            if "cost/seconds" not in key:
+                assert theirs.metrics[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
+
+
+def test_without_rounds_they_would_not(tokenizer, probes, monkeypatch):
     """So that the test above can fail."""
-    monkeypatch.setattr(Ranks, "agree", lambda self, value: value)
-    meeting = Meeting()
-    first = look(tokenizer, probes, 0.0, meeting.first)
-    assert look(tokenizer, probes, 0.2, meeting.second) != first
+    monkeypatch.setattr(Ranks, "rounds", lambda self, mine: mine)
+    (first, _), (second, _) = both(tokenizer, probes[:1], 0.2)
+    assert first != second
 
 
 def test_a_process_that_failed_meanwhile_is_told():

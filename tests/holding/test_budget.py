@@ -77,6 +77,28 @@ def test_the_gradient_is_that_of_the_plain_definition(tokenizer, tied):
         torch.testing.assert_close(ours[name].double(), p.grad, rtol=2e-3, atol=2e-4 * float(p.grad.abs().max()))
 
 
+def test_layers_that_recompute_themselves_do_so_for_the_penalty_too(tokenizer, monkeypatch):
+    """Memory of one layer instead of all: each is gone through twice. The gradient is the same, and dropout drops nothing."""
+    start, found, through = tiny_model(tokenizer, dropout=0.5), [], []
+    for checkpointing in (False, True):
+        policy = tiny_model(tokenizer, seed=0, dropout=0.5)
+        moved(policy, tiny_model(tokenizer, seed=1))
+        policy.train()
+        if checkpointing:
+            policy.gradient_checkpointing_enable({"use_reentrant": False})
+        held = holder(tokenizer, start, DriftBudget(max_kl=0.05, coefficient=1.0, batch=2, answer_tokens=6))
+        held.step(policy, 0)
+        seen = []
+        policy.model.layers[0].self_attn.register_forward_hook(lambda *args, seen=seen: seen.append(args[0].training))
+        held.step(policy, 1)
+        found.append([p.grad.clone() for p in policy.parameters() if p.grad is not None])
+        through.append(seen)
+        assert all(module.training for module in policy.modules())
+    assert len(through[1]) == 2 * len(through[0]) and not any(through[0] + through[1])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_at_the_start_there_is_no_drift_and_no_gradient(tokenizer, model):
     held = holder(tokenizer, model, DriftBudget(anchors=TEXTS, coefficient=1.0, answer_tokens=6))
     held.step(model, 0)
