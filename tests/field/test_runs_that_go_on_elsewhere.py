@@ -68,7 +68,10 @@ def test_a_run_that_began_without_us(given, tokenizer, tmp_path, capsys):
     trainer = sft(tokenizer, tmp_path / "late", max_steps=6, **SAVED)
     trainer.add_callback(guard(reference=reference))
     trainer.train(resume_from_checkpoint=True)
-    assert figures(tmp_path / "late") == figures(tmp_path / "with", (4, 6)) and len(lines(tmp_path / "late")) == 2
+    late, others = figures(tmp_path / "late"), figures(tmp_path / "with", (4, 6))
+    assert late.keys() == others.keys() and len(lines(tmp_path / "late")) == 2
+    for step, metrics in late.items():  # up to rounding: what is read along with what depends on the audit before
+        assert metrics == pytest.approx(others[step], rel=1e-4, abs=1e-6, nan_ok=True)
     assert "nothing is on record of the run before step 4; its start is asked now" in capsys.readouterr().out
     callback = guard(reference=reference)  # and goes on as any other
     sft(tokenizer, tmp_path / "late", [callback], max_steps=7, **SAVED).train(resume_from_checkpoint=True)
