@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     record = read_record(options.record)
     about = replace(record.about, quote=record.about.quote and not options.no_quote)
     target = Path(options.output) if options.output else record.store.report(about.quote)
-    write_report(target, about, record.audits, record.verdict)
+    write_report(target, about, record.audits, record.verdict, record.store.lines("pulses.jsonl"))
     if options.json:
         print(dumps(summary(record) | {"report": str(target)}))
     else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from markupsafe import Markup
 
 from ..auditing.audit import Audit
+from ..auditing.figures import logged
 from ..verdicts.verdict import Verdict
 from .svg import Mark, Series, curves, path
 
@@ -32,11 +34,14 @@ def _marks(verdict: Verdict, names: Sequence[str]) -> list[Mark]:
     return [Mark(verdict.last_aligned_step, f"last aligned: step {verdict.last_aligned_step}", "better"), *marks]
 
 
-def drift(audits: Sequence[Audit], verdict: Verdict) -> Markup:
+def drift(audits: Sequence[Audit], verdict: Verdict, pulses: Sequence[dict[str, Any]] = ()) -> Markup:
     series = [
         Series("answer (behaviour)", _points(audits, "kl/answer"), "c1", _band(audits, "kl/answer")),
         Series("raw (with the change of format)", _points(audits, "kl/raw"), "c3"),
     ]
+    if pulses:
+        between = [(float(line["step"]), line["metrics"][logged("pulse/kl")]) for line in pulses]
+        series.append(Series("pulse (answer, a few probes)", between, "c4"))
     marks = _marks(verdict, list(verdict.since))
     return curves("Drift from the start", series, "step", "KL, nats/token", marks=marks)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -22,7 +23,9 @@ from .words import fell, no_verdict, regressed
 _MANY_UNSCORED = 0.3
 
 
-def write_report(target: Path, about: About, audits: Sequence[Audit], verdict: Verdict) -> None:
+def write_report(
+    target: Path, about: About, audits: Sequence[Audit], verdict: Verdict, pulses: Sequence[dict[str, Any]] = ()
+) -> None:
     """
     Write the report of a run.
 
@@ -35,11 +38,13 @@ def write_report(target: Path, about: About, audits: Sequence[Audit], verdict: V
             All so far. A single one is no run, and has no curves.
         verdict (`Verdict`):
             Of the latest.
+        pulses (`Sequence[dict[str, Any]]`, *optional*):
+            Between the audits, as they are on record.
     """
-    write_text(target, render(about, audits, verdict))
+    write_text(target, render(about, audits, verdict, pulses))
 
 
-def render(about: About, audits: Sequence[Audit], verdict: Verdict) -> str:
+def render(about: About, audits: Sequence[Audit], verdict: Verdict, pulses: Sequence[dict[str, Any]] = ()) -> str:
     """The report as HTML, see [`write_report`]."""
     run, was = _is_run(about, audits), about.was
     return fill(
@@ -55,15 +60,17 @@ def render(about: About, audits: Sequence[Audit], verdict: Verdict) -> str:
         rows=[] if about.quote else rows(verdict),
         kinds=_kinds(audits),
         settings=about.to_dict(),
-        **_figures(audits, verdict, run),
+        **_figures(audits, verdict, run, pulses),
     )
 
 
-def _figures(audits: Sequence[Audit], verdict: Verdict, run: bool) -> dict[str, list[Markup]]:
+def _figures(
+    audits: Sequence[Audit], verdict: Verdict, run: bool, pulses: Sequence[dict[str, Any]]
+) -> dict[str, list[Markup]]:
     """What is drawn, group by group; without a run, only where in an answer the drift sits."""
     names = verdict.dimensions if run else ()
     return {
-        "over": [charts.drift(audits, verdict), charts.toxicity(audits), *charts.budget(audits)] if run else [],
+        "over": [charts.drift(audits, verdict, pulses), charts.toxicity(audits), *charts.budget(audits)] if run else [],
         "each": [charts.dimension(name, audits, verdict) for name in names],
         "more": [charts.profile(audits), *([charts.elsewhere(audits)] if run else [])],
         "planes": [charts.plane(name, audits) for name in names],

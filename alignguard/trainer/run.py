@@ -271,7 +271,8 @@ class Run:
             guarded("the store", lambda: self.store.write_baseline(state.about, state.baseline))
         guarded("the store", lambda: self.store.append(found))
         guarded("the tracker", lambda: self.tracker.log(found, state.audits, verdict))
-        guarded("the report", lambda: write_report(self.report, state.about, state.audits, verdict))
+        pulses = self.store.lines("pulses.jsonl")
+        guarded("the report", lambda: write_report(self.report, state.about, state.audits, verdict, pulses))
         self.console.say(format_table(found, verdict))
         if verdict.new:
             guarded("the alarm", lambda: self._alarm(verdict))

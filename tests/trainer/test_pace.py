@@ -132,6 +132,7 @@ def test_a_pulse_changes_nothing_and_is_on_record(tokenizer, tmp_path, monkeypat
     pulses = [json.loads(line) for line in (tmp_path / "alignguard" / "pulses.jsonl").read_text().splitlines()]
     assert [line["step"] for line in pulses] == [1, 2, 3]
     assert all(0 < line["metrics"]["alignguard/pulse/kl"] < 10 for line in pulses)
+    assert "pulse (answer, a few probes)" in (tmp_path / "_alignguard" / "report.html").read_text()
     again = sft(tokenizer, tmp_path, [guard(schedule=schedule)], max_steps=4)
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     pulses = [json.loads(line) for line in (tmp_path / "alignguard" / "pulses.jsonl").read_text().splitlines()]
