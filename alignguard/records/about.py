@@ -9,7 +9,7 @@ from typing import Any
 
 from ..verdicts.rule import StopRule
 
-_ABSENT = ("max_steps", "against", "title", "dtype", "template_kwargs")  # are not written where they say nothing
+_ABSENT = ("max_steps", "overhead", "against", "title", "dtype", "template_kwargs")  # are not written where they say nothing
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class About:
             What counts as a regression, in words and as values, and over how many audits alpha is spread.
         budget (`str`, *optional*):
             The drift budget, in words.
+        overhead (`float`, *optional*):
+            Share of the run's time that audits were held to; `None` where all that were planned were taken.
         tags (`tuple[str, ...]`), answer_tokens, trace_tokens (`int`):
             How answers were read.
         template_kwargs (`dict[str, Any]`, *optional*):
@@ -59,6 +61,7 @@ class About:
     stop: dict[str, Any] | None = None
     looks: int | None = None
     budget: str | None = None
+    overhead: float | None = None
     tags: tuple[str, ...] = ()
     answer_tokens: int = 0
     trace_tokens: int = 0

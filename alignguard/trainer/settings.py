@@ -84,6 +84,7 @@ def about(config: Any, chat: Chat, reference: Reference, settings: Settings, las
         stop={**vars(rule), "dimensions": list(rule.dimensions), "floors": dict(rule.floors)},
         looks=rule.looks or max(1, len(settings.schedule.planned(last or 0)) - 1),
         budget=_budget_name(settings),
+        overhead=settings.schedule.overhead if last is not None else None,
         tags=tuple(chat.tags),
         answer_tokens=settings.tokens.answer,
         trace_tokens=settings.tokens.trace,

@@ -109,6 +109,7 @@ def test_a_run_leaves_out_what_does_not_fit_and_says_so(tokenizer, tmp_path, cap
     assert ", 0 of 3 planned between the first and the last, and" in said
     decided = [json.loads(line) for line in (tmp_path / "alignguard" / "pace.jsonl").read_text().splitlines()]
     assert [line["step"] for line in decided] == [1, 2, 3]
+    assert json.loads((tmp_path / "alignguard" / "baseline.json").read_text())["overhead"] == 0.01
     assert lines(tmp_path)[-1]["metrics"]["alignguard/cost/overhead"] <= 0.01
 
 
