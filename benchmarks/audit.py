@@ -45,6 +45,7 @@ from alignguard.probes.probe import TRUST_DIMENSIONS
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
 KL_GAP = 1e-3  # nats, of a token
+FEW = 1024  # padded tokens of a batch of the forward that an audit is held against
 QUICK = (1e-2, 0.8)  # drifts that --quick looks at
 STAGES: dict[str, tuple[Any, str]] = {
     "drift": (auditing, "measure_drift"),
@@ -120,10 +121,10 @@ class Bench:
         return self.ask(policy)
 
     def forward(self, policy: Any) -> None:
-        """Each prompt with the start's answer once."""
+        """Each prompt with the start's answer once, in batches small enough to hold little padding."""
         rows = [item.row for item in items_of(self.probes, self.baseline, self.asking.chat)]
         with observing(policy):
-            for batch in batches([row.length for row in rows], self.asking.tokens.batch_tokens):
+            for batch in batches([row.length for row in rows], FEW):
                 part = [rows[i] for i in batch]
                 final_hidden(policy, *pad_right(part, self.asking.chat.pad_token_id, torch.device("cpu")))
 
