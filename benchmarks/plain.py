@@ -218,7 +218,7 @@ def _sums(model: Any, asked: Mapping[str, Sequence[Row]], pad: int) -> dict[str,
 
 
 def differences(found: Audit, plain: Figures, asked: Questions, policy: Any) -> dict[str, float]:
-    """By how much the two differ: largest gaps in nats, and how many answers are not the same, with ties among them."""
+    """By how much the two differ: largest gaps in nats, and how many answers are not the same: ties, and such as ran on beyond their budget."""
     split = len(_REFUSALS)
     gaps = {"kl_gap": 0.0, "answer_kl_gap": 0.0, "logprob_gap": 0.0, "margin_gap": 0.0}
     for id, result in found.results.items():
@@ -241,9 +241,16 @@ def differences(found: Audit, plain: Figures, asked: Questions, policy: Any) -> 
     back = sum(plain.reverse.values()) / max(1, len(plain.reverse))
     gaps["reverse_gap"] = abs(back - (found.figure("kl/reverse") or 0.0))
     other = [id for id, answer in plain.answers.items() if found.results[id].answer.tokens != answer.tokens]
+    budget, closed = asked.asking.tokens, len(asked.asking.chat.close_ids())
+    most = (
+        budget.trace + closed + budget.answer
+    )  # one that closes its trace again and again may say more than that here
+    run_on = [id for id in other if len(found.results[id].answer.tokens) > most]
+    other = [id for id in other if id not in run_on]
     ties = sum(is_tie(policy, asked.prompts[id], found.results[id].answer, plain.answers[id]) for id in other)
     n = len(plain.answers)
-    return {**gaps, "answers": n, "identical": n - len(other), "ties": ties, "otherwise": len(other) - ties}
+    counts = {"identical": n - len(other) - len(run_on), "ties": ties, "run_on": len(run_on)}
+    return {**gaps, "answers": n, **counts, "otherwise": len(other) - ties}
 
 
 def is_tie(model: Any, prompt: Sequence[int], one: Answer, other: Answer) -> bool:

@@ -37,6 +37,7 @@ def bench():
 def test_the_plain_way_gives_what_an_audit_gives(bench, by):
     line, _ = bench.held(pushed(by), None, unmoved=by == 0)
     assert line["answers"] == 7 and line["identical"] + line["ties"] == 7 and line["otherwise"] == 0
+    check([line])
     assert line["kl_gap"] < 1e-4 * max(1, line["kl_raw"]) and line["reverse_gap"] < 1e-3
     assert (line["kl_raw"] == 0) == (by == 0) and (line["drafted"] == 1) == (by == 0)
     assert line["seconds"]["plain"] > 0 and line["stages"]["whole"] >= line["stages"]["drift"] > 0
@@ -63,7 +64,7 @@ def test_other_figures_are_told(bench):
     asked = questions(found, bench.probes, bench.baseline, bench.asking)
     other = plain_audit(pushed(0.5), bench.reference.model, asked)
     with pytest.raises(SystemExit, match=r"kl_gap is .*answers differ"):
-        check(differences(found, other, asked, policy))
+        check([differences(found, other, asked, policy)])
 
 
 def test_a_tie_is_of_tokens_with_one_logit():
