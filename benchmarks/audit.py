@@ -214,6 +214,15 @@ def shown(line: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in line.items() if not isinstance(value, dict)}
 
 
+def show(lines: dict[str, dict[str, Any]]) -> None:
+    """Tables of policies by drift."""
+    rows = [{"mark": mark, **shown(line)} for mark, line in lines.items()]
+    shared = [key for key in rows[-1] if all(key in row for row in rows)]
+    print(table([{key: row[key] for key in shared} for row in rows]), end="\n\n")
+    print(table([{"seconds": mark, **line["stages"]} for mark, line in lines.items()]), end="\n\n")
+    print(f"the first audit: {lines['0']['first_audit_speedup']:.3g} times as fast as the plain way", end="\n\n")
+
+
 def summary(lines: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Of policies by drift, the one that has not moved first: what is looked at, and all that was found."""
     unmoved, moved = lines["0"], {mark: line for mark, line in lines.items() if mark != "0"}
@@ -272,10 +281,7 @@ def main() -> None:
             moved = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
             lines[f"{mark:g}"], last = bench.held(moved, last)
             print(f"{mark:g}: {lines[f'{mark:g}']}", flush=True)
-    print(table([{"mark": mark, **shown(line)} for mark, line in lines.items()]), end="\n\n")
-    print(table([{"mark": mark, **line["stages"]} for mark, line in lines.items()]), end="\n\n")
-    print(f"the first audit: {unmoved['first_audit_speedup']:.3g} times as fast as the plain way", end="\n\n")
-
+    show(lines)
     grown = growth(bench, policy, (1, 2) if quick else (7, 14, 28, 56), rounds)
     likelihoods = against_lm_eval(policy, tokenizer, bench.probes, asking, rounds)
     said = against_trl(policy, tokenizer, bench.probes, asking, rounds)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from audit import Bench, check, growth, others, staged, summary
+from audit import Bench, check, growth, others, show, staged, summary
 from decoding import Planned, ideal_steps, lines, plan
 from plain import differences, is_tie, plain_audit, questions
 from rivals import against_lm_eval, against_trl
@@ -118,7 +118,7 @@ def test_steps_of_rows_that_fit_at_once():
     assert plan(Chat(tiny_tokenizer()), 0.5, 2048, rows=10)["ratio"] >= 1
 
 
-def test_others_agree_and_the_summary_has_every_figure(bench):
+def test_others_agree_and_the_summary_has_every_figure(bench, capsys):
     policy, tokenizer = pushed(0.1), tiny_tokenizer()
     likelihoods = against_lm_eval(policy, tokenizer, bench.probes, bench.asking, 1)
     assert (likelihoods["items"], likelihoods["options"]) == (2, 5) and likelihoods["gap"] < 1e-3
@@ -126,6 +126,8 @@ def test_others_agree_and_the_summary_has_every_figure(bench):
     assert said["identical"] == said["answers"] == 7
     unmoved, last = bench.held(pushed(0.0), None, unmoved=True)
     moved, _ = bench.held(policy, last)
+    show({"0": unmoved, "0.1": moved})
+    assert "the first audit:" in capsys.readouterr().out
     found = summary({"0": unmoved, "0.1": moved}) | others([], likelihoods, said, [plan(bench.asking.chat, 0, 8192, 4)])
     assert found["worst_speedup"] <= min(found["unchanged_speedup"], found["speedup_by_kl"]["0.1"]["speedup"])
     assert found["identical_answers"]["otherwise"] == 0 and found["decode_plan"]["worst"] == 1.0
