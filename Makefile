@@ -66,6 +66,7 @@ lint: .venv/ready
 
 bench: .venv/ready
 	$(PY) benchmarks/drift.py --quick
+	$(PY) benchmarks/audit.py --quick
 	$(PY) benchmarks/reference.py --quick
 	$(PY) benchmarks/judging.py --quick $(JUDGED)
 	$(PY) benchmarks/detection.py --quick --only simulated
@@ -73,6 +74,7 @@ bench: .venv/ready
 
 bench-full: .venv/ready
 	$(PY) benchmarks/drift.py
+	$(PY) benchmarks/audit.py
 	$(PY) benchmarks/reference.py
 	$(PY) benchmarks/judging.py $(JUDGED)
 	$(PY) benchmarks/detection.py

@@ -15,7 +15,7 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
-def side_by_side(runs: dict[str, Callable[[], Any]], rounds: int = 3) -> dict[str, float]:
+def side_by_side(runs: dict[str, Callable[[], Any]], rounds: int = 3, warm: bool = False) -> dict[str, float]:
     """
     Seconds of each run, the median over rounds in which all take turns: a machine that slows down slows all of them.
 
@@ -24,8 +24,10 @@ def side_by_side(runs: dict[str, Callable[[], Any]], rounds: int = 3) -> dict[st
             What is timed; each is run once before, to warm up.
         rounds (`int`, *optional*, defaults to `3`):
             How often.
+        warm (`bool`, *optional*, defaults to `False`):
+            Whether they have been run already.
     """
-    for run in runs.values():
+    for run in () if warm else runs.values():
         run()
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
