@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 from alignguard import Audit
 from alignguard.auditing.answers import judge_all
 from alignguard.auditing.asking import Asking
-from alignguard.auditing.audit import _as_last
+from alignguard.auditing.audit import as_last
 from alignguard.auditing.drifts import _as_told, items_of, opens_trace, said_from
 from alignguard.auditing.likelihoods import _REFUSALS, likelihood_rows
 from alignguard.auditing.manner import Manner
@@ -80,7 +80,7 @@ def questions(
     """What this audit asked, in rows."""
     chat, results = asking.chat, found.results
     manner = found.manner or Manner(chat.form)
-    thinks = set(_as_last(list(probes), baseline, found, chat).thinks)
+    thinks = set(as_last(list(probes), baseline, found, chat).thinks)
     for id, result in results.items():
         if result.answer is None and result.drift is not None and opens_trace(result.drift, baseline[id], chat):
             thinks.add(id)

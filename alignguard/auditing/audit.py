@@ -186,7 +186,7 @@ def _ask(
     often than not. Each process does its share, twice.
     """
     ranks, chat, told = asking.ranks, asking.chat, Told()
-    ahead = as_last(pool, baseline, last, chat)
+    ahead = replace(as_last(pool, baseline, last, chat), kept=backwards)
     first = ranks.share(pool, lambda part: _said(model, reference, part, baseline, asking, told, ahead))
     drifts = {id: drift for id, (drift, _) in first.items()}
     answers = {id: answer for id, (_, answer) in first.items() if answer is not None}
@@ -259,7 +259,7 @@ def _weighed(
             if reference.models:
                 mine = [(p, *encode_prompt(p, chat)) for p in pool if p.id in backwards and p.id in answers]
                 own = [Item(p.id, context, answers[p.id], inside) for p, context, inside in mine]
-                reverse.update(measure_reverse(model, reference, own, asking))
+                reverse.update(measure_reverse(model, reference, own, asking, told))
 
     found = weigh(model, pool, asking, answers, thinks, manner, told, read)
     return {id: (replace(result, drift=now[id]), reverse.get(id)) for id, result in found.items()}

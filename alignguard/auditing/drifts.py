@@ -84,11 +84,14 @@ class Ahead:
             Ids at which it would open a trace.
         rows (`Mapping[str, Sequence[Row]]`):
             By id what its log-probabilities are wanted of.
+        kept (`Collection[str]`, *optional*):
+            Ids of answers whose hidden states are kept: if the policy says the same, reverse drift is measured on them too.
     """
 
     manner: Manner
     thinks: Collection[str]
     rows: Mapping[str, Sequence[Row]]
+    kept: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class _Asked:
     after: tuple[Row, slice] | None = None
     beside: Sequence[Row] = ()
     raw: bool = True
+    kept: bool = False
 
     @property
     def wanted(self) -> list[tuple[Row, slice]]:
@@ -175,7 +179,7 @@ def measure_drift(
     for item in items:
         after = _as_told(item, ahead.manner, item.id in ahead.thinks, chat) if ahead else None
         beside = [opens[item.id], *(ahead.rows.get(item.id, ()) if ahead else ())]
-        asked.append(_Asked(item, after, beside))
+        asked.append(_Asked(item, after, beside, kept=ahead is not None and item.id in ahead.kept))
     results: dict[str, ProbeDrift] = {}
     for item, (kl, same, departs) in zip(items, _sweep(policy, reference, asked, asking, told), strict=True):
         # the reference's own trace, and what wraps its answer, stand before that for both
@@ -282,6 +286,8 @@ def _sweep(
                 stop = start + len(row.target)
                 told.kls[each.item.id, row.key] = kl[start:stop]
                 if each.raw and k == 0:
+                    if each.kept and head.weight is not None:  # not logits
+                        told.hidden[row.key] = hidden[start:stop].clone()
                     results[i] = (kl[start:stop], *_same(each.item, agree[start:stop], argmax[start:stop], asking))
                 start = stop
     return [results[i] for i in sorted(results)]

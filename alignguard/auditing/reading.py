@@ -26,10 +26,13 @@ class Told:
             Log-probability of a row's whole target in nats, by the row's key.
         kls (`dict[tuple[str, bytes], list[float]]`, *optional*):
             KL to the reference at every token, in nats, by the id of whose answer it is and the row's key.
+        hidden (`dict[bytes, torch.Tensor]`, *optional*):
+            Hidden states at a few rows that will be asked for again, by the row's key.
     """
 
     sums: dict[bytes, float] = field(default_factory=dict)
     kls: dict[tuple[str, bytes], list[float]] = field(default_factory=dict)
+    hidden: dict[bytes, torch.Tensor] = field(default_factory=dict)
 
 
 def read(

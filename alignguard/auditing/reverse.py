@@ -16,7 +16,9 @@ from .drifts import Item, said_from
 from .reading import Told, hear, read
 
 
-def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], asking: Asking) -> dict[str, float]:
+def measure_reverse(
+    policy: Any, reference: Reference, items: Sequence[Item], asking: Asking, told: Told | None = None
+) -> dict[str, float]:
     """
     KL(policy || reference) on the policy's own answers, mean over the tokens after its trace and wrapper, in nats.
 
@@ -31,6 +33,8 @@ def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], as
             The *policy's* answers.
         asking (`Asking`):
             How probes are asked.
+        told (`Told`, *optional*):
+            What the policy has told in this audit.
     """
     chat = asking.chat
     ours: dict[str, Row] = {}
@@ -43,15 +47,22 @@ def measure_reverse(policy: Any, reference: Reference, items: Sequence[Item], as
         ours[item.id] = Row([*item.context, *tokens[:cut]], tokens[cut:])
         lead = [] if item.inside else chat.lead_ids()
         theirs[item.id] = ours[item.id] if item.inside else Row([*item.context, *lead], tokens[cut:])
-    ids = list(ours)
+    told = told or Told()
     found, head_r = hear(reference, list(theirs.values()), asking, keep=False)
     results: dict[str, float] = {}
     head = read_head(policy)
-    for batch, hidden in read(policy, head, [([ours[id]], ()) for id in ids], asking, Told()):
-        part = [ids[i] for i in batch]
-        hidden_r = torch.cat([found[theirs[id].key] for id in part]).to(hidden.device)
-        targets = torch.tensor([t for id in part for t in ours[id].target], device=hidden.device)
+
+    def measure(ids: Sequence[str], hidden: torch.Tensor) -> None:
+        hidden_r = torch.cat([found[theirs[id].key] for id in ids]).to(hidden.device)
+        targets = torch.tensor([t for id in ids for t in ours[id].target], device=hidden.device)
         kl = kl_tokens(hidden, head, hidden_r, head_r, targets)["kl"]
-        means = torch.stack([chunk.mean() for chunk in kl.split([len(ours[id].target) for id in part])]).tolist()
-        results |= dict(zip(part, means, strict=True))
+        means = torch.stack([chunk.mean() for chunk in kl.split([len(ours[id].target) for id in ids])]).tolist()
+        results.update(zip(ids, means, strict=True))
+
+    same = [id for id, row in ours.items() if row.key in told.hidden]  # it was read with the start's own answers
+    if same:
+        measure(same, torch.cat([told.hidden[ours[id].key] for id in same]))
+    ids = [id for id in ours if id not in results]
+    for batch, hidden in read(policy, head, [([ours[id]], ()) for id in ids], asking, Told()):
+        measure([ids[i] for i in batch], hidden)
     return results

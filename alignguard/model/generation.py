@@ -34,6 +34,7 @@ from .sampled import Sampled
 from .virtual import virtual_tokens
 
 _LOOK_EVERY = 16  # tokens between two looks at a row's text, for its thinking tags
+_TAGS = 32  # times that a row opens or closes a trace: what comes after is read as it stands
 _ALONE = Ranks()
 _TAIL = 64  # tokens of a trace that are looked at: those since the last look, and room for a tag that began before it
 
@@ -112,12 +113,15 @@ class _Budgets(StoppingCriteria):
         self.limits = [_limit(row, row.said, chat, budget) - len(row.said) for row in rows]  # of new tokens
         self.closes = [_closing_tag(row, row.said, chat) for row in rows]
         self.caps = torch.tensor(self.limits, device=device)
+        self.stops = torch.zeros_like(self.caps)  # after how many new tokens each was stopped; padding follows
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         new = input_ids.shape[1] - self.start
         if new % _LOOK_EVERY == 0:
             self._look(input_ids, new)
-        return self.caps <= new
+        stop = self.caps <= new
+        self.stops = torch.where(stop & (self.stops == 0), new, self.stops)
+        return stop
 
     def _look(self, input_ids: torch.Tensor, new: int) -> None:
         tails = input_ids[:, max(self.start, input_ids.shape[1] - _TAIL) :].tolist()
@@ -155,16 +159,34 @@ def _closing_tag(row: _Asked, said: list[int], chat: Chat) -> str:
     return (form_in(text, chat.form) or chat.form).close if thinks and not closed else ""
 
 
+def _thinks(row: _Asked, chat: Chat) -> bool:
+    """Whether it is inside of a trace, as far as is seen: a draft may end with the first token of a tag."""
+    return bool(_closing_tag(row, row.said, chat)) or bool(row.said and row.said[-1] == chat.open_ids()[0])
+
+
 def _limit(row: _Asked, said: list[int], chat: Chat, budget: TokenBudget) -> int:
-    """How many tokens this row may have said in all, judged by what it has said so far."""
+    """
+    How many tokens this row may have said in all, judged by what it has said so far; what it went on to say beyond that, while
+    others of its batch were still at it, does not count.
+    """
     if row.forced:
         return row.forced + budget.answer
+    limit = max(budget.answer, _LOOK_EVERY)  # a tag may be longer than an answer
+    for _ in range(_TAGS):
+        before, limit = limit, _allowed(row, said[:limit], chat, budget)
+        if limit == before or before >= len(said):
+            break
+    return limit
+
+
+def _allowed(row: _Asked, said: list[int], chat: Chat, budget: TokenBudget) -> int:
+    """The same, of all that it has said."""
     _, _, thinks, closed = split_trace(chat.decode(said), chat.form, row.inside)
     if not thinks:
         return budget.answer
     if not closed:  # a whole answer must fit after it
         return min(budget.trace, row.most - budget.answer)
-    return min(chat.closing(said) + budget.answer, row.most)
+    return min(min(chat.closing(said), budget.trace) + budget.answer, row.most)
 
 
 @contextmanager
@@ -195,7 +217,14 @@ def _generate(
     """
     device, size = compute_device(model), context_size(model)
     lengths = [len(row.prompt) + len(row.said) for row in rows]
-    plan = list(batches([n + room for n in lengths], limit))
+    # who is seen to think goes on after the others of its batch have ended, and they would wait for it
+    thinking = [i for i, row in enumerate(rows) if _thinks(row, chat)]
+    others = [i for i in range(len(rows)) if i not in set(thinking)]
+    plan = [
+        [part[k] for k in batch]
+        for part in (thinking, others)
+        for batch in batches([lengths[i] + room for i in part], limit)
+    ]
     for _ in range(ranks.rounds(len(plan)) - len(plan)):
         plan.append([])  # of a sharded model: what the others have left is gone through with a row of nothing
     for batch in plan:
@@ -231,8 +260,8 @@ def _generate(
                 logits_processor=LogitsProcessorList(sampled),
                 synced_gpus=ranks.sharded,
             )
-        for row, tokens in zip(part, out[:, width:].tolist(), strict=True):
-            said = row.said + tokens
+        for row, tokens, stop in zip(part, out[:, width:].tolist(), criterion.stops.tolist(), strict=True):
+            said = row.said + tokens[: stop or len(tokens)]
             end = next((i + 1 for i, t in enumerate(said) if t in chat.eos_token_ids and i >= len(row.said)), len(said))
             said = said[:end]
             row.said = said[: max(_limit(row, said, chat, budget), len(row.said))]

@@ -173,9 +173,14 @@ def _fused_is_exact(model: Any, head: Head) -> bool:
     return bool((ours - own).abs().max() <= max(1e-4, rounding(model)) * scale)
 
 
-def batch_limit(most: int, *heads: Head) -> int:
-    """Padded tokens of a batch: few on the plain path, where every target holds a row of the vocabulary."""
-    return min(most, 512) if any(head.weight is None for head in heads) else most
+def batch_limit(most: int, head: Head) -> int:
+    """
+    Padded tokens of a batch: few on the plain path, where every target holds a row of the vocabulary, and on a CPU, which gains
+    nothing by more and works for padding as for words.
+    """
+    if head.weight is None:
+        return min(most, 512)
+    return min(most, 2048) if head.weight.device.type == "cpu" else most
 
 
 def target_hidden(model: Any, rows: Sequence[Row], pad: int, head: Head) -> torch.Tensor:

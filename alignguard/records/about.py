@@ -9,7 +9,14 @@ from typing import Any
 
 from ..verdicts.rule import StopRule
 
-_ABSENT = ("max_steps", "overhead", "against", "title", "dtype", "template_kwargs")  # are not written where they say nothing
+_ABSENT = (
+    "max_steps",
+    "overhead",
+    "against",
+    "title",
+    "dtype",
+    "template_kwargs",
+)  # are not written where they say nothing
 
 
 @dataclass(frozen=True)

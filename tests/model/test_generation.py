@@ -267,3 +267,40 @@ def test_noise_belongs_to_the_token_not_to_its_rank():
         drawn = [int(noise(torch.tensor([[1]]), scores).argmax()) for scores in (before, after)]
         same.append(drawn[0] == drawn[1])
     assert sum(same) >= 58
+
+
+def test_an_answer_is_the_same_whoever_is_in_its_batch(tokenizer, chat):
+    """
+    One that goes on to close or open a trace beyond its budget, while others of its batch are still at it: what it says there
+    does not count. Alone, or one token at a time, it would have ended before.
+    """
+    word, more = " word", " word" * 40
+    texts = [
+        f"<think>{' step' * 20}</think>{word * 22}</think>{more}</think>{more}",  # closed again, beyond 60 tokens of answer
+        f"<think>{' step' * 20}</think>{word * 5}</think>{word * 8}</think>{more}",  # closed again, within them
+        f"{word * 25}<think>{more}{more}",  # opened beyond them
+        f"<think>{' step' * 20}</think>{word * 3}<think>{' step' * 5}</think>{more}",  # opened again, within them
+        f"<think>{' step' * 200}",
+        "forced",
+    ]
+    model, prompts = Parrot(tokenizer, texts), [[3 + i] for i in range(5)]
+    budget = TokenBudget(answer=60, trace=300, force_close=False)  # a word takes four tokens
+    together = answer_all(model, prompts, [False] * 5, chat, budget)
+    alone = [answer_all(model, [prompt], [False], chat, budget)[0] for prompt in prompts]
+    assert together == alone
+    for answer in together[:4]:
+        assert len(answer.tokens) == chat.closing(answer.tokens) + 60 if answer.thinks else 60
+    quoted, opened = together[1], together[3]
+    assert chat.decode(quoted.tokens).count("</think>") == 3 and chat.decode(opened.tokens).count("</think>") == 2
+    assert chat.decode(together[0].tokens).count("</think>") == 1 and not together[2].thinks
+
+
+def test_who_thinks_is_not_waited_for(tokenizer, chat):
+    """Those whose drafts show that they think are in batches of their own."""
+    texts = [f"<think>{' step' * 90}</think> done", *["short"] * 5, "forced"]
+    model, sizes = Parrot(tokenizer, texts), []
+    model.generate, generate = lambda **k: sizes.append(len(k["input_ids"])) or generate(**k), model.generate
+    prompts = [[3 + i] for i in range(6)]
+    drafts = [Draft(model.said[0][:10]), *[Draft()] * 5]
+    answers = answer_all(model, prompts, [False] * 6, chat, TokenBudget(answer=20, trace=600), drafts)
+    assert sizes[:2] == [1, 5] and [answer.answer for answer in answers] == ["done", *["short"] * 5]
