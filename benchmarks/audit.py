@@ -261,17 +261,22 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 probes a dimension, one round, two drifts")
-    quick = parser.parse_args().quick
+    parser.add_argument("--draw", type=int, default=14, help="probes a dimension")
+    parser.add_argument("--rounds", type=int, default=3, help="of each measurement, in turn")
+    parser.add_argument("--answer", type=int, default=64, help="tokens of an answer")
+    parser.add_argument("--trace", type=int, default=512, help="tokens of a trace")
+    options = parser.parse_args()
+    quick, size, rounds = options.quick, options.draw, options.rounds
+    tokens = TokenBudget(answer=options.answer, trace=options.trace)
+    if quick:
+        size, rounds, tokens = 2, 1, TokenBudget(answer=32, trace=64)
     torch.manual_seed(0)
     policy, tokenizer = load(embedded_model())
-    chat, rounds = Chat.of(policy, tokenizer), 1 if quick else 3
+    chat = Chat.of(policy, tokenizer)
     decoded = plans(chat)
     print(table(decoded), end="\n\n")
-    tokens = TokenBudget(answer=32, trace=64) if quick else TokenBudget()
     asking = Asking(chat, tokens, toxicity=default_toxicity())
-    bench = Bench(
-        load(embedded_model())[0], draw(load_probes(list(TRUST_DIMENSIONS)), 2 if quick else 14, 0), asking, rounds
-    )
+    bench = Bench(load(embedded_model())[0], draw(load_probes(list(TRUST_DIMENSIONS)), size, 0), asking, rounds)
 
     unmoved, last = bench.held(policy, bench.ask(policy), unmoved=True)
     lines = {"0": unmoved}
@@ -282,12 +287,13 @@ def main() -> None:
             lines[f"{mark:g}"], last = bench.held(moved, last)
             print(f"{mark:g}: {lines[f'{mark:g}']}", flush=True)
     show(lines)
-    grown = growth(bench, policy, (1, 2) if quick else (7, 14, 28, 56), rounds)
+    grown = growth(bench, policy, (1, 2) if quick else [size * n // 2 for n in (1, 2, 4, 8)], rounds)
     likelihoods = against_lm_eval(policy, tokenizer, bench.probes, asking, rounds)
     said = against_trl(policy, tokenizer, bench.probes, asking, rounds)
     print(table(grown), end="\n\n")
     print(table([{"against": "lm-eval", **shown(likelihoods)}]), table([{"against": "TRL", **shown(said)}]), sep="\n\n")
-    write("audit", summary(lines) | others(grown, likelihoods, said, decoded), quick)
+    how = {"draw": size, "rounds": rounds, "answer_tokens": tokens.answer, "trace_tokens": tokens.trace}
+    write("audit", how | summary(lines) | others(grown, likelihoods, said, decoded), quick)
     check(list(lines.values()))
 
 

@@ -1,9 +1,9 @@
 """What watching costs a training run: recipes/sft.py's training with AlignGuard and without it, in turn.
 
-    python benchmarks/overhead.py [--quick] [--steps 200] [--draw 6]
+    python benchmarks/overhead.py [--quick] [--steps 200] [--draw 6] [--batch 8]
 
-`share` is of the time between the audits of step 0 and of the last step, by the clock of the run that is watched: what is beyond as
-many steps as the runs beside it took, which run before it and after it. `share_by_us` is what the run itself tells
+`share` is of the time between the audits of step 0 and of the last step, by a clock of its own: what passes between two steps, less
+what passes there in runs without AlignGuard, before and after. `share_by_us` is what the run itself tells
 (`alignguard/cost/overhead`). `extra_peak_mb` is the process's largest memory beyond that of the run alone: a copy of the start, and
 what an audit takes.
 
@@ -41,7 +41,7 @@ SHAPES = {"1.5B": (1.54e9, 151_936 * 1536), "7B": (7.62e9, 152_064 * 3584), "32B
 OPERATIONS, BYTES = 989e12, 3.35e12
 
 
-def train(watched: bool, steps: int, draw_size: int, folder: str) -> dict[str, Any]:
+def train(watched: bool, steps: int, draw_size: int, batch: int, folder: str) -> dict[str, Any]:
     """One run, in a process of its own: seconds of each step, and its peak of memory."""
     import torch
     from embedded import embedded_model
@@ -67,7 +67,7 @@ def train(watched: bool, steps: int, draw_size: int, folder: str) -> dict[str, A
     config = SFTConfig(
         folder,
         max_steps=steps,
-        per_device_train_batch_size=8,
+        per_device_train_batch_size=batch,
         learning_rate=2e-5,
         logging_steps=10,
         save_strategy="no",
@@ -80,11 +80,13 @@ def train(watched: bool, steps: int, draw_size: int, folder: str) -> dict[str, A
     trainer = SFTTrainer(embedded_model(), config, train_dataset=reasoning_rows(4096), callbacks=[clock, *callbacks])
     begun = time.perf_counter()
     trainer.train()
+    # from the first step to the end of the last one: the audits of both ends are outside
+    between, steps_took = clock.times[-1][1] - clock.times[0][0], [end - start for start, end in clock.times]
     found: dict[str, Any] = {
         "seconds": time.perf_counter() - begun,
-        "step": median(end - start for start, end in clock.times),
-        # from the first step to the end of the last one: the audits of both ends are outside
-        "between": clock.times[-1][1] - clock.times[0][0],
+        "step": median(steps_took),
+        "between": between,
+        "outside": 1 - sum(steps_took) / between,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     if watched:
@@ -102,7 +104,7 @@ def train(watched: bool, steps: int, draw_size: int, folder: str) -> dict[str, A
     return found
 
 
-def in_turn(steps: int, draw_size: int) -> dict[str, Any]:
+def in_turn(steps: int, draw_size: int, batch: int) -> dict[str, Any]:
     """Alone, watched, and alone again, each in its own process."""
     runs = []
     for watched in (False, True, False):
@@ -113,13 +115,14 @@ def in_turn(steps: int, draw_size: int) -> dict[str, Any]:
                 "--steps",
                 str(steps if watched else max(10, steps // 4)),
             ]
-            command = [sys.executable, __file__, *options, "--draw", str(draw_size), "--folder", folder]
+            options += ["--draw", str(draw_size), "--batch", str(batch), "--folder", folder]
+            command = [sys.executable, __file__, *options]
             subprocess.run(command, check=True)
             runs.append(json.loads((Path(folder) / "found.json").read_text()))
     before, watched, after = runs
     step = (before["step"] + after["step"]) / 2
     return {
-        "share": 1 - steps * step / watched["between"],
+        "share": watched["outside"] - (before["outside"] + after["outside"]) / 2,
         "share_by_us": watched["share_by_us"],
         "step_watched_over_alone": watched["step"] / step,
         "extra_peak_mb": watched["peak_mb"] - max(before["peak_mb"], after["peak_mb"]),
@@ -173,20 +176,25 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--draw", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=8, help="rows a step")
     parser.add_argument("--run", choices=("alone", "watched"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        found = train(options.run == "watched", options.steps, options.draw, options.folder)
+        found = train(options.run == "watched", options.steps, options.draw, options.batch, options.folder)
         (Path(options.folder) / "found.json").write_text(json.dumps(found))
         return
     tokens = counted()
     print(table([tokens]))
     print(table(floor(tokens)))
     steps, size = (12, 1) if options.quick else (options.steps, options.draw)
-    found = in_turn(steps, size)
+    found = in_turn(steps, size, options.batch)
     print(table([{key: value for key, value in found.items() if key != "runs"}]))
-    write("overhead", {"steps": steps, "draw": size, **found, "tokens": tokens, "floor": floor(tokens)}, options.quick)
+    write(
+        "overhead",
+        {"steps": steps, "draw": size, "batch": options.batch, **found, "tokens": tokens, "floor": floor(tokens)},
+        options.quick,
+    )
 
 
 if __name__ == "__main__":
