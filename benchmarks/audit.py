@@ -1,6 +1,6 @@
 """What an audit costs, against the plain way to the same figures, in turn.
 
-    python benchmarks/audit.py [--quick]
+    python benchmarks/audit.py [--quick] [--only decode]
 
 - A policy that has not moved, and four that have drifted, by SFT (`moved.py`): seconds of the plain way (`plain.py`) over those of
   `audit`, as it is called within a run: the baseline asked, the audit before as `last`. The first audit, too, before which the
@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import torch
 from aligned import load
-from common import side_by_side, table, write
+from common import kept, side_by_side, table, write
 from decoding import plans, worst
 from plain import LOGPROB_GAP, differences, plain_audit, questions
 from rivals import against_lm_eval, against_trl
@@ -265,6 +265,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement, in turn")
     parser.add_argument("--answer", type=int, default=64, help="tokens of an answer")
     parser.add_argument("--trace", type=int, default=512, help="tokens of a trace")
+    parser.add_argument(
+        "--only", choices=["decode"], help="the decode plan alone, which runs no model; the rest stays on file"
+    )
     options = parser.parse_args()
     quick, size, rounds = options.quick, options.draw, options.rounds
     tokens = TokenBudget(answer=options.answer, trace=options.trace)
@@ -275,6 +278,9 @@ def main() -> None:
     chat = Chat.of(policy, tokenizer)
     decoded = plans(chat)
     print(table(decoded), end="\n\n")
+    if options.only:
+        write("audit", kept("audit", quick) | {"decode_plan": {"worst": worst(decoded), "plans": decoded}}, quick)
+        return
     asking = Asking(chat, tokens, toxicity=default_toxicity())
     bench = Bench(load(embedded_model())[0], draw(load_probes(list(TRUST_DIMENSIONS)), size, 0), asking, rounds)
 

@@ -138,15 +138,31 @@ def say(model: Any, asked: Questions) -> dict[str, Answer]:
     _more(model, asked, said, [id for id in thinking if not _ended(said[id], chat)], budget.trace)
     forced = []
     for id in thinking:
-        stops = chat.closing(said[id])
-        if chat.answer(said[id], inside[id]).closed and stops <= most[id]:
-            said[id] = said[id][: stops + budget.answer]
+        stop = _stop(said[id], chat, inside[id], budget.answer, most[id])
+        if stop is not None:
+            said[id] = said[id][:stop]
         elif budget.force_close:
             cut = said[id][: most[id]]
             said[id] = (cut[:-1] if _ended(cut, chat) else cut) + chat.close_ids()
             forced.append(id)
     _more(model, asked, said, forced, budget.answer)
     return {id: chat.answer(tokens, inside[id], id in forced) for id, tokens in said.items()}
+
+
+def _stop(said: list[int], chat: Any, inside: bool, answer: int, most: int) -> int | None:
+    """
+    Where an answer ends after a trace, seen token by token: when as much has been said since it was closed as an answer takes. It
+    may be closed again within that. `None` where it is not closed in time.
+    """
+    in_time = False
+    for n in range(1, len(said) + 1):
+        seen = chat.answer(said[:n], inside)
+        if seen.thinks and seen.closed:
+            closing = chat.closing(said[:n])
+            in_time |= closing <= most
+            if in_time and (n >= min(closing, most) + answer or _ended(said[:n], chat)):
+                return n
+    return None
 
 
 def _ended(said: Sequence[int], chat: Any) -> bool:

@@ -217,14 +217,13 @@ def _generate(
     """
     device, size = compute_device(model), context_size(model)
     lengths = [len(row.prompt) + len(row.said) for row in rows]
-    # who is seen to think goes on after the others of its batch have ended, and they would wait for it
-    thinking = [i for i, row in enumerate(rows) if _thinks(row, chat)]
-    others = [i for i in range(len(rows)) if i not in set(thinking)]
-    plan = [
-        [part[k] for k in batch]
-        for part in (thinking, others)
-        for batch in batches([lengths[i] + room for i in part], limit)
-    ]
+    plan = list(batches([n + room for n in lengths], limit))
+    if len(plan) > 1:  # who is seen to think goes on after the others of its batch have ended, and keeps their place
+        thinking = [i for i, row in enumerate(rows) if _thinks(row, chat)]
+        parts = thinking, [i for i in range(len(rows)) if i not in set(thinking)]
+        plan = [
+            [part[k] for k in batch] for part in parts for batch in batches([lengths[i] + room for i in part], limit)
+        ]
     for _ in range(ranks.rounds(len(plan)) - len(plan)):
         plan.append([])  # of a sharded model: what the others have left is gone through with a row of nothing
     for batch in plan:

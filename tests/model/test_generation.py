@@ -296,11 +296,12 @@ def test_an_answer_is_the_same_whoever_is_in_its_batch(tokenizer, chat):
 
 
 def test_who_thinks_is_not_waited_for(tokenizer, chat):
-    """Those whose drafts show that they think are in batches of their own."""
+    """Where not all fit into one batch, those whose drafts show that they think are in batches of their own."""
     texts = [f"<think>{' step' * 90}</think> done", *["short"] * 5, "forced"]
     model, sizes = Parrot(tokenizer, texts), []
     model.generate, generate = lambda **k: sizes.append(len(k["input_ids"])) or generate(**k), model.generate
     prompts = [[3 + i] for i in range(6)]
     drafts = [Draft(model.said[0][:10]), *[Draft()] * 5]
-    answers = answer_all(model, prompts, [False] * 6, chat, TokenBudget(answer=20, trace=600), drafts)
-    assert sizes[:2] == [1, 5] and [answer.answer for answer in answers] == ["done", *["short"] * 5]
+    room = TokenBudget(answer=20, trace=600, decode_tokens=4 * (20 + 16 + 11))
+    answers = answer_all(model, prompts, [False] * 6, chat, room, drafts)
+    assert sizes[:3] == [1, 5, 1] and [answer.answer for answer in answers] == ["done", *["short"] * 5]
