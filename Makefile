@@ -67,6 +67,7 @@ lint: .venv/ready
 bench: .venv/ready
 	$(PY) benchmarks/drift.py --quick
 	$(PY) benchmarks/audit.py --quick
+	$(PY) benchmarks/overhead.py --quick
 	$(PY) benchmarks/reference.py --quick
 	$(PY) benchmarks/judging.py --quick $(JUDGED)
 	$(PY) benchmarks/detection.py --quick --only simulated
@@ -75,6 +76,7 @@ bench: .venv/ready
 bench-full: .venv/ready
 	$(PY) benchmarks/drift.py
 	$(PY) benchmarks/audit.py
+	$(PY) benchmarks/overhead.py
 	$(PY) benchmarks/reference.py
 	$(PY) benchmarks/judging.py $(JUDGED)
 	$(PY) benchmarks/detection.py
