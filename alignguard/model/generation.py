@@ -20,55 +20,18 @@ import torch
 from transformers import (
     GenerationConfig,
     LogitsProcessorList,
-    StoppingCriteria,
     StoppingCriteriaList,
 )
 
 from ..distributed import Ranks, compute_device
-from ..errors import AlignGuardError
-from .chat import Answer, Chat, split_trace
-from .forms import form_in
+from .chat import Answer, Chat
 from .forward import batches
 from .room import decode_room
 from .sampled import Sampled
+from .stopping import LOOK_EVERY, Asked, Budgets, TokenBudget, has_ended, is_done, is_thinking, limit_of
 from .virtual import virtual_tokens
 
-_LOOK_EVERY = 16  # tokens between two looks at a row's text, for its thinking tags
-_TAGS = 32  # times that a row opens or closes a trace: what comes after is read as it stands
 _ALONE = Ranks()
-_TAIL = 64  # tokens of a trace that are looked at: those since the last look, and room for a tag that began before it
-
-
-@dataclass(frozen=True)
-class TokenBudget:
-    """
-    How long the model may speak.
-
-    Args:
-        answer (`int`, *optional*, defaults to `64`):
-            Tokens of the answer proper.
-        trace (`int`, *optional*, defaults to `512`):
-            Tokens of a trace, if it opens one.
-        force_close (`bool`, *optional*, defaults to `True`):
-            Close a trace that ran out of its budget, or in which the model ended, so that the answer can still be asked
-            for; such answers are marked `forced`. Otherwise they are TRUNCATED and unscored.
-        batch_tokens (`int`, *optional*, defaults to `8192`):
-            Padded tokens, prompt and answer, that are read at once.
-        decode_tokens (`int`, *optional*):
-            Padded tokens, prompt and answer, whose keys and values are held at once while answers are generated. By default
-            what fits into half of the memory that is free on a GPU, and `batch_tokens` on a CPU and of a sharded model.
-    """
-
-    answer: int = 64
-    trace: int = 512
-    force_close: bool = True
-    batch_tokens: int = 8192
-    decode_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("answer", "trace", "batch_tokens", "decode_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise AlignGuardError(f"TokenBudget: {name} must be at least 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -87,59 +50,6 @@ class Draft:
     forced: int = 0
 
 
-@dataclass(eq=False)
-class _Asked:
-    """One prompt on its way to an answer."""
-
-    prompt: list[int]
-    inside: bool  # the prompt itself opened a trace
-    said: list[int]  # generated so far
-    key: str = ""  # of a sampled answer's noise; none of a greedy one's
-    most: int = sys.maxsize  # tokens that fit in the model's context
-    forced: int = 0  # what it had said when its trace was closed for it
-
-
-class _Budgets(StoppingCriteria):
-    """
-    Stops each row about where its budget ends: how far that is depends on whether it thinks, which is seen from its text.
-
-    Text is looked at every few tokens, of a trace only its end; between two looks nothing is fetched from the device. A row
-    that is stopped too early goes on in the next batch, what one says too much is cut.
-    """
-
-    def __init__(self, rows: list[_Asked], start: int, chat: Chat, budget: TokenBudget, device: torch.device) -> None:
-        self.rows, self.start, self.chat, self.budget = rows, start, chat, budget
-        self.active = list(range(len(rows)))
-        self.limits = [_limit(row, row.said, chat, budget) - len(row.said) for row in rows]  # of new tokens
-        self.closes = [_closing_tag(row, row.said, chat) for row in rows]
-        self.caps = torch.tensor(self.limits, device=device)
-        self.stops = torch.zeros_like(self.caps)  # after how many new tokens each was stopped; padding follows
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        new = input_ids.shape[1] - self.start
-        if new % _LOOK_EVERY == 0:
-            self._look(input_ids, new)
-        stop = self.caps <= new
-        self.stops = torch.where(stop & (self.stops == 0), new, self.stops)
-        return stop
-
-    def _look(self, input_ids: torch.Tensor, new: int) -> None:
-        tails = input_ids[:, max(self.start, input_ids.shape[1] - _TAIL) :].tolist()
-        ends, decode = self.chat.eos_token_ids, self.chat.decode
-        self.active = [
-            i for i in self.active if self.limits[i] > new and not any(t in ends for t in tails[i][-_LOOK_EVERY:])
-        ]
-        # a trace may have been closed since; an answer may have begun with one
-        due = [i for i in self.active if (self.closes[i] in decode(tails[i]) if self.closes[i] else new == _LOOK_EVERY)]
-        for i, tokens in zip(due, input_ids[due, self.start :].tolist() if due else [], strict=True):
-            row = self.rows[i]
-            said = row.said + tokens
-            self.limits[i] = _limit(row, said, self.chat, self.budget) - len(row.said)
-            self.closes[i] = _closing_tag(row, said, self.chat)
-        if due:
-            self.caps = torch.tensor(self.limits, device=input_ids.device)
-
-
 def context_size(model: Any) -> int:
     """Tokens that a model reads at most, prompt and answer together, beside its virtual ones; no end where its config tells none."""
     config = getattr(model, "config", None)
@@ -150,43 +60,6 @@ def context_size(model: Any) -> int:
 def reserve(chat: Chat) -> int:
     """Tokens kept free beside prompt and answer: for closing a trace, and for the empty one that drift puts before an answer."""
     return len(chat.closed_trace_ids()) + len(chat.close_ids()) + len(chat.lead_ids())
-
-
-def _closing_tag(row: _Asked, said: list[int], chat: Chat) -> str:
-    """What would close the trace that it is inside of; nothing where it is in none."""
-    text = chat.decode(said)
-    _, _, thinks, closed = split_trace(text, chat.form, row.inside)
-    return (form_in(text, chat.form) or chat.form).close if thinks and not closed else ""
-
-
-def _thinks(row: _Asked, chat: Chat) -> bool:
-    """Whether it is inside of a trace, as far as is seen: a draft may end with the first token of a tag."""
-    return bool(_closing_tag(row, row.said, chat)) or bool(row.said and row.said[-1] == chat.open_ids()[0])
-
-
-def _limit(row: _Asked, said: list[int], chat: Chat, budget: TokenBudget) -> int:
-    """
-    How many tokens this row may have said in all, judged by what it has said so far; what it went on to say beyond that, while
-    others of its batch were still at it, does not count.
-    """
-    if row.forced:
-        return row.forced + budget.answer
-    limit = max(budget.answer, _LOOK_EVERY)  # a tag may be longer than an answer
-    for _ in range(_TAGS):
-        before, limit = limit, _allowed(row, said[:limit], chat, budget)
-        if limit == before or before >= len(said):
-            break
-    return limit
-
-
-def _allowed(row: _Asked, said: list[int], chat: Chat, budget: TokenBudget) -> int:
-    """The same, of all that it has said."""
-    _, _, thinks, closed = split_trace(chat.decode(said), chat.form, row.inside)
-    if not thinks:
-        return budget.answer
-    if not closed:  # a whole answer must fit after it
-        return min(budget.trace, row.most - budget.answer)
-    return min(min(chat.closing(said), budget.trace) + budget.answer, row.most)
 
 
 @contextmanager
@@ -203,7 +76,7 @@ def _plain_defaults(model: Any) -> Iterator[None]:
 
 def _generate(
     model: Any,
-    rows: list[_Asked],
+    rows: list[Asked],
     room: int,
     limit: int,
     chat: Chat,
@@ -219,7 +92,7 @@ def _generate(
     lengths = [len(row.prompt) + len(row.said) for row in rows]
     plan = list(batches([n + room for n in lengths], limit))
     if len(plan) > 1:  # who is seen to think goes on after the others of its batch have ended, and keeps their place
-        thinking = [i for i, row in enumerate(rows) if _thinks(row, chat)]
+        thinking = [i for i, row in enumerate(rows) if is_thinking(row, chat)]
         parts = thinking, [i for i in range(len(rows)) if i not in set(thinking)]
         plan = [
             [part[k] for k in batch] for part in parts for batch in batches([lengths[i] + room for i in part], limit)
@@ -247,7 +120,7 @@ def _generate(
             pad_token_id=chat.pad_token_id,
             use_cache=True,
         )
-        criterion = _Budgets(part, width, chat, budget, device)
+        criterion = Budgets(part, width, chat, budget, device)
         keys = [row.key for row in part]
         sampled = [Sampled(keys, [len(row.said) for row in part], width)] if any(keys) else []
         with _plain_defaults(model):
@@ -263,8 +136,8 @@ def _generate(
             said = row.said + tokens[: stop or len(tokens)]
             end = next((i + 1 for i, t in enumerate(said) if t in chat.eos_token_ids and i >= len(row.said)), len(said))
             said = said[:end]
-            row.said = said[: max(_limit(row, said, chat, budget), len(row.said))]
-        tick(sum(_is_done(row, chat, budget) for row in part))
+            row.said = said[: max(limit_of(row, said, chat, budget), len(row.said))]
+        tick(sum(is_done(row, chat, budget) for row in part))
 
 
 def _idle(model: Any, chat: Chat) -> None:
@@ -317,19 +190,19 @@ def answer_all(
     for prompt, opens, draft, key in zip(
         prompts, inside, drafts or [Draft()] * len(prompts), keys or [""] * len(prompts), strict=True
     ):
-        row = _Asked(list(prompt), opens, [], key, max(size - len(prompt), budget.answer + 1))
+        row = Asked(list(prompt), opens, [], key, max(size - len(prompt), budget.answer + 1))
         if draft.tokens and not key:  # one that ends the answer, or fills the budget, leaves nothing to generate
             row.forced = draft.forced
-            row.said = list(draft.tokens)[: _limit(row, list(draft.tokens), chat, budget)]
+            row.said = list(draft.tokens)[: limit_of(row, list(draft.tokens), chat, budget)]
         rows.append(row)
     least = min(budget.batch_tokens, budget.decode_tokens or budget.batch_tokens)
     limit = budget.decode_tokens or (least if ranks.sharded else decode_room(model, least))
 
-    def finish(asked: list[_Asked], tick: Callable[[int], None]) -> None:
+    def finish(asked: list[Asked], tick: Callable[[int], None]) -> None:
         """In rounds, each twice as long as the last: who thinks goes on without those who do not, in batches made anew."""
         nonlocal limit
-        room = budget.answer + _LOOK_EVERY
-        while ranks.rounds(len(asked := [row for row in asked if not _is_done(row, chat, budget)])):
+        room = budget.answer + LOOK_EVERY
+        while ranks.rounds(len(asked := [row for row in asked if not is_done(row, chat, budget)])):
             try:
                 _generate(model, asked, room, limit, chat, budget, ranks, tick)
                 room *= 2
@@ -338,22 +211,14 @@ def answer_all(
                     raise
                 limit = max(least, limit // 2)  # what was free when the limit was found may be so no longer
 
-    tick(sum(_is_done(row, chat, budget) for row in rows))
+    tick(sum(is_done(row, chat, budget) for row in rows))
     finish(rows, tick)
     if budget.force_close:
         cut = [row for row in rows if not chat.answer(row.said, row.inside).closed]
         for row in cut:
-            if _ended(row, chat):  # it has said what it had to say, in its trace; what would it tell?
+            if has_ended(row, chat):  # it has said what it had to say, in its trace; what would it tell?
                 row.said.pop()
             row.said += chat.close_ids()
             row.forced = len(row.said)
         finish(cut, lambda n: None)
     return [chat.answer(row.said, row.inside, row.forced > 0) for row in rows]
-
-
-def _ended(row: _Asked, chat: Chat) -> bool:
-    return bool(row.said) and row.said[-1] in chat.eos_token_ids
-
-
-def _is_done(row: _Asked, chat: Chat, budget: TokenBudget) -> bool:
-    return _ended(row, chat) or (bool(row.said) and len(row.said) >= _limit(row, row.said, chat, budget))

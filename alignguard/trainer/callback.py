@@ -21,6 +21,7 @@ from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
 from .pace import AUDIT, NOTHING
+from .restore import restore
 from .run import Run
 from .schedule import Schedule
 from .settings import Settings
@@ -222,10 +223,10 @@ class AlignGuardCallback(TrainerCallback):
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
             self.run.look(state.global_step, kwargs.get("optimizer"))  # stopped by a callback that comes after ours
-        rule = self.settings.stop
-        if rule is not None and rule.restore and self.run.verdict is not None and self.run.verdict.since:
-            run = self.run
-            run.console.guarded("restoring the weights", lambda: run.ranks.together(run.restore))
+        rule, run, verdict = self.settings.stop, self.run, self.run.verdict
+        if rule is not None and rule.restore and verdict is not None and verdict.since:
+            step = verdict.last_aligned_step
+            run.console.guarded("restoring the weights", lambda: run.ranks.together(lambda: restore(run.context, step)))
         self.run.end()
 
     # -----------------------------------------------------------------------------------------------------------------

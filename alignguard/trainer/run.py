@@ -20,10 +20,7 @@ from ..drift.reference import Reference
 from ..errors import AlignGuardError
 from ..holding.anchored import start_head
 from ..model.chat import Chat
-from ..model.checkpoints import latest_checkpoint
 from ..model.observe import evaluated_weights, trainer_autocast
-from ..model.restore import load_whole, restore_weights
-from ..model.trees import why_apart
 from ..probes.draw import draw
 from ..probes.probe import Probe
 from ..records.store import Store
@@ -40,7 +37,7 @@ from .checks import check_holdable, check_not_stopped, check_restorable, what_is
 from .console import Console
 from .pace import AUDIT, NOTHING, Pace
 from .resume import find_record, resume
-from .settings import Settings, about, announcement
+from .settings import Settings, about, announcement, from_now_on
 from .start import RunContext, RunState, agree_on_start, ask_start, open_record, settle_tags, take_over
 
 logger = logging.getLogger("alignguard")
@@ -300,20 +297,6 @@ class Run:
             asked = draw(known, self.settings.schedule.draw, self.settings.seed, step)
         return asked
 
-    def restore(self) -> None:
-        """The weights of the last aligned checkpoint back into the model, where there is one."""
-        assert self.verdict is not None
-        model, reference, say = self.context.model, self.context.reference, self.console.say
-        folder = latest_checkpoint(self.context.args.output_dir, self.verdict.last_aligned_step)
-        if folder is not None:
-            restore_weights(model, folder)
-            say(f"AlignGuard: the weights of {folder} were put back")
-        elif self.verdict.last_aligned_step == 0 and reference.kind in ("copy", "offload"):
-            load_whole(model, reference.model.state_dict(), "the frozen start")
-            say("AlignGuard: no audit after step 0 was aligned; the weights of the start were put back")
-        else:
-            say("AlignGuard: there is no aligned checkpoint to restore; the weights are left as they are")
-
     def close_trackers(self) -> None:
         """The trainer's own have closed."""
         self.console.guarded("the tracker", lambda: self.tracker.end())
@@ -347,28 +330,16 @@ class Run:
         verdict = self.audit(0)
         for name, floor in (self.settings.stop or StopRule()).floors.items():
             if first and name in verdict.since:
-                score = verdict.dimensions[name].score
                 raise AlignGuardError(
-                    f"StopRule: the start itself scores {score:.2f} in {name}, below its floor of {floor}"
+                    f"StopRule: the start itself scores {verdict.dimensions[name].score:.2f} in {name}, below its floor of {floor}"
                 )
-        context, asked = self.context, [probe.id for probe in self.draw(0)]
-        said = {id: self.baseline[id] for id in asked}
+        context, said = self.context, {probe.id: self.baseline[probe.id] for probe in self.draw(0)}
         advice = (
             self.console.guarded("advice", lambda: trace_advice(context.model, said, context.asking)) if first else ""
         )
         if advice:
             logger.warning(advice)
-        planned = len(self.settings.schedule.planned(self.context.last)) - 1
-        told = f"AlignGuard: {planned} more audits, about {self._seconds:.0f} s each while answers stay this long"
-        if self.pace is not None:
-            told += (
-                f"; between this and the last they take at most {self.pace.overhead:.0%} of the run's time, and those that do not "
-                "fit are left out (Schedule(overhead=None) takes all)"
-            )
-        apart = why_apart(context.model)
-        if apart:
-            told += f"\nAlignGuard: prompts are read again for each option and opening, since {apart}"
-        self.console.say(told)
+        self.console.say(from_now_on(context.model, self.settings, context.last, self._seconds))
 
     def _alarm(self, verdict: Verdict) -> None:
         text, bare = (

@@ -15,6 +15,7 @@ from ..judging.score import OwnJudge, ToxicityScorer
 from ..judging.scorers import INSTALL, scorer_name
 from ..model.chat import Chat
 from ..model.generation import TokenBudget
+from ..model.trees import why_apart
 from ..probes.draw import draw
 from ..probes.probe import Probe, pool_hash
 from ..records.about import About
@@ -124,4 +125,19 @@ def announcement(chat: Chat, reference: Reference, settings: Settings, last: int
         text += f"\nAlignGuard: drift budget: {_budget_name(settings)}"
     if settings.toxicity is None and any(probe.judge == "toxicity" for probe in settings.pool):
         text += f"\nAlignGuard: toxicity stays unscored; {INSTALL}, or give toxicity= a callable"
+    return text
+
+
+def from_now_on(model: Any, settings: Settings, last: int, seconds: float) -> str:
+    """What the audit of step 0 has shown of the others."""
+    planned, overhead = len(settings.schedule.planned(last)) - 1, settings.schedule.overhead
+    text = f"AlignGuard: {planned} more audits, about {seconds:.0f} s each while answers stay this long"
+    if overhead is not None:
+        text += (
+            f"; between this and the last they take at most {overhead:.0%} of the run's time, and those that do not fit are left "
+            "out (Schedule(overhead=None) takes all)"
+        )
+    apart = why_apart(model)
+    if apart:
+        text += f"\nAlignGuard: prompts are read again for each option and opening, since {apart}"
     return text

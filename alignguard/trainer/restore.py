@@ -1,0 +1,29 @@
+"""After a regression: the weights of the last aligned checkpoint, back into the model."""
+
+from __future__ import annotations
+
+from ..model.checkpoints import latest_checkpoint
+from ..model.restore import load_whole, restore_weights
+from .start import RunContext
+
+
+def restore(context: RunContext, last_aligned: int) -> None:
+    """
+    Put them back, where there is such a checkpoint, and say so.
+
+    Args:
+        context ([`RunContext`]):
+            What the run works with.
+        last_aligned (`int`):
+            The last step at which an audit looked aligned.
+    """
+    model, reference, say = context.model, context.reference, context.console.say
+    folder = latest_checkpoint(context.args.output_dir, last_aligned)
+    if folder is not None:
+        restore_weights(model, folder)
+        say(f"AlignGuard: the weights of {folder} were put back")
+    elif last_aligned == 0 and reference.kind in ("copy", "offload"):
+        load_whole(model, reference.model.state_dict(), "the frozen start")
+        say("AlignGuard: no audit after step 0 was aligned; the weights of the start were put back")
+    else:
+        say("AlignGuard: there is no aligned checkpoint to restore; the weights are left as they are")
