@@ -499,6 +499,7 @@ def out_of_memory(machine: Machine) -> dict[str, Figure]:
     reference, asked = freeze_start(model, "copy"), probes(machine, 48)
     audit(model, None, asked[:4], reference, asking=asking(model, answer=4))  # what libraries take once, and keep
     how = asking(model, answer=16 if machine.tiny else 256, trace=4096, batch_tokens=200_000)
+    reference.said.clear()  # kept in the CPU's memory, which is the device's where there is no card
     machine.clear()
     before, ended = machine.allocated(), "it fitted"
     try:
@@ -506,6 +507,7 @@ def out_of_memory(machine: Machine) -> dict[str, Figure]:
             audit(model, None, asked, reference, asking=how)
     except torch.OutOfMemoryError as error:
         ended = type(error).__name__
+    reference.said.clear()
     held, reserved = machine.allocated() - before, machine.reserved()
     return {
         "ended": Figure(ended, "OutOfMemoryError", ended == "OutOfMemoryError"),
@@ -546,7 +548,7 @@ def offload(machine: Machine) -> dict[str, Figure]:
     before = machine.allocated()
 
     def wake() -> None:
-        with reference.awake(machine.device):
+        with reference.awake(machine.device), reference.loaded():
             pass
 
     seconds = machine.seconds(wake)
