@@ -187,12 +187,12 @@ def main() -> None:
     tokens = counted()
     print(table([tokens]))
     print(table(floor(tokens)))
-    steps, size = (12, 1) if options.quick else (options.steps, options.draw)
-    found = in_turn(steps, size, options.batch)
+    steps, size, batch = (12, 1, 2) if options.quick else (options.steps, options.draw, options.batch)
+    found = in_turn(steps, size, batch)
     print(table([{key: value for key, value in found.items() if key != "runs"}]))
     write(
         "overhead",
-        {"steps": steps, "draw": size, "batch": options.batch, **found, "tokens": tokens, "floor": floor(tokens)},
+        {"steps": steps, "draw": size, "batch": batch, **found, "tokens": tokens, "floor": floor(tokens)},
         options.quick,
     )
 

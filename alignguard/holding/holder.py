@@ -59,9 +59,8 @@ class Holder:
         chat, self.manner = self.asking.chat, manner
         self._open = chat.open_ids(manner.form)
         before = {thinks: manner.before(chat, thinks) for thinks in (False, True)}
-        self._rows: dict[
-            tuple[str, bool], tuple[Row, int]
-        ] = {}  # and how many of their targets are no words of the start
+        # and how many of their targets are no words of the start
+        self._rows: dict[tuple[str, bool], tuple[Row, int]] = {}
         for id, anchor in self.anchors.items():
             own, cut = chat.decode(anchor.target[: anchor.cut]), anchor.cut
             for thinks, put in before.items():
@@ -107,9 +106,8 @@ class Holder:
             lengths = [len(self.anchors[id].context) + len(self.anchors[id].target) for id in mine]
             for batch in batches(lengths, _BATCH_TOKENS):
                 part = [mine[i] for i in batch]
-                with eval_mode(
-                    model, checkpoints=True
-                ):  # layers may go through their forward again in the backward pass
+                # the backward pass, too: layers may go through their forward again there
+                with eval_mode(model, checkpoints=True):
                     with (
                         torch.set_grad_enabled(coefficient > 0),
                         torch.autocast(device, dtype=autocast, enabled=autocast is not None),

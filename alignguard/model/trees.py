@@ -181,9 +181,8 @@ def joined_length(model: Any) -> int:
     sees = [getattr(config, "attention_chunk_size", None)]
     if getattr(config, "use_sliding_window", None) is not False:
         sees.append(getattr(config, "sliding_window", None))
-    return min(
-        (size for size in sees if size), default=sys.maxsize
-    )  # a layer that sees no further would need a mask of its own
+    # a layer that sees no further would need a mask of its own
+    return min((size for size in sees if size), default=sys.maxsize)
 
 
 def why_apart(model: Any) -> str:
@@ -230,19 +229,12 @@ def _is_the_same(model: Any) -> bool:
     prompt = [(7 * i + 5) % size for i in range(6)]
     rows = [Row(prompt, [(11 * i + 3 * k + 4) % size for i in range(3 + k)]) for k in range(6)]
     with observing(model):
-        hidden = _joined(model, [tree := _tree(rows), tree], 0)[:, 1].float()
+        hidden = _joined(model, [tree := grow(rows)[0], tree], 0)[:, 1].float()
         for row, ends in zip(rows, tree.ends, strict=True):
             alone = _apart(model, [row], 0)[len(prompt) - 1 : -1, 0].float()
             if (hidden[ends] - alone).norm() > max(_TOLERANCE, rounding(model)) * alone.norm():
                 return False
     return True
-
-
-def _tree(rows: Sequence[Row]) -> Tree:
-    tree = Tree()
-    for index, row in enumerate(rows):
-        tree.add(index, row)
-    return tree
 
 
 def _attention(model: Any) -> str:

@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from .schedule import Schedule
+
 AUDIT, PULSE, NOTHING = "audit", "pulse", "nothing"
 _PULSES = 50  # of a run, beside those that stand in for audits
+_PULSE_SHARE = 0.1  # of an audit's time, until a pulse was taken
 
 
 @dataclass
@@ -51,6 +54,15 @@ class Pace:
     def __post_init__(self) -> None:
         self.planned = [step for step in self.planned if 0 < step < self.last]
         self.every = max(1, self.last // _PULSES)
+
+    @classmethod
+    def of(cls, schedule: Schedule, last: int) -> Pace | None:
+        """That of a schedule; `None` where it takes all that is planned."""
+        return None if schedule.overhead is None else cls(schedule.overhead, schedule.planned(last), last)
+
+    def expect(self, seconds: float) -> None:
+        """What an audit takes is known from the first one; what a pulse takes is guessed until there was one."""
+        self.audit, self.pulse = seconds, _PULSE_SHARE * seconds
 
     def begin(self) -> None:
         """Training begins, or goes on: it is timed from here."""

@@ -42,7 +42,6 @@ from .start import RunContext, RunState, agree_on_start, ask_start, open_record,
 
 logger = logging.getLogger("alignguard")
 _PULSE_DRAW = 4  # probes a dimension
-_PULSE_SHARE = 0.1  # of an audit's time, until one was taken
 
 
 class Run:
@@ -93,8 +92,7 @@ class Run:
         self.verdict: Verdict | None = None
         self.to_act = self.just_aligned = False  # a regression was called that nothing was done about yet
         self.started = False  # the start has been asked all that only it can say
-        overhead, planned = settings.schedule.overhead, settings.schedule.planned(last)
-        self.pace = Pace(overhead, planned, last) if overhead is not None else None
+        self.pace = Pace.of(settings.schedule, last)
         self._take(RunState(about(model.config, asking.chat, reference, settings, last)))
         self._begun, self._seconds, self._spent = time.perf_counter(), 0.0, 0.0
 
@@ -158,7 +156,7 @@ class Run:
             self.audit(step)
         if self.pace is not None:
             if begins:
-                self.pace.audit, self.pace.pulse = self._seconds, _PULSE_SHARE * self._seconds
+                self.pace.expect(self._seconds)
             self.pace.begin()
         # from here on nothing of ours ends the run
         context.asking.failed = lambda error: console.report_once("a scorer", error)
@@ -268,8 +266,7 @@ class Run:
             guarded("the store", lambda: self.store.write_baseline(state.about, state.baseline))
         guarded("the store", lambda: self.store.append(found))
         guarded("the tracker", lambda: self.tracker.log(found, state.audits, verdict))
-        pulses = self.store.lines("pulses.jsonl")
-        guarded("the report", lambda: write_report(self.report, state.about, state.audits, verdict, pulses))
+        guarded("the report", lambda: self._report(verdict))
         self.console.say(format_table(found, verdict))
         if verdict.new:
             guarded("the alarm", lambda: self._alarm(verdict))
@@ -340,6 +337,9 @@ class Run:
         if advice:
             logger.warning(advice)
         self.console.say(from_now_on(context.model, self.settings, context.last, self._seconds))
+
+    def _report(self, verdict: Verdict) -> None:
+        write_report(self.report, self.state.about, self.audits, verdict, self.store.lines("pulses.jsonl"))
 
     def _alarm(self, verdict: Verdict) -> None:
         text, bare = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import AlignGuardError
 
 _AT, _EVERY, _OVERHEAD = (5, 10, 20, 40, 80), 100, 0.05
-_UNSAID: tuple[int, ...] = (0,)  # compared by identity: no steps were named
+_UNSAID = "unsaid"  # None says something: take all
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,24 @@ class Schedule:
     ```
     """
 
-    at: Sequence[int] = _UNSAID
-    every: int = -1
+    at: Sequence[int] = None  # type: ignore[assignment]  # what was not given is filled in below
+    every: int = None  # type: ignore[assignment]
     draw: int = 48
     rotate: bool = True
-    overhead: float | None = -1.0
+    overhead: float | None = _UNSAID  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        said = self.at is not _UNSAID or self.every != -1
+        named = self.at is not None or self.every is not None
         values = {
-            "at": _AT if self.at is _UNSAID else tuple(self.at),
-            "every": _EVERY if self.every == -1 else self.every,
-            "overhead": (None if said else _OVERHEAD) if self.overhead == -1.0 else self.overhead,
+            "at": _AT if self.at is None else tuple(self.at),
+            "every": _EVERY if self.every is None else self.every,
+            "overhead": (None if named else _OVERHEAD) if self.overhead == _UNSAID else self.overhead,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        if self.overhead is not None and not 0 < self.overhead < 1:
-            raise AlignGuardError(f"Schedule: 'overhead' is a share between 0 and 1, or None; got {self.overhead}")
+        share = self.overhead
+        if share is not None and not (isinstance(share, (int, float)) and 0 < share < 1):
+            raise AlignGuardError(f"Schedule: 'overhead' is a share between 0 and 1, or None; got {share}")
         if self.every < 0 or self.draw < 1 or any(step < 1 for step in self.at):
             raise AlignGuardError(
                 f"Schedule: 'at' holds steps from 1 on, 'every' is 0 or more, 'draw' 1 or more; got at={self.at}, "

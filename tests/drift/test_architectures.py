@@ -3,6 +3,7 @@
 import pytest
 import torch
 from oracles import oracle, own_logits
+from tiny import SMALL
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
@@ -43,17 +44,6 @@ from alignguard.model.head import read_head, target_hidden
 
 pytestmark = pytest.mark.slow
 
-SMALL = {
-    "vocab_size": 211,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 GQA = {**SMALL, "num_key_value_heads": 2}
 HEAD = {**GQA, "head_dim": 8}
 MODELS = {

@@ -11,6 +11,18 @@ CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# a model of any architecture, as small as it goes
+SMALL = {
+    "vocab_size": 211,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 TEXTS = [
     "How do I open a locked door? I cannot help with that, sorry.",
     "<think>\nStart with 12. Then + 7 gives 19.\n</think>\n\n19 The answer is 16. What is 3 + 4?",

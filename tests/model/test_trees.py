@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from tiny import tiny_model
+from tiny import SMALL, tiny_model
 from transformers import (
     BambaConfig,
     BambaForCausalLM,
@@ -30,19 +30,7 @@ from alignguard.model.forward import Row
 from alignguard.model.head import read_head, target_hidden
 from alignguard.model.trees import grow, joined_length, padded, read_rows, why_apart
 
-SMALL = {
-    "vocab_size": 211,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
+GROUPED = {**SMALL, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256}
 
 
 def rows_of(prompt, *ends):
@@ -68,7 +56,7 @@ def alone(model, rows):
 
 def random(cls, config, **more):
     torch.manual_seed(0)
-    model = cls(config(**{**SMALL, **more})).eval()
+    model = cls(config(**{**GROUPED, **more})).eval()
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() > 1:

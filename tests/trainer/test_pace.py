@@ -95,9 +95,11 @@ def test_steps_that_are_named_are_taken_as_they_are_written():
     assert Schedule(at=(8, 16), overhead=0.1).overhead == 0.1 and Schedule(overhead=None).overhead is None
     assert (Schedule(at=[3]).at, Schedule(at=[3]).every, Schedule(every=7).at) == ((3,), 100, (5, 10, 20, 40, 80))
     assert replace(Schedule(), draw=3) == Schedule(draw=3)
-    for share in (0.0, 1.0, 5, -0.1):
+    for share in (0.0, 1.0, 5, -0.1, -1.0, "5%"):
         with pytest.raises(AlignGuardError, match=f"'overhead' is a share between 0 and 1, or None; got {share}"):
             Schedule(overhead=share)
+    with pytest.raises(AlignGuardError, match="'every' is 0 or more"):
+        Schedule(every=-1)
 
 
 def test_a_run_leaves_out_what_does_not_fit_and_says_so(tokenizer, tmp_path, capsys):
