@@ -23,8 +23,13 @@ from alignguard.errors import RunError
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
-    """`generate` keeps the steps of one batch in line itself, over a group that there is none of here."""
+    """
+    `generate` keeps the steps of one batch in line itself, over a group that there is none of here; and whether a process compiles
+    is one switch for both threads, of which each would put back what the other had set.
+    """
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor, **kwargs: None)
+    with torch.compiler.set_stance("default"):
+        yield
 
 
 class Meeting:
