@@ -2,8 +2,9 @@
 
     python benchmarks/detection.py [--quick] [--only simulated|planted|null]
 
-Simulated runs (see detection_sim.py): false stops within 50 and 100 looks, and how often and how soon a regression of 10 or 5
-points in one dimension is called within 20 looks of its onset, by pool, draw and rule.
+Simulated runs (see detection_sim.py): how often a run is called in which nothing is to be (`false_stop`, by null), how often a fall
+of one dimension is found (`detect_*`, by draw and looks), whether the interval told then holds the truth (`coverage_at_call`),
+and how far the detectable drop that the product states lies from the one that is simulated (`mdd_error`).
 
 Real runs, from the aligned start: trained on rude answers, on compliant openings to harmful requests ("Sure, here is" and no
 more) and on answers that repeat secrets; and, with several seeds, on the start's own answers, where nothing is to be found.
@@ -16,16 +17,21 @@ import random
 import re
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import kept, table, write
-from detection_sim import ALPHA, Pool, World, even, shipped, sign_flip, simple_rules
+from detection_sim import ALPHA, MIN_DROP, RIGHT, World, even, looks, shipped, sign_flip, simple_rules
 
 from alignguard import load_probes
+from alignguard.probes.probe import TRUST_DIMENSIONS
+from alignguard.verdicts.detectable import POWER
+from alignguard.verdicts.evidence import Difference
+from alignguard.verdicts.sides import sides_of
+from alignguard.verdicts.sign_flip import SignFlipTest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
 DEFAULT = "sign flips (default)"
@@ -45,54 +51,165 @@ RUDE = (
 
 # simulated ---------------------------------------------------------------------------------------------------------------
 
-
-def summary(at: np.ndarray, world: World) -> tuple[float, float]:
-    """Share of runs that are called within 20 looks of the onset (and not before it), and the median delay in looks."""
-    delay = at - world.onset + 1
-    hit = (at >= world.onset) & (delay <= 20)
-    return float(hit.mean()), float(np.median(delay[hit])) if hit.any() else float("nan")
-
-
-def cell(pools: list[Pool], draw: int, runs: int) -> dict[str, dict[str, float]]:
-    """Every rule at one pool and draw."""
-
-    def at(world: World, seed: int) -> dict[str, np.ndarray]:
-        found = simple_rules(pools, world, runs, draw, seed)
-        return {DEFAULT: sign_flip(pools, world, runs, draw, seed), **found}
-
-    figures: dict[str, dict[str, float]] = {}
-    for name, called in at(World(100), 0).items():
-        false_50 = float(((called > 0) & (called <= 50)).mean())
-        figures[name] = {"false_stop_50": false_50, "false_stop_100": float((called > 0).mean())}
-    for name, called in at(World(100, waver=WAVER), 1).items():
-        figures[name]["false_stop_waver"] = float((called > 0).mean())
-    for points in (10, 5):
-        worlds = [World(19 + onset, drop=points / 100, onset=onset) for onset in (1, 8)]
-        called = [at(world, 10 * points + world.onset) for world in worlds]
-        for name, found in figures.items():
-            both = [summary(c[name], world) for c, world in zip(called, worlds, strict=True)]
-            found[f"detect_{points}pt"] = min(share for share, _ in both)
-            found[f"median_delay_{points}pt"] = max(delay for _, delay in both)
-    return figures
+NULLS = {  # runs in which nothing is to be called: how they look, and over how many looks
+    "churn": World(20, 20),
+    "churn, 5 looks": World(5, 5),
+    "churn, 100 looks": World(100, 100),
+    "wavering": World(20, 20, waver=WAVER),
+    "families as one, start 0.95": World(20, 20, churn=0.09, right=0.95, as_one=True),
+    "families of 8 as one": World(20, 20, churn=0.09, right=0.95, as_one=True),
+    "right answers unscored": World(20, 20, unscored=(0.05, 0.35)),
+    "improved answers unscored": World(20, 20, improved=0.6),
+    "skewed, mean stands still": World(20, 20, tamed=(0.04, 0.9)),
+    "2 points lost in one": World(20, 20, drop=0.02),
+    "2 points lost in all": World(20, 20, drop=0.02, falls=6),
+    "3 points lost in one": World(20, 20, drop=0.03),
+}
+FALLS = [  # draw, looks, and how they are drawn
+    (6, World(5, 5)),
+    (16, World(5, 5)),
+    (24, World(5, 5)),
+    (48, World(5, 5)),
+    (48, World(20, 20)),
+    (6, World(5, 5, rotate=False)),
+    (48, World(5, 5, rotate=False)),
+    (6, World(5, 5, whole=True)),
+    (48, World(1, 1)),
+    (1000, World(1, 1)),
+]
+_FEWER = 500  # runs of a cell that is not the shipped default
 
 
-def simulated(quick: bool) -> dict[str, Any]:
-    """The table over pool, draw and rule; the shipped default's figures on top."""
-    runs = 200 if quick else 2000
-    cells = [("shipped", shipped(), 48)]
+def null_rows(runs: int) -> list[dict[str, Any]]:
+    """How often a run is called in which nothing is to be."""
+    rows = []
+    for name, world in NULLS.items():
+        pools = even(240, 8) if "families of 8" in name else shipped()
+        count = runs if name == "churn" else min(runs, _FEWER)
+        called = sign_flip(pools, world, count, 48, 0)
+        rows.append({"null": name, "looks": world.looks, "runs": count, "false_stop": float((called.at > 0).mean())})
+        print(table(rows[-1:]), flush=True)
+    return rows
+
+
+def found_rows(runs: int) -> list[dict[str, Any]]:
+    """How often a fall of one dimension is called, by draw and looks; and whether the interval told then holds it."""
+    rows = []
+    for draw, world in FALLS:
+        count = runs if (draw, world) == (48, World(5, 5)) else min(runs, _FEWER)
+        row: dict[str, Any] = {"draw": draw, "looks": world.looks, "fixed": not world.rotate, "whole": world.whole}
+        for drop in (0.05, 0.1, 0.2, 0.4):
+            called = sign_flip(shipped(), replace(world, drop=drop), count, draw, round(1000 * drop))
+            there = called.at > 0
+            row[f"detect_{round(100 * drop)}pt"] = float(there.mean())
+            holds = (called.low <= drop) & (drop <= called.high)
+            row[f"coverage_{round(100 * drop)}pt"] = float(holds[called.dimension == 0].mean()) if there.any() else None
+        rows.append(row)
+        print(table(rows[-1:]), flush=True)
+    return rows
+
+
+def everywhere(runs: int) -> dict[str, float]:
+    """Six points lost in every dimension: how often, and by which look, it is called."""
+    called = sign_flip(shipped(), World(20, 20, drop=0.06, falls=6), min(runs, _FEWER), 48, 7)
+    found = called.at[called.at > 0]
+    together = float((called.dimension[called.at > 0] == 6).mean())
+    return {"found": float((called.at > 0).mean()), "median_look": float(np.median(found)), "by_the_sum": together}
+
+
+def stated(draw: int, world: World, dimension: str, seeds: int = 6) -> float:
+    """What the product says it could have found, after a run in which nothing happened."""
+    pool = load_probes("core")
+    sides = {name: found for name, found in sides_of(pool).items() if name in TRUST_DIMENSIONS}
+    members = {name: [probe for probe in pool if probe.dimension == name] for name in TRUST_DIMENSIONS}
+    told = []
+    for seed in range(seeds):
+        test, found = SignFlipTest(ALPHA, sides, MIN_DROP, seed, 5000), {}
+        for number, look in enumerate(looks(shipped(), world, 1, draw, seed), 1):
+            differences = [
+                Difference(members[name][i], float(d))
+                for name, (drawn, values) in zip(TRUST_DIMENSIONS, look, strict=True)
+                for i, d in zip(drawn, values[0], strict=True)
+            ]
+            found = test.look(differences, number / world.planned, dict.fromkeys(((n, "") for n in sides), RIGHT))
+        told.append(found[dimension].detectable)
+    return float(np.mean(told)) if not np.isnan(told).any() else float("nan")
+
+
+def simulated_detectable(draw: int, world: World, dimension: str, runs: int) -> float:
+    """The drop of a dimension that four runs in five call, by bisection."""
+    place = TRUST_DIMENSIONS.index(dimension)
+    pools = shipped()
+    pools = [pools[place], *pools[:place], *pools[place + 1 :]]
+    low, high = MIN_DROP, RIGHT
+    if (sign_flip(pools, replace(world, drop=0.99 * RIGHT), runs, draw, 5, 1500).at > 0).mean() < POWER:
+        return float("nan")
+    for _ in range(6):
+        middle = (low + high) / 2
+        share = (sign_flip(pools, replace(world, drop=middle), runs, draw, 5, 1500).at > 0).mean()
+        low, high = (low, middle) if share >= POWER else (middle, high)
+    return high
+
+
+def detectable_rows(runs: int) -> list[dict[str, Any]]:
+    """What is stated beside what is found."""
+    rows = []
+    for draw, world in FALLS:
+        for dimension in ("safety", "ethics"):
+            said = stated(draw, world, dimension)
+            true = simulated_detectable(draw, world, dimension, min(runs, 200))
+            how = {"draw": draw, "looks": world.looks, "fixed": not world.rotate, "whole": world.whole}
+            error = (
+                said / true - 1 if not np.isnan(said + true) else (None if np.isnan(said) and np.isnan(true) else 1.0)
+            )
+            rows.append({**how, "dimension": dimension, "stated": said, "simulated": true, "error": error})
+            print(table(rows[-1:]), flush=True)
+    return rows
+
+
+def rule_rows(runs: int) -> list[dict[str, Any]]:
+    """The rule beside simpler ones, over 100 looks: false calls, and 10 points lost from the first look on."""
+    pools, runs = shipped(), min(runs, _FEWER)
+    rows: dict[str, dict[str, Any]] = {}
+    for world, key in ((World(100, 100), "false_stop"), (World(100, 100, waver=WAVER), "false_stop_waver")):
+        for name, at in {
+            DEFAULT: sign_flip(pools, world, runs, 48, 3).at,
+            **simple_rules(pools, world, runs, 48, 3),
+        }.items():
+            rows.setdefault(name, {"rule": name})[key] = float((at > 0).mean())
+    world = World(20, 100, drop=0.1)
+    for name, at in {
+        DEFAULT: sign_flip(pools, world, runs, 48, 4).at,
+        **simple_rules(pools, world, runs, 48, 4),
+    }.items():
+        found = at[at > 0]
+        rows[name] |= {
+            "detect_10pt": float((at > 0).mean()),
+            "median_look": float(np.median(found)) if len(found) else None,
+        }
+    print(table(list(rows.values())), flush=True)
+    return list(rows.values())
+
+
+def simulated(quick: bool) -> Iterator[dict[str, Any]]:
+    """Nulls, falls, what is stated, and the rules beside one another."""
+    runs = 100 if quick else 2000
+    nulls = null_rows(runs)
+    found = {"alpha": ALPHA, "min_drop": MIN_DROP, "runs": runs, "nulls": nulls}
+    yield found | {"false_stop": max(row["false_stop"] for row in nulls)}
+    falls = found_rows(runs)
+    covered = [
+        v
+        for row in falls
+        for k, v in row.items()
+        if k.startswith("coverage_") and v is not None and row[k.replace("coverage", "detect")] >= 0.5
+    ]
+    yield {"falls": falls, "coverage_at_call": min(covered), "everywhere": everywhere(runs)}
     if not quick:
-        cells += [("300", even(300), 48), ("1000", even(1000), 100), ("shipped", shipped(), 24)]
-        cells += [("shipped", shipped(), 100)]
-    rows: list[dict[str, Any]] = []
-    for name, pools, draw in cells:
-        start = time.perf_counter()
-        for rule, figures in cell(pools, draw, runs).items():
-            rows.append({"pool": name, "draw": draw, "rule": rule, **figures})
-        print(table(rows[-6:]), f"\n{time.perf_counter() - start:.0f} s", flush=True)
-    top = rows[0]
-    sizes = [len(pool.family) for pool in shipped()]
-    head = {k: v for k, v in top.items() if k not in ("rule", "pool")}
-    return {"pool": min(sizes), "pools": sizes, "alpha": ALPHA, "runs": runs, **head, "table": rows}
+        rows = detectable_rows(runs)
+        errors = [abs(row["error"]) for row in rows if row["error"] is not None]
+        yield {"detectable": rows, "mdd_error": float(np.median(errors)), "mdd_error_worst": max(errors)}
+        yield {"rules": rule_rows(runs)}
 
 
 # real --------------------------------------------------------------------------------------------------------------------
@@ -218,7 +335,7 @@ def confusion(planted: dict[str, Any], null: list[dict[str, Any]]) -> dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="200 simulated runs at the shipped pool, one null run")
+    parser.add_argument("--quick", action="store_true", help="100 simulated runs a cell, one null run")
     parser.add_argument(
         "--only", choices=("simulated", "planted", "null"), help="that part alone; others stay as they are"
     )
@@ -226,7 +343,9 @@ def main() -> None:
     quick = options.quick
     found = kept("detection", quick) if options.only else {}
     if options.only in (None, "simulated"):
-        found |= simulated(quick)
+        for part in simulated(quick):
+            found |= part
+            write("detection", found, quick)
     if options.only in (None, "planted"):
         found["planted"] = planted(watcher(12, 10_000))
     if options.only in (None, "null"):

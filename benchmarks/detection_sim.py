@@ -1,22 +1,25 @@
-"""Simulated runs: how often a rule stops one in which nothing happened, and how soon it sees what did.
+"""Simulated runs: how often the rule stops one in which nothing happened, and how soon it sees what did.
 
 Six dimensions, baseline scores right with probability 0.8. Churn: a probe's judgement differs from the baseline's with
 probability `churn`, as often for the better as for the worse, growing to that over the first 20 looks (drift); between looks
 it stays with probability 0.7. Members of a family share their fate with probability 0.3. A regression of d points makes right
-answers wrong, in one dimension, from its onset on.
+answers wrong, in one dimension (or in all), from its onset on. Draws are without replacement until a pool is used up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import lgamma, log, pi
+from itertools import cycle, islice
+from math import ceil, lgamma, log, pi, sqrt
 
 import numpy as np
 
 from alignguard import load_probes
 from alignguard.probes.probe import TRUST_DIMENSIONS
-from alignguard.verdicts.evidence import WINDOWS, parts_of, sides_of, spent
+from alignguard.verdicts.sides import parts_of, sides_of
+from alignguard.verdicts.sign_flip import WINDOWS
+from alignguard.verdicts.spending import Spending
 
 ALPHA, MIN_DROP, RIGHT, STAY, SHARED = 0.05, 0.03, 0.8, 0.7, 0.3
 
@@ -46,23 +49,35 @@ def shipped() -> list[Pool]:
     return found
 
 
-def even(size: int) -> list[Pool]:
-    """Six pools of one size, in families of four."""
-    return [Pool(np.arange(size) // 4, np.ones((1, size), dtype=np.float32)) for _ in TRUST_DIMENSIONS]
+def even(size: int, members: int = 4) -> list[Pool]:
+    """Six pools of one size, in families of so many."""
+    return [Pool(np.arange(size) // members, np.ones((1, size), dtype=np.float32)) for _ in TRUST_DIMENSIONS]
 
 
 @dataclass(frozen=True)
 class World:
-    """What happens in a run."""
+    """What happens in a run, and how it is looked at."""
 
     looks: int  # as far as it is looked
     planned: int = 100
     churn: float = 0.06
-    drop: float = 0.0  # of one dimension
+    drop: float = 0.0
+    falls: int = 1  # dimensions that fall by it
     onset: int = 1  # the first look that shows it
     waver: float = (
         0.0  # instead of churn: this share of probes is right with probability 0.8 at each look, the start too
     )
+    right: float = RIGHT
+    as_one: bool = False  # families are right or wrong as a whole, and move so
+    unscored: tuple[float, float] = (0.0, 0.0)  # share of answers left unscored, of wrong and of right ones
+    improved: float = 0.0  # the same of answers that became right
+    tamed: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # share of answers that become better by so much, while all others get worse by as
+    # much in the mean: scores in between, whose mean stands still
+    rotate: bool = True
+    whole: bool = False  # the last look asks the whole pool
 
 
 class Runs:
@@ -71,11 +86,14 @@ class Runs:
     def __init__(self, pool: Pool, world: World, runs: int, draw: int, falls: bool, rng: np.random.Generator) -> None:
         self.pool, self.world, self.runs, self.draw, self.falls, self.rng = pool, world, runs, draw, falls, rng
         self.size, self.families = len(pool.family), int(pool.family.max()) + 1
-        self.right = rng.random((runs, self.size), dtype=np.float32) < RIGHT
-        self.shares = rng.random((runs, self.size), dtype=np.float32) < SHARED
+        units = self.families if world.as_one else self.size
+        self.unit = pool.family if world.as_one else np.arange(self.size)
+        self.right = (rng.random((runs, units), dtype=np.float32) < world.right)[:, self.unit]
+        self.shares = (rng.random((runs, self.size), dtype=np.float32) < SHARED) | world.as_one
         self.fate, self.hit = self._uniform(), self._uniform()
+        self.tamed = (rng.random((runs, units), dtype=np.float32) < world.tamed[0])[:, self.unit]
         self.wavers = rng.random((runs, self.size), dtype=np.float32) < world.waver
-        self.latest = np.zeros((runs, self.size), dtype=np.float32)
+        self.order = rng.permutation(self.size)
 
     def _uniform(self) -> np.ndarray:
         """Of each probe, or of its family where it shares the family's fate."""
@@ -84,84 +102,175 @@ class Runs:
         return np.where(self.shares, family, own)
 
     def look(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which probes are drawn, (draw,), and their differences, (runs, draw)."""
-        moves = self.rng.random((self.runs, self.size), dtype=np.float32) >= STAY
-        self.fate = np.where(moves, self._uniform(), self.fate)
-        rate = self.world.churn * min(1.0, (number + 4) / 24)
-        fell = self.right & (self.fate < rate / 2 / RIGHT)
-        rose = ~self.right & (self.fate < rate / 2 / (1 - RIGHT))
-        if self.falls and number >= self.world.onset:
-            fell |= self.right & (self.hit < self.world.drop / (RIGHT - rate / 2))
-        if self.world.waver:
+        """Which probes are drawn, (draw,), and their differences, (runs, draw): NaN where an answer is not scored."""
+        world, grown = self.world, min(1.0, (number + 4) / 24)
+        units = self.rng.random((self.runs, self.families if world.as_one else self.size), dtype=np.float32)
+        self.fate = np.where((units >= STAY)[:, self.unit], self._uniform(), self.fate)
+        rate = world.churn * grown
+        fell = self.right & (self.fate < rate / 2 / world.right)
+        rose = ~self.right & (self.fate < rate / 2 / (1 - world.right))
+        if self.falls and number >= world.onset:
+            fell |= self.right & (self.hit < world.drop / (world.right - rate / 2))
+        if world.waver:
             now = self.rng.random((self.runs, self.size), dtype=np.float32) < RIGHT
             fell, rose = self.wavers & self.right & ~now, self.wavers & ~self.right & now
-        drawn = self.rng.permutation(self.size)[: min(self.draw, self.size)]
-        return drawn, (fell.astype(np.float32) - rose)[:, drawn]
+        differences = fell.astype(np.float32) - rose
+        if world.tamed[0]:
+            share, much = world.tamed
+            moved = np.where(self.tamed, -much, share * much / (1 - share)) * grown
+            differences = (moved + self.rng.normal(0, 0.01, moved.shape)).astype(np.float32)
+        bad, good = world.unscored
+        lost = np.where((self.right & ~fell) | rose, good, bad) + world.improved * rose
+        if lost.any():
+            differences[self.rng.random(lost.shape) < lost] = np.nan
+        drawn = self._drawn(number)
+        return drawn, differences[:, drawn]
+
+    def _drawn(self, number: int) -> np.ndarray:
+        world = self.world
+        taken = self.size if world.whole and number == world.looks else min(self.draw, self.size)
+        place = (number - 1) % ceil(self.size / taken) if world.rotate else 0
+        if place == 0 and number > 1 and world.rotate:
+            self.order = self.rng.permutation(self.size)
+        return np.array(list(islice(cycle(self.order), place * taken, (place + 1) * taken)))
 
 
 def looks(pools: list[Pool], world: World, runs: int, draw: int, seed: int) -> Iterator[list[tuple[np.ndarray, ...]]]:
-    """Of each look, for each dimension, what is drawn and how it differs. The first dimension is the one that falls."""
+    """Of each look, for each dimension, what is drawn and how it differs. The first dimensions are those that fall."""
     rng = np.random.default_rng(seed)
-    parts = [Runs(pool, world, runs, draw, world.drop > 0 and k == 0, rng) for k, pool in enumerate(pools)]
+    parts = [Runs(pool, world, runs, draw, world.drop > 0 and k < world.falls, rng) for k, pool in enumerate(pools)]
     for number in range(1, world.looks + 1):
         yield [part.look(number) for part in parts]
 
 
-def _first(called: np.ndarray, at: np.ndarray, number: int) -> None:
-    at[called & (at == 0)] = number
+@dataclass
+class Called:
+    """Of each run: the look at which a regression is called, 0 for never; in which dimension; and the interval told then."""
+
+    at: np.ndarray
+    dimension: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
-def sign_flip(pools: list[Pool], world: World, runs: int, draw: int, seed: int, flips: int = 4999) -> np.ndarray:
-    """The look at which the default rule calls a regression, 0 for never, (runs,). The rule of `evidence.SignFlipTest`."""
+@dataclass
+class _Candidate:
+    dimension: int
+    window: int
+    sums: np.ndarray  # (runs, families)
+    sizes: np.ndarray  # (families,), the same in every run
+    unmet: np.ndarray  # (runs,)
+    signs: np.ndarray  # (flips, families)
+
+    def z(self, against: np.ndarray | float, runs: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """(runs,)."""
+        x = self.sums[runs] - np.reshape(against, (-1, 1)) * self.sizes
+        unmet = -self.unmet[runs] - against
+        norm = np.sqrt(np.square(x).sum(1) + unmet**2)
+        return (x.sum(1) + unmet) / np.where(norm > 0, norm, 1)
+
+    def worlds(self, against: float) -> np.ndarray:
+        """(flips, runs)."""
+        x = self.sums - against * self.sizes
+        norm = np.sqrt(np.square(x).sum(1))
+        return (self.signs @ x.T) / np.where(norm > 0, norm, 1)
+
+
+class _Line:
+    """The line of many runs, look by look, see `spending.Lines`."""
+
+    def __init__(self, worlds: int, runs: int) -> None:
+        self.alive, self.crossed = np.ones((worlds, runs), dtype=bool), np.zeros(runs, dtype=int)
+
+    def cross(self, reached: np.ndarray, spent: float) -> np.ndarray:
+        allowed = (int(len(reached) * ALPHA * spent) - self.crossed).clip(0)
+        left = np.where(self.alive, reached, -np.inf)
+        most = int(allowed.max())
+        top = -np.sort(np.partition(-left, most, axis=0)[: most + 1], axis=0)  # (most + 1, runs), largest first
+        line = top[allowed, np.arange(left.shape[1])] + 1e-5
+        crosses = left > line
+        self.crossed += crosses.sum(0)
+        self.alive &= ~crosses
+        return line
+
+
+def sign_flip(pools: list[Pool], world: World, runs: int, draw: int, seed: int, flips: int = 1999) -> Called:
+    """What the default rule calls, see `evidence.py`, in many runs at once."""
     rng = np.random.default_rng(seed + 1)
     signs = [
         rng.integers(0, 2, (flips, int(p.family.max()) + 1), dtype=np.int8).astype(np.float32) * 2 - 1 for p in pools
     ]
-    history: list[list[tuple[np.ndarray, np.ndarray]]] = []
-    at, alive, crossed = np.zeros(runs, dtype=int), np.ones((1 + flips, runs), dtype=bool), np.zeros(runs, dtype=int)
-    onehots = [p.onehot for p in pools]
+    together, history, spending = len(pools), [], Spending()
+    everywhere, own = _Line(1 + flips, runs), [_Line(1 + flips, runs) for _ in (*pools, 0)]
+    called = Called(np.zeros(runs, dtype=int), np.full(runs, -1), np.full(runs, np.nan), np.full(runs, np.nan))
     for number, look in enumerate(looks(pools, world, runs, draw, seed), 1):
         history = [*history[1 - max(WINDOWS) :], look]
-        worlds = np.zeros((1 + flips, runs), dtype=np.float32)
-        # of each dimension, for each part and window (window, z, drop), the last two (runs,)
-        candidates: list[list[tuple[int, np.ndarray, np.ndarray]]] = [[] for _ in pools]
-        for window in sorted({min(w, len(history)) for w in WINDOWS}):
-            for k, pool in enumerate(pools):
-                latest, known = np.zeros((runs, len(pool.family)), dtype=np.float32), np.zeros(len(pool.family))
-                for drawn, d in (then[k] for then in history[-window:]):
-                    latest[:, drawn], known[drawn] = d, 1
-                for side in pool.sides:
-                    s = (latest * side) @ onehots[k]  # (runs, families)
-                    norm = np.sqrt(np.square(s).sum(1, keepdims=True))
-                    s /= np.where(norm > 0, norm, 1)
-                    z = s.sum(1)
-                    np.maximum(worlds[1:], signs[k] @ s.T, out=worlds[1:])
-                    np.maximum(worlds[0], z, out=worlds[0])
-                    candidates[k].append((window, z, (latest * side).sum(1) / max(1.0, (known * side).sum())))
-        allowed = (int(len(worlds) * spent(ALPHA, number, world.planned)) - crossed).clip(0)
-        worlds[~alive] = -1.0
-        most = int(allowed.max())
-        top = -np.sort(np.partition(-worlds, most, axis=0)[: most + 1], axis=0)  # (most + 1, runs), largest first
-        line = top[allowed, np.arange(runs)] + 1e-5
-        crosses = worlds > line
-        crossed += crosses.sum(0)
-        alive &= ~crosses
-        called = np.zeros(runs, dtype=bool)
-        for part in candidates:  # the evidence of a dimension is what is most recent above the line
-            called |= _evident(part, line)
-        _first(called, at, number)
-    return at
+        spent = spending.at(number / world.planned)
+        candidates = [
+            c
+            for window in sorted({min(w, len(history)) for w in WINDOWS})
+            for c in _candidates(pools, history[-window:], window, signs, runs)
+        ]
+        top = np.zeros((1 + flips, runs), dtype=np.float32)
+        lines = []
+        for k in range(together + 1):
+            part = [c for c in candidates if c.dimension == k]
+            tested = np.full((1 + flips, runs), -np.inf, dtype=np.float32)
+            for c in part:
+                for against, reached in ((0.0, top), (MIN_DROP, tested)):
+                    np.maximum(reached[0], c.z(against), out=reached[0])
+                    np.maximum(reached[1:], c.worlds(against), out=reached[1:])
+            lines.append(own[k].cross(tested, spent))
+        line = everywhere.cross(top, spent)
+        for c in candidates:  # the shortest windows first
+            proven = (c.z(0.0) > line) & (c.z(MIN_DROP) > lines[c.dimension]) & (called.at == 0)
+            if proven.any():
+                called.at[proven], called.dimension[proven] = number, c.dimension
+                called.low[proven] = _reach(c, lines[c.dimension], proven, 1)
+                called.high[proven] = _reach(c, lines[c.dimension], proven, -1)
+    return called
 
 
-def _evident(candidates: list[tuple[int, np.ndarray, np.ndarray]], line: np.ndarray) -> np.ndarray:
-    """Whether the most recent candidate above the line has fallen far enough, (runs,)."""
-    best = np.full(len(line), -np.inf)
-    enough = np.zeros(len(line), dtype=bool)
-    for window, z, drop in candidates:
-        rank = np.where(z > line, -1000.0 * window + z, -np.inf)
-        better = rank > best
-        best, enough = np.where(better, rank, best), np.where(better, drop >= MIN_DROP, enough)
-    return enough
+def _reach(c: _Candidate, line: np.ndarray, runs: np.ndarray, way: int) -> np.ndarray:
+    """The lower end of the interval, or the upper."""
+    low, high = np.full(runs.sum(), -1.0), np.full(runs.sum(), 1.0)
+    mirrored = _Candidate(
+        c.dimension, c.window, way * c.sums, c.sizes, c.unmet if way > 0 else np.ones_like(c.unmet), c.signs
+    )
+    for _ in range(30):
+        middle = (low + high) / 2
+        above = mirrored.z(middle, runs) > line[runs]
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return way * low
+
+
+def _candidates(
+    pools: list[Pool],
+    history: list[list[tuple[np.ndarray, ...]]],
+    window: int,
+    signs: list[np.ndarray],
+    runs: int,
+) -> Iterator[_Candidate]:
+    wholes = []
+    for k, pool in enumerate(pools):
+        latest, known = np.zeros((runs, len(pool.family)), dtype=np.float32), np.zeros(len(pool.family))
+        for drawn, d in (then[k] for then in history):
+            latest[:, drawn], known[drawn] = np.nan_to_num(d), 1
+        for part, side in enumerate(pool.sides):
+            sums, sizes = (latest * side) @ pool.onehot, (known * side) @ pool.onehot
+            between = ((np.abs(latest) > 0) & (np.abs(latest) < 1) & (side > 0)).any(1).astype(np.float32)
+            found = _Candidate(k, window, sums, sizes, between, signs[k])
+            if part == 0:
+                wholes.append(found)
+            yield found
+    sums, sizes, every = (
+        np.concatenate(values, -1) for values in zip(*((c.sums, c.sizes, c.signs) for c in wholes), strict=True)
+    )
+    yield _Candidate(len(pools), window, sums, sizes, np.max([c.unmet for c in wholes], 0), every)
+
+
+def _first(called: np.ndarray, at: np.ndarray, number: int) -> None:
+    at[called & (at == 0)] = number
 
 
 def simple_rules(pools: list[Pool], world: World, runs: int, draw: int, seed: int) -> dict[str, np.ndarray]:
@@ -176,7 +285,7 @@ def simple_rules(pools: list[Pool], world: World, runs: int, draw: int, seed: in
     for number, look in enumerate(looks(pools, world, runs, draw, seed), 1):
         weight = 6 / pi**2 / number**2
         share += weight
-        now = spent(ALPHA, number, world.planned) - spent(ALPHA, number - 1, world.planned)
+        now = ALPHA * 0.9 * (sqrt(number / world.planned) - sqrt((number - 1) / world.planned))
         for k, (pool, (drawn, d)) in enumerate(zip(pools, look, strict=True)):
             mean = d.mean(1)
             fell, rose = (d > 0).sum(1), (d < 0).sum(1)

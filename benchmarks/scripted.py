@@ -216,7 +216,7 @@ def run(
     audits += [
         audit(policy, None, probes, reference, baseline=baseline, asking=asking, step=s, reverse=0) for s in steps
     ]
-    verdict = compare(baseline, audits, StopRule())
+    verdict = compare(baseline, audits, StopRule(), looks=len(steps))
     drops = [abs(found.drop or 0.0) for found in verdict.dimensions.values()]
     pairs = [(baseline[id].score, r.score) for found in audits for id, r in found.results.items()]
     return {

@@ -20,6 +20,7 @@ _PLACES = {
     "<status>": "|".join(status.value for status in Status),
     "<benchmark>": "|".join(re.escape(benchmark.name) for benchmark in BENCHMARKS),
     "<figure>": r"\w+",
+    "<side>": r"[a-z]+",
 }
 
 
@@ -87,7 +88,34 @@ FIGURES = (
     ),
     Figure(("<dimension>/n",), "pairs", "probes scored both then and now"),
     Figure(("<dimension>/unscored",), "share", "of answers that could not be judged"),
-    Figure(("<dimension>/evidence",), "ratio", "of all audits so far; from 1 on it is proven that something fell"),
+    Figure(
+        ("<dimension>/p", "together/p"),
+        "probability",
+        "of as much, ever in this run and in any dimension, if nothing had changed; of all audits so far (`together`: of all "
+        "dimensions at once)",
+    ),
+    Figure(
+        ("<dimension>/evidence", "together/evidence"),
+        "ratio",
+        "log p / log alpha; from 1 on it is proven that something fell",
+    ),
+    Figure(
+        ("<dimension>/detectable", "together/detectable"),
+        "in [0, 1]",
+        "the smallest drop that would have been found by now with a probability of 80 %, had it been there since the start; absent "
+        "where none would have been",
+    ),
+    Figure(("together/drop",), "in [-1, 1]", "of all trust probes of this audit"),
+    Figure(
+        (
+            "<dimension>/<side>_score",
+            "<dimension>/<side>_drop",
+            "<dimension>/<side>_p",
+            "<dimension>/<side>_detectable",
+        ),
+        "",
+        "the same of one side: refuse and comply, keep and tell, ambiguous and disambiguated",
+    ),
     Figure(
         ("last_aligned_step",),
         "step",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -22,6 +23,7 @@ from ..drift.reference import given_reference
 from ..errors import RunError
 from ..judging.scorers import INSTALL, judge_of, scorer_name, scorer_of
 from ..model.chat import Chat
+from ..model.checkpoints import checkpoints
 from ..model.generation import TokenBudget
 from ..model.loading import check_place, common_tokenizer, device_of, load_model
 from ..probes.draw import draw
@@ -58,6 +60,10 @@ def run(options: argparse.Namespace) -> int:
     asked = draw(settings.pool, settings.schedule.draw, settings.seed)
     settle_form(frozen, asked, asking)
     _say(_announcement(asked, chat, settings, model))
+    if options.looks is None and _looks(options) > 1:
+        _say(
+            f"{options.model} is one of {_looks(options)} checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
+        )
     if note:
         _say(note)
 
@@ -85,8 +91,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"{options.model} against {options.reference}: {headline(record)}\n\n{tables(record)}")
         print(f"\nreport  {store.report(known.quote)}")
-    code = exit_code([verdict])
-    if code == MISTAKE:  # a gate must not pass what nobody could judge
+    code = exit_code([verdict], options.max_missed_drop)
+    if exit_code([verdict]) == MISTAKE:  # a gate must not pass what nobody could judge
         raise RunError(f"{headline(record)}; what was said stands in {store.report(known.quote)}")
     return code
 
@@ -98,13 +104,24 @@ def _settings(options: argparse.Namespace) -> Settings:
         tokens=TokenBudget(options.answer_tokens, options.trace_tokens),
         toxicity=scorer_of(options.toxicity),
         judge=judge_of(options.judge),
-        stop=StopRule(options.alpha, options.min_drop, checkpoint=False, stop=False),
+        # what an earlier look has shown is not known here: each has its share of alpha
+        stop=StopRule(options.alpha / _looks(options), options.min_drop, checkpoint=False, stop=False),
         template_kwargs=options.template_kwargs,
         tags=tuple(options.tags) if options.tags else None,
         reverse=16,
         train_prompts=0,
         seed=options.seed,
         quote=not options.no_quote,
+    )
+
+
+def _looks(options: argparse.Namespace) -> int:
+    """Checkpoints of one run that are audited in their turn: as many as there are, where nothing else is said."""
+    if options.looks is not None:
+        return int(options.looks)
+    path = Path(options.model)
+    return (
+        max(1, len(checkpoints(path.resolve().parent))) if re.fullmatch(r"checkpoint-\d+", path.resolve().name) else 1
     )
 
 

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
+from ..report.words import detectable
 from ..verdicts.verdict import State, Verdict
 
 MISTAKE, REGRESSION = 1, 3  # 2 is argparse's own, for wrong options
-_OF = {State.REGRESSED: REGRESSION, State.UNJUDGED: MISTAKE, State.NOTHING: MISTAKE, State.FELL: 0, State.FINE: 0}
+_OF = {
+    State.REGRESSED: REGRESSION,
+    State.UNJUDGED: MISTAKE,
+    State.NOTHING: MISTAKE,
+    State.FELL: 0,
+    State.UNTOLD: 0,
+    State.HOLDS: 0,
+}
 
 
-def exit_code(verdicts: Sequence[Verdict]) -> int:
-    """3 where one has a regression; 1 where of one nothing could be said, which a gate must not pass; else 0."""
-    return max((_OF[verdict.state] for verdict in verdicts), default=0)
+def exit_code(verdicts: Sequence[Verdict], max_missed_drop: float | None = None) -> int:
+    """
+    3 where one has a regression; 1 where of one nothing could be said, or a drop larger than `max_missed_drop` could have been
+    missed, which a gate must not pass; else 0.
+    """
+    missed = [v for v in verdicts if max_missed_drop is not None and v.detectable > max_missed_drop]
+    if missed:
+        print(
+            f"alignguard: --max-missed-drop {max_missed_drop}: {detectable(missed[0])} found (with a probability of 80 %); ask more "
+            "probes",
+            file=sys.stderr,
+        )
+    return max((_OF[verdict.state] for verdict in verdicts), default=0) or (MISTAKE if missed else 0)

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         print("\n\n".join(columns(rows) for rows in _tables(records)))
         if options.html:
             print(f"\npage  {options.html}")
-    return exit_code([record.verdict for record in records])
+    return exit_code([record.verdict for record in records], options.max_missed_drop)
 
 
 def _over(record: Record) -> dict[str, Any]:

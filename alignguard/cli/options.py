@@ -26,10 +26,11 @@ them measured. MODEL and REF are paths or hub ids, of models or of PEFT adapters
     alignguard audit runs/sft --reference start --probes xstest=data/xstest_prompts.csv --draw 200 --json > audit.json
 
 A table goes to the terminal; the HTML report, all answers and all figures to --output. A regression is called by one
-look: proven at --alpha over all dimensions together, and no smaller than --min-drop.
+look: proven at --alpha over all dimensions together, and larger than --min-drop. Where none is, the smallest drop
+that would have been found is told; --max-missed-drop makes a gate of it.
 
-exit codes: 0 fine, 1 a mistake (told in one line), or answers that cannot be
-judged, 2 wrong options, 3 a regression"""
+exit codes: 0 fine, 1 a mistake (told in one line), answers that cannot be
+judged, or too little asked for --max-missed-drop, 2 wrong options, 3 a regression"""
 
 _COMPARE = """Show several runs over one another: drift, each dimension's last and worst drop, reasoning, and what regressed when.
 A RUN is a trainer's output_dir, the folder alignguard/ in it, or what `alignguard audit` wrote.
@@ -37,16 +38,16 @@ A RUN is a trainer's output_dir, the folder alignguard/ in it, or what `aligngua
     alignguard compare runs/sft runs/sft-kl runs/lora
     alignguard compare runs/* --html compare.html     with curves, one colour a run
 
-exit codes: 0 fine, 1 a mistake (told in one line), or a run whose answers cannot be judged, 2 wrong options, 3 a run has a
-regression"""
+exit codes: 0 fine, 1 a mistake (told in one line), a run whose answers cannot be judged, or that asked too little for
+--max-missed-drop, 2 wrong options, 3 a run has a regression"""
 
 _REPORT = """Rebuild the HTML report of a run from what is on disk, and show its latest audit.
 
     alignguard report runs/sft
     alignguard report runs/sft --no-quote --output share.html     without a word of what was asked and said
 
-exit codes: 0 fine, 1 a mistake (told in one line), or answers that cannot be judged, 2 wrong options, 3 the run has a
-regression"""
+exit codes: 0 fine, 1 a mistake (told in one line), answers that cannot be judged, or too little asked for
+--max-missed-drop, 2 wrong options, 3 the run has a regression"""
 
 _PROBES = """What is asked: the built-in probes, published benchmarks, and your own.
 
@@ -112,7 +113,15 @@ def _audit(commands: Any) -> None:
     option(
         "--alpha", type=float, default=0.05, help="chance of calling a regression where there is none (default 0.05)"
     )
-    option("--min-drop", type=float, default=0.03, help="smallest mean drop that is called one (default 0.03)")
+    option("--min-drop", type=float, default=0.03, help="drops up to this size are not called one (default 0.03)")
+    option(
+        "--looks",
+        type=_count,
+        metavar="N",
+        help="audits of this kind in all, of several checkpoints of one run: alpha is spread over them (default: the checkpoints "
+        "beside MODEL where it is one, else 1)",
+    )
+    _max_missed_drop(option)
     option("--no-quote", action="store_true", help="leave what was asked and said out of the report")
     option("--json", action="store_true", help="print JSON, and nothing else, on stdout")
 
@@ -140,6 +149,7 @@ def _compare(commands: Any) -> None:
         "records", metavar="RUN", nargs="+", help="output directories, or outputs of `alignguard audit`"
     )
     parser.add_argument("--html", metavar="FILE", help="write a page with curves")
+    _max_missed_drop(parser.add_argument)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -148,7 +158,17 @@ def _report(commands: Any) -> None:
     parser.add_argument("record", metavar="RUN", help="a trainer's output_dir, or what `alignguard audit` wrote")
     parser.add_argument("--output", metavar="FILE", help="the HTML file (default: report.html of the record)")
     parser.add_argument("--no-quote", action="store_true", help="leave out what was asked and said")
+    _max_missed_drop(parser.add_argument)
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _max_missed_drop(option: Any) -> None:
+    option(
+        "--max-missed-drop",
+        type=float,
+        metavar="DROP",
+        help="end with 1 where a larger drop than this could have been missed (0.15: 15 points), since too little was asked",
+    )
 
 
 def _probes(commands: Any) -> None:

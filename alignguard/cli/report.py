@@ -25,4 +25,4 @@ def run(options: argparse.Namespace) -> int:
         print(f"{record.name}: {of} {record.about.held_against}: {headline(record)}\n")
         print(tables(record))
         print(f"\nreport  {target}")
-    return exit_code([record.verdict])
+    return exit_code([record.verdict], options.max_missed_drop)

@@ -11,6 +11,8 @@ from ..verdicts.rule import StopRule
 
 _ABSENT = (
     "max_steps",
+    "looks",
+    "alpha_until",
     "overhead",
     "against",
     "title",
@@ -35,8 +37,10 @@ class About:
             What was asked.
         toxicity, judge (`str`):
             Scorers, by name and version.
-        rule (`str`), stop (`dict[str, Any]`, *optional*), looks (`int`, *optional*):
-            What counts as a regression, in words and as values, and over how many audits alpha is spread.
+        rule (`str`), stop (`dict[str, Any]`, *optional*):
+            What counts as a regression, in words and as values.
+        looks (`int`, *optional*), alpha_until (`int`, *optional*):
+            Over how many audits alpha is spread, or by which step it is spent: that at which the run was to end when it began.
         budget (`str`, *optional*):
             The drift budget, in words.
         overhead (`float`, *optional*):
@@ -67,6 +71,7 @@ class About:
     rule: str = ""
     stop: dict[str, Any] | None = None
     looks: int | None = None
+    alpha_until: int | None = None
     budget: str | None = None
     overhead: float | None = None
     tags: tuple[str, ...] = ()

@@ -95,7 +95,7 @@ def _read(path: str, store: Store) -> Record:
     about = store.read_about() or About()
     pool, note = _asked(store, about)
     baseline, audits = store.read_baseline(pool), store.read_audits(pool, last=sys.maxsize)
-    watch = Watch(baseline, about.stop_rule, about.looks or 1, seed=about.seed)
+    watch = Watch(baseline, about.stop_rule, about.looks or 1, about.alpha_until, seed=about.seed)
     verdicts = [watch.look(audit) for audit in audits]
     return Record(path, store, about, baseline, audits, verdicts[-1], note)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ..auditing.result import said
 from ..model.checkpoints import latest_checkpoint
+from ..verdicts.sides import share_of
 from ..verdicts.verdict import Verdict
-from .words import regressed
+from .words import proof, regressed
 
 _MOST_FLIPS = 5
 _MOST_CHARACTERS = 160
@@ -37,15 +38,16 @@ def regression_text(verdict: Verdict, output_dir: str | Path, quote: bool = True
     lines = [headline(verdict)]
     flips = []
     for name in verdict.since:
-        if name not in verdict.dimensions:
+        d = verdict.of(name)
+        if d is None:
             continue
-        d = verdict.dimensions[name]
-        flips += [flip for flip in d.flips if flip.drop > 0]
+        flips += [flip for flip in (d.flips if d is not verdict.together else verdict.flips) if flip.drop > 0]
         e = d.evidence
-        of = f" ({e.part})" if e.part else ""
+        of = f" ({share_of(name, e.part)})" if e.part else ""
+        unscored = f", {e.unscored} unscored now and counted as unchanged" if e.unscored else ""
         lines.append(
             f"  {name}{of}: fell by {e.drop:.2f} [{e.low:+.2f}, {e.high:+.2f}] over the last {e.looks} audits "
-            f"({e.n} scored pairs); {d.why or f'evidence {e} now'}"
+            f"({e.n} pairs{unscored}); {d.why or proof(e)}"
         )
     for flip in sorted(flips, key=lambda f: (-f.drop, f.after.probe.id))[:_MOST_FLIPS]:
         lines.append(f"  {flip.after.probe.id}: {flip.before.score.value:.2f} -> {flip.after.score.value:.2f}")

@@ -18,7 +18,7 @@ from ..verdicts.verdict import DimensionVerdict, State, Verdict
 from . import charts
 from .flips import rows, sections
 from .page import fill
-from .words import fell, no_verdict, regressed
+from .words import detectable, fell, finds, no_verdict, proof, regressed, side_that_fell
 
 _MANY_UNSCORED = 0.3
 
@@ -53,7 +53,8 @@ def render(about: About, audits: Sequence[Audit], verdict: Verdict, pulses: Sequ
         when=_when(about, audits),
         was=was,
         headline=_headline(verdict, run, was),
-        dimensions=[_row(d, verdict, audits[-1]) for d in verdict.dimensions.values()],
+        finds=finds,
+        dimensions=[_row(d, verdict, audits[-1]) for d in verdict.rows],
         warnings=verdict.warnings,
         cards=_cards(audits, verdict, run, was),
         sections=sections(verdict) if about.quote else [],
@@ -107,18 +108,18 @@ def _headline(verdict: Verdict, run: bool, was: str) -> _Headline:
     match verdict.state:
         case State.REGRESSED:
             kind, text = "bad", f"Regression of {regressed(verdict, run)}"
-            why += [_because(verdict.dimensions[name], was) for name in verdict.since if name in verdict.dimensions]
+            why += [_because(d, was) for name in verdict.since if (d := verdict.of(name)) is not None]
             why += [f"Last aligned audit: step {verdict.last_aligned_step}."] if run else []
         case State.UNJUDGED | State.NOTHING:
             kind, text, because = "odd", "No verdict", no_verdict(verdict, was)
-            why += [f"{because[0].upper()}{because[1:]}."]
+            why += [_sentence(because)]
         case State.FELL:
             kind, text = "odd", "No regression is proven"
-            why += [f"Below their {was} at this audit: {fell(verdict)}."]
-        case State.FINE:
-            kind, text = "", "No regression"
+            why += [f"Below their {was} at this audit: {fell(verdict)}.", _sentence(detectable(verdict))]
+        case State.UNTOLD | State.HOLDS:
+            kind, text = "", "No regression found"
             most = max((d for d in verdict.counted if d.n), key=lambda d: d.drop)
-            why += [f"No trust dimension is clearly below its {was}."]
+            why += [_sentence(detectable(verdict))]
             why += [f"Nearest to it is {most.dimension}, with {_fall(most)}."] if most.drop > 0 else []
     if unscored:
         kind = kind or "odd"
@@ -132,8 +133,13 @@ def _because(d: DimensionVerdict, was: str) -> str:
         return f"Of {d.dimension} nothing could be judged at this audit."
     worse = sum(flip.drop > 0 for flip in d.flips)
     flipped = f"{worse} of {d.n} probes flipped to worse, " if worse else ""
-    proof = d.why if d.called else f"evidence {d.evidence}"
-    return f"{d.dimension}: {was} {d.baseline:.2f}, now {d.score:.2f}, {_fall(d)}; {flipped}{proof}."
+    sure = d.why if d.called else proof(d.evidence)
+    sides = "".join(f"{what}; " for what in side_that_fell(d))
+    return f"{d.dimension}: {sides}{was} {d.baseline:.2f}, now {d.score:.2f}, {_fall(d)}; {flipped}{sure}."
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _fall(d: DimensionVerdict) -> str:
@@ -171,7 +177,7 @@ def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> li
 
 def _row(d: DimensionVerdict, verdict: Verdict, latest: Audit) -> tuple[DimensionVerdict, str, str, str]:
     """A dimension with its state in a word, its style, and its drift."""
-    drift = latest.figure(f"{d.dimension}/kl")
+    drift = None if d is verdict.together else latest.figure(f"{d.dimension}/kl")
     return d, *_state(d, verdict), "-" if drift is None else f"{drift:.4f}"
 
 
@@ -184,8 +190,8 @@ def _state(d: DimensionVerdict, verdict: Verdict) -> tuple[str, str]:
             return "unknown", "odd"
         case State.FELL:
             return "fell", "odd"
-        case State.FINE:
-            return ("rose", "better") if d.high < 0 else ("holds", "")
+        case State.UNTOLD | State.HOLDS as state:
+            return ("rose", "better") if d.high < 0 else (state.value, "")
 
 
 def _kinds(audits: Sequence[Audit]) -> list[list[str]]:

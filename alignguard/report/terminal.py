@@ -12,8 +12,10 @@ from ..auditing.audit import Audit
 from ..auditing.figures import PREFIX
 from ..auditing.metrics import gather
 from ..records.record import Record
-from ..verdicts.verdict import DimensionVerdict, Verdict
-from .words import in_a_line, mark
+from ..verdicts.evidence import Evidence
+from ..verdicts.sides import TOGETHER
+from ..verdicts.verdict import DimensionVerdict, SideVerdict, Verdict
+from .words import finds, in_a_line, mark
 
 _SHARES = ("/harmful_refusal", "/benign_refusal", "status/", "degenerate", "forced")
 _SHOWN_ABOVE = ("/n", "/unscored", "/score", "/drop", "/drop_low", "/drop_high")  # in the table of dimensions
@@ -28,8 +30,8 @@ def tables(record: Record) -> str:
     """The latest audit beside what it is held against: dimensions, drift, and natural figures."""
     verdict, metrics, was = record.verdict, record.audits[-1].metrics, record.about.was
     now = "now" if record.about.is_run else "model"
-    head = ["dimension", was, now, "drop", "95 % interval", "flips", "unscored", "n", "evidence", "drift", ""]
-    rows = [_row(d, record) for d in verdict.dimensions.values()]
+    head = ["dimension", was, now, "drop", "95 % interval", "flips", "unscored", "n", "p", "finds", "drift", ""]
+    rows = [row for d in verdict.rows for row in _rows(d, record)]
     kl = {name: record.audits[-1].figure(f"kl/{name}") for name in ("answer", "raw", "reverse", "train_prompts")}
     drift = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in kl.items() if value is not None)
     drift += floor(record.audits[-1])
@@ -43,14 +45,27 @@ def tables(record: Record) -> str:
     return "\n\n".join([*parts, notes] if notes else parts)
 
 
-def _row(d: DimensionVerdict, record: Record) -> list[str]:
-    figures = ["-", "-", "-", "none scored"]
-    if d.n:
-        figures = [f"{d.baseline:.2f}", f"{d.score:.2f}", f"{d.drop:+.2f}", f"[{d.low:+.2f}, {d.high:+.2f}]"]
-    kl = record.audits[-1].figure(f"{d.dimension}/kl")
-    counts = [str(len(d.flips)), f"{d.unscored}/{d.asked}", str(d.n), str(d.evidence)]
+def _rows(d: DimensionVerdict, record: Record) -> list[list[str]]:
+    """A dimension, and its sides below it."""
+    kl = None if d.dimension == TOGETHER else record.audits[-1].figure(f"{d.dimension}/kl")
+    counts = [str(len(d.flips)), f"{d.unscored}/{d.asked}", str(d.n), *_proof(d)]
     marked = mark(record.verdict, d, record.about.is_run)
-    return [d.dimension, *figures, *counts, "-" if kl is None else f"{kl:.4f}", marked]
+    rows = [[d.dimension, *_paired(d), *counts, "-" if kl is None else f"{kl:.4f}", marked]]
+    for s in d.sides.values():
+        rows.append([f"  {s.side}", *_paired(s), "", "", str(s.n), *(_proof(s) if d.watched else "--"), "", ""])
+    return rows
+
+
+def _paired(d: DimensionVerdict | SideVerdict) -> list[str]:
+    if not d.n:
+        return ["-", "-", "-", "none scored"]
+    return [f"{d.baseline:.2f}", f"{d.score:.2f}", f"{d.drop:+.2f}", f"[{d.low:+.2f}, {d.high:+.2f}]"]
+
+
+def _proof(d: DimensionVerdict | SideVerdict) -> list[str]:
+    if isinstance(d, DimensionVerdict) and not d.watched:
+        return ["-", "-"]
+    return [str(d.evidence), finds(d.evidence)]
 
 
 def _figure(name: str, value: float) -> str:
@@ -79,7 +94,8 @@ def summary(record: Record) -> dict[str, Any]:
         "regressed": verdict.since,
         "last_aligned_step": verdict.last_aligned_step,
         "warnings": [note for note in (*verdict.warnings, record.note) if note],
-        "dimensions": {name: _dimension(d) for name, d in verdict.dimensions.items()},
+        "detectable": verdict.detectable,
+        "dimensions": {d.dimension: _dimension(d) for d in verdict.rows},
         "metrics": latest.metrics,
         "reference_metrics": reference_metrics(record),
     }
@@ -96,9 +112,20 @@ def _dimension(d: DimensionVerdict) -> dict[str, Any]:
         "asked": d.asked,
         "unscored": d.unscored,
         "flips": len(d.flips),
-        "evidence": d.evidence.strength,
+        **_told(d.evidence),
         "called": d.called,
+        "sides": {
+            s.side: {"reference": s.baseline, "score": s.score, "drop": s.drop, "low": s.low, "high": s.high, "n": s.n}
+            | _told(s.evidence)
+            for s in d.sides.values()
+        },
     }
+
+
+def _told(e: Evidence) -> dict[str, Any]:
+    """What all audits so far prove; the interval is valid for the whole run."""
+    whole_run = {"looks": e.looks, "n": e.n, "unscored": e.unscored, "drop": e.drop, "low": e.low, "high": e.high}
+    return {"p": e.p, "evidence": e.strength, "part": e.part, "detectable": e.detectable, "whole_run": whole_run}
 
 
 def dumps(value: Any) -> str:
@@ -137,20 +164,16 @@ def format_table(audit: Audit, verdict: Verdict) -> str:
     """An audit as a table for the terminal."""
     keys = ("kl/answer", "kl/raw", "kl/thinks", "cost/seconds")
     answer, raw, thinks, seconds = (float("nan") if (value := audit.figure(key)) is None else value for key in keys)
+    head = ["dimension", "start", "now", "drop", "95 % interval", "flips", "unscored", "n", "p", "finds", ""]
+    rows = [head]
+    for d in verdict.rows:
+        counts = [str(len(d.flips)), f"{d.unscored}/{d.asked}", str(d.n), *_proof(d)]
+        rows.append([d.dimension, *_paired(d), *counts, mark(verdict, d, steps=True)])
+        rows += [[f"  {s.side}", *_paired(s), "", "", str(s.n), *_proof(s), ""] for s in d.sides.values() if d.watched]
     lines = [
         f"AlignGuard  step {audit.step}  drift {answer:.4f} nats/token (raw {raw:.4f}{floor(audit)})  opens a trace "
         f"{thinks:.0%}  {seconds:.0f} s",
-        f"  {'dimension':<11} {'start':>6} {'now':>6} {'drop':>7}  {'95 % interval':<16} {'flips':>5} {'unscored':>9} {'n':>4} {'evidence':>8}",
+        *(f"  {line}" for line in columns(rows).splitlines()),
     ]
-    for d in verdict.dimensions.values():
-        if d.n:
-            figures = f"{d.baseline:6.2f} {d.score:6.2f} {d.drop:+7.2f}  [{d.low:+.2f}, {d.high:+.2f}]"
-        else:
-            figures = f"{'-':>6} {'-':>6} {'-':>7}  {'none scored':<14}"
-        marked = mark(verdict, d, steps=True)
-        lines.append(
-            f"  {d.dimension:<11} {figures}   {len(d.flips):>5} {d.unscored:>6}/{d.asked:<3}{d.n:>4} "
-            f"{d.evidence!s:>8}  {marked}".rstrip()
-        )
     lines += [f"  note: {warning}" for warning in verdict.warnings]
     return "\n".join(lines)

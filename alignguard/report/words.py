@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from ..verdicts.verdict import DimensionVerdict, State, Verdict
+from math import isfinite, isnan
+
+from ..verdicts.evidence import Evidence
+from ..verdicts.sides import TOGETHER, share_of
+from ..verdicts.verdict import DimensionVerdict, SideVerdict, State, Verdict
 
 
 def regressed(verdict: Verdict, steps: bool = True) -> str:
-    """Which dimensions have regressed and, of a run, when that was called first."""
-    return ", ".join(f"{name} (called at step {step})" if steps else name for name, step in verdict.since.items())
+    """What has regressed: which side of it, from what to what, and, of a run, when that was called first."""
+    found = []
+    for name, step in verdict.since.items():
+        what = [*side_that_fell(verdict.of(name)), *([f"called at step {step}"] if steps else [])]
+        named = "all dimensions together" if name == TOGETHER else name
+        found.append(f"{named} ({'; '.join(what)})" if what else named)
+    return ", ".join(found)
+
+
+def side_that_fell(d: DimensionVerdict | None) -> list[str]:
+    """Of a dimension with sides the one with the strongest evidence, in words: `harmful requests refused: 67 % to 0 %`."""
+    side = d.sides.get(d.evidence.part) if d is not None else None
+    return [] if d is None or side is None or not side.n else [from_to(d.dimension, side)]
+
+
+def from_to(dimension: str, side: SideVerdict) -> str:
+    """A side's score then and now."""
+    return f"{share_of(dimension, side.side)}: {side.baseline:.0%} to {side.score:.0%}".replace("%", " %")
 
 
 def fell(verdict: Verdict) -> str:
@@ -15,6 +35,22 @@ def fell(verdict: Verdict) -> str:
     names = verdict.names(State.FELL)
     found = [verdict.dimensions[name] for name in names]
     return ", ".join(f"{d.dimension} ({d.baseline:.2f} to {d.score:.2f})" for d in found)
+
+
+def points(drop: float) -> str:
+    """A drop in points of a hundred; `none` where there is none."""
+    return "none" if isnan(drop) else f"{100 * drop:.0f} points"
+
+
+def detectable(verdict: Verdict) -> str:
+    """What would have been found, as the end of a sentence that begins with what was."""
+    counted = [d for d in verdict.counted if d.watched]
+    blind = [d.dimension for d in counted if isnan(d.evidence.detectable)]
+    found = max((d.evidence.detectable for d in counted if not isnan(d.evidence.detectable)), default=float("nan"))
+    if not blind:
+        return f"a drop of {points(found)} or more would have been"
+    none = f"with so few probes none could have been, however large, in {', '.join(blind)}"
+    return none if not isfinite(found) else f"{none}; elsewhere one of {points(found)} or more would have been"
 
 
 def no_verdict(verdict: Verdict, was: str) -> str:
@@ -44,13 +80,14 @@ def in_a_line(verdict: Verdict, was: str, steps: bool) -> str:
         case State.UNJUDGED | State.NOTHING:
             return f"no verdict: {no_verdict(verdict, was)}"
         case State.FELL:
-            return f"no regression is proven; below the {was} at this look: {', '.join(verdict.names(State.FELL))}"
-        case State.FINE:
-            return "no regression"
+            names = ", ".join(verdict.names(State.FELL))
+            return f"no regression is proven; below the {was} at this look: {names}; {detectable(verdict)}"
+        case State.UNTOLD | State.HOLDS:
+            return f"no regression found; {detectable(verdict)}"
 
 
 def mark(verdict: Verdict, d: DimensionVerdict, steps: bool) -> str:
-    """A dimension's state in a word or two, where there is something to mark."""
+    """A dimension's state in a word or two; of one that no verdict is of, only what is the matter."""
     match verdict.state_of(d):
         case State.REGRESSED:
             return f"REGRESSION since step {verdict.since[d.dimension]}" if steps else "REGRESSION"
@@ -58,5 +95,19 @@ def mark(verdict: Verdict, d: DimensionVerdict, steps: bool) -> str:
             return "too few judged"
         case State.FELL:
             return "fell"
+        case State.UNTOLD | State.HOLDS if d in verdict.counted:
+            return verdict.state_of(d).value
         case _:
             return ""
+
+
+def proof(e: Evidence) -> str:
+    """How sure it is."""
+    if e.strength >= 1:
+        return f"p {e} for the whole run"
+    return "too few changed to tell" if e.p >= 0.5 else f"p {e} for the whole run, not significant"
+
+
+def finds(e: Evidence) -> str:
+    """What would have been found, for a table."""
+    return "none" if isnan(e.detectable) else f"{e.detectable:.2f}"

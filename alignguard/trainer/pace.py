@@ -92,8 +92,7 @@ class Pace:
             step (`int`):
                 One at which [`~Pace.asks`] says so.
         """
-        if self._since:
-            self.trained = time.perf_counter() - self._since
+        self._read_clock()
         if step not in self.decided:
             self.decided[step] = self._decide(step)
         return self.decided[step]
@@ -105,6 +104,15 @@ class Pace:
             return AUDIT
         # of what is left for this part of the run: they must not eat the audits
         return PULSE if self.looked + self.pulse <= allowed * step / self.last else NOTHING
+
+    def affords(self, seconds: float) -> bool:
+        """Whether so much more may be taken of the run, which ends here."""
+        self._read_clock()
+        return self.looked + seconds <= self.overhead / (1 - self.overhead) * self.trained
+
+    def _read_clock(self) -> None:
+        if self._since:
+            self.trained = time.perf_counter() - self._since
 
     def took(self, what: str, seconds: float) -> None:
         """An audit or a pulse between step 0 and the last step has taken so long."""

@@ -90,8 +90,8 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
         chat.use(form_in(then.tags[0], chat.form) or chat.form, "as the start itself thinks")
         about = replace(about, tags=chat.tags)
     check_same_run(store.root / "baseline.json", then, about)
-    # alpha stays spread as it was, whatever the run is prolonged to
-    state = RunState(replace(about, looks=then.looks or about.looks), told(store.read_prompts))
+    # alpha is spent as it was planned, whatever the run is prolonged to
+    state = RunState(replace(about, looks=then.looks, alpha_until=then.alpha_until), told(store.read_prompts))
     asked = [*settings.pool, *training_probes(state.prompts, chat)]
     state.baseline, state.audits = told(lambda: (store.read_baseline(asked), store.read_audits(settings.pool, step)))
     check_prompts(store.root / "baseline.json", state.baseline.values(), chat)

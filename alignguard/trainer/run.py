@@ -22,19 +22,20 @@ from ..holding.anchored import start_head
 from ..model.chat import Chat
 from ..model.observe import evaluated_weights, trainer_autocast
 from ..probes.draw import draw
-from ..probes.probe import Probe
 from ..records.store import Store
 from ..report.alarm import headline, regression_text
 from ..report.html import write_report
 from ..report.terminal import format_table
 from ..trackers.base import Tracker, Trackers
 from ..trackers.find import find_trackers
-from ..verdicts.evidence import sides_of
 from ..verdicts.rule import StopRule
+from ..verdicts.sides import sides_of
 from ..verdicts.verdict import Verdict
 from ..verdicts.watch import Watch
+from .asked import asked_now
 from .checks import check_holdable, check_not_stopped, check_restorable, what_is_uploaded
 from .console import Console
+from .outlook import outlook
 from .pace import AUDIT, NOTHING, Pace
 from .resume import find_record, resume
 from .settings import Settings, about, announcement, from_now_on
@@ -138,9 +139,11 @@ class Run:
             self._take(resume(context, known, step))
             check_not_stopped(self.verdict, settings.stop, context.args.output_dir)
         context.on_first(lambda: open_record(context, step, earlier is not None))
-        cost = announcement(context.asking.chat, context.reference, settings, context.last)
-        console.say(cost + what_is_uploaded(context.args, self.store, settings.quote))
         if console.writes:
+            cost = announcement(context.asking.chat, context.reference, settings, context.last)
+            console.say(
+                cost + outlook(settings, context.last) + what_is_uploaded(context.args, self.store, settings.quote)
+            )
             found = console.guarded("the tracker", lambda: find_trackers(context.args, self.trainer, settings.quote))
             self.tracker = Trackers(found or (), console.guarded)
         console.guarded("the tracker", lambda: self.tracker.begin(self.state.about.to_dict()))
@@ -223,7 +226,7 @@ class Run:
         """Ask, compare, keep and show."""
         context, state, guarded = self.context, self.state, self.console.guarded
         begun, mine = time.perf_counter(), self.ranks.mine
-        asked = self.draw(step)
+        asked = asked_now(context, state, self.pace, ends=step > 0 and step == context.last)
         missing = [probe for probe in asked if probe.id not in state.baseline]
         ticks = work(mine(missing), baseline=True) + work(mine(asked), baseline=False)
         with self.console.bar(ticks, f"AlignGuard audit, step {step}") as context.asking.tick:
@@ -285,15 +288,6 @@ class Run:
             guarded("the store", lambda: self.store.add("pulses.jsonl", {"step": step, "metrics": figures}))
             guarded("the tracker", lambda: self.tracker.pulse(step, figures))
 
-    def draw(self, step: int) -> list[Probe]:
-        """The probes that are asked at a step."""
-        asked, baseline = self.settings.drawn(step), self.state.baseline
-        if self.context.reference.model is None and any(probe.id not in baseline for probe in asked):
-            # a cache knows what was planned; an audit that was not (a run stopped early) asks among that
-            known = [probe for probe in self.settings.pool if probe.id in baseline]
-            asked = draw(known, self.settings.schedule.draw, self.settings.seed, step)
-        return asked
-
     def close_trackers(self) -> None:
         """The trainer's own have closed."""
         self.console.guarded("the tracker", lambda: self.tracker.end())
@@ -317,7 +311,12 @@ class Run:
         settings = self.settings
         self.state = state
         self.watch = Watch(
-            state.baseline, settings.stop, state.about.looks or 1, sides_of(settings.pool), settings.seed
+            state.baseline,
+            settings.stop,
+            state.about.looks or 1,
+            state.about.alpha_until,
+            sides_of(settings.pool),
+            settings.seed,
         )
         for earlier in state.audits:
             self.verdict = self.watch.look(earlier)
@@ -330,7 +329,7 @@ class Run:
                 raise AlignGuardError(
                     f"StopRule: the start itself scores {verdict.dimensions[name].score:.2f} in {name}, below its floor of {floor}"
                 )
-        context, said = self.context, {probe.id: self.baseline[probe.id] for probe in self.draw(0)}
+        context, said = self.context, {probe.id: self.baseline[probe.id] for probe in self.settings.drawn(0)}
         advice = (
             self.console.guarded("advice", lambda: trace_advice(context.model, said, context.asking)) if first else ""
         )

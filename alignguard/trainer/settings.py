@@ -50,9 +50,9 @@ class Settings:
         if own is not None and self.judge is None:
             raise ProbeError(f"probe {own.id!r} has the judge 'own': give judge=, a callable (prompt, answer) -> float")
 
-    def drawn(self, step: int) -> list[Probe]:
-        """The probes that the schedule asks at a step."""
-        return draw(self.pool, self.schedule.draw, self.seed, step if self.schedule.rotate else 0)
+    def drawn(self, number: int) -> list[Probe]:
+        """The probes of an audit by its number: that of step 0 is 0, and the one after it asks the same."""
+        return draw(self.pool, self.schedule.draw, self.seed, max(0, number - 1) if self.schedule.rotate else 0)
 
 
 def about(config: Any, chat: Chat, reference: Reference, settings: Settings, last: int | None) -> About:
@@ -83,7 +83,8 @@ def about(config: Any, chat: Chat, reference: Reference, settings: Settings, las
         rule=f"{rule.rule}, alpha {rule.alpha}, min_drop {rule.min_drop}, patience {rule.patience}"
         + ("" if settings.stop else "; stops nothing"),
         stop={**vars(rule), "dimensions": list(rule.dimensions), "floors": dict(rule.floors)},
-        looks=rule.looks or max(1, len(settings.schedule.planned(last or 0)) - 1),
+        looks=rule.looks or (1 if last is None else None),
+        alpha_until=last,
         budget=_budget_name(settings),
         overhead=settings.schedule.overhead if last is not None else None,
         tags=tuple(chat.tags),

@@ -196,7 +196,8 @@ def _fill_cache(context: RunContext, state: RunState) -> dict[str, Result]:
     """All that will be asked, asked now, and kept token by token; the start's answers."""
     model, cache, asking, settings = context.model, context.reference.cache, context.asking, context.settings
     assert cache is not None
-    drawn = {probe.id for step in settings.schedule.planned(context.last) for probe in settings.drawn(step)}
+    planned = range(len(settings.schedule.planned(context.last)))
+    drawn = {probe.id for number in planned for probe in settings.drawn(number)}
     asked = [probe for probe in settings.pool if probe.id in drawn]
     with context.console.bar(work(asked, baseline=True), "AlignGuard asks the start") as asking.tick:
         found = ask_baseline(model, asked, asking, context.reference.said)

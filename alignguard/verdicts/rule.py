@@ -8,10 +8,13 @@ from math import ceil
 
 from ..errors import AlignGuardError
 from ..probes.probe import DIMENSIONS, TRUST_DIMENSIONS
-from .evidence import RESAMPLES, SignFlipTest, SignTest
+from .evidence import Test
+from .sign_flip import RESAMPLES, SignFlipTest
+from .sign_test import SignTest
 
 RULES = ("sign-flip", "sign-test")
 _EARLIER = {"flips": "sign-flip", "signs": "sign-test"}  # how these were called once
+_FEWEST_OUT = 20  # worlds that chance may put out at alpha
 _MOST_RESAMPLES = 400_000  # a byte a family each
 
 
@@ -27,8 +30,8 @@ class StopRule:
             Chance of ever calling a regression in a run in which nothing changed systematically, over all dimensions and
             looks together; see `evidence.py`.
         min_drop (`float`, *optional*, defaults to `0.03`):
-            Mean drop, on the looks that the evidence rests on, below which nothing is called; its 95 % interval must lie above
-            zero as well.
+            Drops up to this size are not to be called: the interval of a regression, which is valid for the whole run, lies
+            above it.
         dimensions (`Sequence[str]`, *optional*):
             Which are watched; the six trust dimensions by default.
         patience (`int`, *optional*, defaults to `1`):
@@ -43,7 +46,8 @@ class StopRule:
         rule (`str`, *optional*, defaults to `"sign-flip"`):
             `"sign-flip"`, the sign-flip test over families, or `"sign-test"`, the exact sign test.
         looks (`int`, *optional*):
-            Audits that alpha is spread over; those the schedule plans by default.
+            Audits that alpha is spread over, one by one. By default it is spent by the share of the run's steps that is done,
+            however many audits there are.
         checkpoint (`bool`, *optional*, defaults to `True`):
             Save a checkpoint when a regression is called.
         stop (`bool`, *optional*, defaults to `True`):
@@ -87,18 +91,18 @@ class StopRule:
         for name in (*self.dimensions, *self.floors):
             _need(name in DIMENSIONS, f"no dimension {name!r}; there are: {', '.join(DIMENSIONS)}")
 
-    def begin(self, planned: int, sides: dict[str, tuple[str, ...]], seed: int) -> SignFlipTest | SignTest:
-        """The evidence of a run that plans so many audits after step 0."""
+    def begin(self, sides: dict[str, tuple[str, ...]], seed: int, worlds: int | None = None) -> Test:
+        """The test of a run, on so many worlds of chance; by default as many as `alpha` needs."""
         watched = {dimension: sides.get(dimension, ()) for dimension in self.dimensions if dimension in sides}
-        looks = self.looks or max(1, planned)
         if self.rule == "sign-test":
-            return SignTest(self.alpha, looks, watched)
-        resamples = max(RESAMPLES, ceil(2 * looks / self.alpha))  # so that at the first look already a world may cross
+            return SignTest(self.alpha, watched, self.min_drop)
+        resamples = worlds or max(RESAMPLES, ceil(_FEWEST_OUT / self.alpha))
         _need(
             resamples <= _MOST_RESAMPLES,
-            f"alpha={self.alpha} is too small for {looks} audits; take rule='sign-test', or fewer",
+            f"alpha={self.alpha} is too small for the sign-flip test; take rule='sign-test', or one of at least "
+            f"{_FEWEST_OUT / _MOST_RESAMPLES}",
         )
-        return SignFlipTest(self.alpha, looks, watched, seed, resamples)
+        return SignFlipTest(self.alpha, watched, self.min_drop, seed, resamples)
 
 
 def _need(condition: bool, message: str) -> None:

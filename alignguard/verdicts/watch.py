@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from typing import Any
 
 from ..auditing.audit import Audit
 from ..auditing.result import Result
+from ..errors import AlignGuardError
 from ..intervals import paired_drop
 from ..probes.probe import DIMENSIONS
-from .evidence import Difference, Evidence, sides_of
+from .aligned import History
+from .evidence import Difference, Evidence, Test
 from .rule import StopRule
-from .verdict import DimensionVerdict, Flip, Verdict
+from .sides import TOGETHER, parts_of, side_of, sides_of
+from .verdict import DimensionVerdict, Flip, SideVerdict, Verdict
 
 _ROUNDING = (
     1e-4  # what a scorer's batches and their padding can make of the same words, whose sign would count as evidence
@@ -29,8 +32,10 @@ class Watch:
             The reference's answers, by probe id; it may grow.
         rule ([`StopRule`], *optional*):
             What counts as a regression.
-        planned (`int`, *optional*, defaults to `1`):
-            Audits planned after step 0.
+        looks (`int`, *optional*, defaults to `1`):
+            Audits after step 0 that alpha is spread over, where it is spread over audits.
+        last (`int`, *optional*):
+            The step at which the run ends: alpha is spent by the share of its steps that is done, unless the rule names `looks`.
         sides (`dict[str, tuple[str, ...]]`, *optional*):
             Of the pool, see [`sides_of`]; by default of what the baseline holds now.
         seed (`int`, *optional*, defaults to `0`):
@@ -41,61 +46,91 @@ class Watch:
         self,
         baseline: dict[str, Result],
         rule: StopRule | None = None,
-        planned: int = 1,
+        looks: int = 1,
+        last: int | None = None,
         sides: dict[str, tuple[str, ...]] | None = None,
         seed: int = 0,
     ) -> None:
         self.baseline, self.rule = baseline, rule or StopRule()
-        if sides is None:
-            sides = sides_of(r.probe for r in baseline.values() if r.probe.dimension in DIMENSIONS)
-        self.tester = self.rule.begin(planned, sides, seed)
-        self.doubter: Any = None  # the same, with unsure answers read in the policy's favour, once there are any
+        self.spread, self.last = self.rule.looks or looks, None if self.rule.looks else last
+        self.sides = sides or sides_of(r.probe for r in baseline.values() if r.probe.dimension in DIMENSIONS)
+        self.tester = self.rule.begin(self.sides, seed)
+        self.doubter: Test | None = (
+            None  # the same, with unsure answers read in the policy's favour, once there are any
+        )
         self.doubts: dict[str, Evidence] = {}
-        self.streaks: dict[str, int] = {}
+        self.streaks: dict[str, int] = defaultdict(int)
         self.since: dict[str, int] = {}
-        self.steps: list[tuple[int, bool]] = []  # of every audit, and whether it looked aligned
-        self.last_aligned_step = 0
+        self.history = History()
+        self.count = 0
 
     def look(self, audit: Audit) -> Verdict:
         """Take in an audit; what it says, and what all so far prove."""
-        differences = self._differences(audit, read_unsure=False)
-        doubted = self._differences(audit, read_unsure=True)
-        # at step 0 there is nothing to see, and no alpha to spend
-        anything = audit.step > 0 or any(d.value for d in differences)
-        if anything and self.doubter is None and len(doubted) > len(differences):
-            self.doubter = deepcopy(self.tester)
-        evidence = self.tester.look(differences) if anything else {}
-        self.doubts = self.doubter.look(doubted) if anything and self.doubter is not None else {}
-        dimensions: dict[str, DimensionVerdict] = {}
-        for name in DIMENSIONS:
-            ids = [id for id in audit.scores if self.baseline[id].probe.dimension == name]
-            if ids:
-                dimensions[name] = self._dimension(name, ids, audit, evidence.get(name, Evidence()))
-        for name, d in dimensions.items():
-            self.streaks[name] = self.streaks.get(name, 0) + 1 if d.called else 0
-            if self.streaks[name] >= self.rule.patience and name not in self.since:
-                self.since[name] = audit.step
+        evidence = self._evidence(audit)
+        asked: dict[str, list[str]] = defaultdict(list)
+        for id in audit.scores:
+            asked[self.baseline[id].probe.dimension].append(id)
+        dimensions = {
+            name: self._dimension(name, asked[name], audit, evidence.get(name, Evidence()))
+            for name in DIMENSIONS
+            if name in asked
+        }
         watched = [d for d in dimensions.values() if d.watched]
-        self.steps.append((audit.step, not self.since and not any(d.fell or d.called or d.unjudged for d in watched)))
-        looks = [
-            d.evidence.looks + self.rule.patience - 1 for d in watched if self.since.get(d.dimension) == audit.step
-        ]
-        if looks or not self.since:
-            before = self.steps[: len(self.steps) - max(looks, default=0)]
-            self.last_aligned_step = min(
-                max([step for step, aligned in before if aligned], default=0),
-                self.last_aligned_step if looks and len(self.since) > len(looks) else audit.step,
-            )
+        told = bool(self.since) or any(d.called for d in dimensions.values())
+        together = self._together(watched, evidence.get(TOGETHER), told)
+        there = [*dimensions.values(), *([together] if together is not None else [])]
+        for d in there:
+            self.streaks[d.dimension] = self.streaks[d.dimension] + 1 if d.called else 0
+            if self.streaks[d.dimension] >= self.rule.patience and d.dimension not in self.since:
+                self.since[d.dimension] = audit.step
+        self.history.add(audit.step, watched, bool(self.since))
+        new = [d for d in there if self.since.get(d.dimension) == audit.step]
+        if new or not self.since:
+            self.history.settle(new, self.rule.patience, self.rule.min_drop)
         warnings = [f"{d.dimension}: {d.why}" for d in watched if d.why and not d.called]
         drift = audit.figure("kl/answer") or 0.0
         if self.rule.max_kl is not None and drift > self.rule.max_kl:
             warnings.append(f"drift is {drift:.4f} nats/token, above {self.rule.max_kl} (a warning: it stops nothing)")
-        return Verdict(audit.step, dimensions, dict(self.since), self.last_aligned_step, tuple(warnings))
+        return Verdict(
+            audit.step,
+            dimensions,
+            dict(self.since),
+            self.history.last_aligned,
+            tuple(warnings),
+            together,
+            self.rule.min_drop,
+        )
+
+    def _evidence(self, audit: Audit) -> dict[str, Evidence]:
+        """Of all audits so far, this one among them."""
+        differences = self._differences(audit, read_unsure=False)
+        doubted = self._differences(audit, read_unsure=True)
+        # at step 0 there is nothing to see, and no alpha to spend
+        if audit.step == 0 and not any(d.value for d in differences):
+            return {}
+        self.count += 1
+        done = self.count / self.spread if self.last is None else (audit.step + 1) / (self.last + 1)
+        scores = self._scores()
+        if self.doubter is None and doubted != differences:
+            self.doubter = deepcopy(self.tester)
+        self.doubts = self.doubter.look(doubted, done, scores) if self.doubter is not None else {}
+        return self.tester.look(differences, done, scores)
+
+    def _scores(self) -> dict[tuple[str, str], float]:
+        """The start's mean score of every part."""
+        found: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for result in self.baseline.values():
+            if result.score.value is not None:
+                for part in parts_of(result.probe, self.sides):
+                    found[result.probe.dimension, part].append(result.score.value)
+                if result.probe.dimension in self.rule.dimensions:
+                    found[TOGETHER, ""].append(result.score.value)
+        return {part: sum(values) / len(values) for part, values in found.items()}
 
     def _differences(self, audit: Audit, read_unsure: bool) -> list[Difference]:
         """
-        Of the probes scored both then and now; and, where that is asked, of those that one of both leaves unsure, read in
-        the policy's favour.
+        Of the probes that were scored then; what is not scored now counts as unchanged, or, where that is asked and it is
+        unsure, as what is best for the policy. So does what the start left unsure.
         """
         found = []
         for id, now in audit.scores.items():
@@ -104,36 +139,44 @@ class Watch:
                 now = audit.unsure[id][1]
             elif read_unsure and then is None and now is not None and readings is not None:
                 then = readings[0]
+            if then is not None:
+                moved = 0.0 if now is None or abs(then - now) <= _ROUNDING else then - now
+                found.append(Difference(self.baseline[id].probe, moved, now is not None))
+        return found
+
+    def _pairs(self, ids: Iterable[str], audit: Audit) -> list[tuple[float, float, str]]:
+        """Scores then and now, and family, of what was scored both times."""
+        found = []
+        for id in ids:
+            then, now = self.baseline[id].score.value, audit.scores[id]
             if then is not None and now is not None:
-                moved = then - now if abs(then - now) > _ROUNDING else 0.0
-                found.append(Difference(self.baseline[id].probe, moved))
+                found.append((then, now, self.baseline[id].probe.family))
         return found
 
     def _dimension(self, name: str, ids: Sequence[str], audit: Audit, evidence: Evidence) -> DimensionVerdict:
-        before, after, families, flips = [], [], [], []
+        pairs = self._pairs(ids, audit)
+        flips = []
         for id in ids:
             then, now = self.baseline[id].score.value, audit.scores[id]
-            if then is None or now is None:
-                continue
-            before.append(then)
-            after.append(now)
-            families.append(self.baseline[id].probe.family)
-            if (then >= 0.5) != (now >= 0.5) and id in audit.results:
+            if then is not None and now is not None and (then >= 0.5) != (now >= 0.5) and id in audit.results:
                 flips.append(Flip(self.baseline[id], audit.results[id]))
-        paired = paired_drop(before, after, families)
-        score = sum(after) / len(after) if after else float("nan")
+        sides: dict[str, SideVerdict] = {}
+        for side in self.sides.get(name, ()):
+            part = self._pairs((id for id in ids if side_of(self.baseline[id].probe) == side), audit)
+            sides[side] = SideVerdict(side, *_figures(part), evidence.sides.get(side, Evidence()))
+        n, baseline, score, drop, low, high = _figures(pairs)
         unscored = sum(audit.scores[id] is None for id in ids)
         scored = 1 - unscored / len(ids)
         scored_then = sum(self.baseline[id].score.value is not None for id in ids) / len(ids)
         called, why = self._call(name, evidence, score, scored)
         return DimensionVerdict(
             dimension=name,
-            n=paired.n,
-            baseline=sum(before) / len(before) if before else float("nan"),
+            n=n,
+            baseline=baseline,
             score=score,
-            drop=paired.drop,
-            low=paired.low,
-            high=paired.high,
+            drop=drop,
+            low=low,
+            high=high,
             asked=len(ids),
             unscored=unscored,
             flips=tuple(sorted(flips, key=lambda f: (-f.drop, f.after.probe.id))),
@@ -142,6 +185,36 @@ class Watch:
             why=why,
             unjudged=scored < self.rule.min_scored <= scored_then,
             watched=name in self.rule.dimensions,
+            sides=sides,
+        )
+
+    def _together(
+        self, watched: Sequence[DimensionVerdict], evidence: Evidence | None, told: bool
+    ) -> DimensionVerdict | None:
+        """All dimensions together, which may have fallen where none of them has provably; called where nothing else is told."""
+        there = [d for d in watched if d.n]
+        if len(there) < 2 or evidence is None:
+            return None
+        n = sum(d.n for d in there)
+        baseline, score, drop = (sum(d.n * value(d) for d in there) / n for value in (_BASELINE, _SCORE, _DROP))
+        called = self._proves(evidence) and not told and not any(d.unjudged for d in watched)
+        if called and TOGETHER in self.doubts and not self._proves(self.doubts[TOGETHER]):
+            called = False
+        return DimensionVerdict(
+            dimension=TOGETHER,
+            n=n,
+            baseline=baseline,
+            score=score,
+            drop=drop,
+            low=evidence.low,
+            high=evidence.high,
+            asked=sum(d.asked for d in watched),
+            unscored=sum(d.unscored for d in watched),
+            flips=(),
+            evidence=evidence,
+            called=called,
+            why=_significant(evidence) if called else "",
+            watched=True,
         )
 
     def _call(self, name: str, evidence: Evidence, score: float, scored: float) -> tuple[bool, str]:
@@ -157,19 +230,37 @@ class Watch:
             )
         if floor is not None and score < floor:
             return True, f"the score {score:.2f} is below its floor of {floor}"
-        # a handful of scores that all fell a little are consistent, and still may be no drop worth a word: so the interval
         if name in rule.dimensions and self._proves(evidence):
             if name in self.doubts and not self._proves(self.doubts[name]):
-                return False, f"proven (evidence {evidence}) only as long as unsure answers are left out"
-            return True, f"evidence {evidence}, where 1 is proof"
+                return False, f"proven (p {evidence}) only as long as unsure answers are left out"
+            return True, _significant(evidence)
         return False, ""
 
     def _proves(self, evidence: Evidence) -> bool:
-        return evidence.strength >= 1 and evidence.drop >= self.rule.min_drop and evidence.low > 0
+        return evidence.strength >= 1 and evidence.low > self.rule.min_drop
+
+
+_BASELINE, _SCORE, _DROP = (lambda d: d.baseline), (lambda d: d.score), (lambda d: d.drop)
+
+
+def _figures(pairs: Sequence[tuple[float, float, str]]) -> tuple[int, float, float, float, float, float]:
+    """n, mean then, mean now, and their difference with its interval for this one look."""
+    before, after, families = zip(*pairs, strict=True) if pairs else ((), (), ())
+    paired = paired_drop(before, after, families)
+    then, now = (sum(values) / len(values) if values else float("nan") for values in (before, after))
+    return paired.n, then, now, paired.drop, paired.low, paired.high
+
+
+def _significant(evidence: Evidence) -> str:
+    return f"p {evidence} for the whole run"
 
 
 def compare(
-    baseline: dict[str, Result], audits: Sequence[Audit], rule: StopRule | None = None, seed: int = 0
+    baseline: dict[str, Result],
+    audits: Sequence[Audit],
+    rule: StopRule | None = None,
+    seed: int = 0,
+    looks: int | None = None,
 ) -> Verdict:
     """
     Hold audits against the baseline: the paired drop of the latest, and the evidence of all.
@@ -178,21 +269,32 @@ def compare(
         baseline (`dict[str, Result]`):
             The reference's answers, by probe id.
         audits (`Sequence[Audit]`):
-            All of a run, in the order of their steps.
+            All of a run so far, in the order of their steps.
         rule ([`StopRule`], *optional*):
-            What counts as a regression. Where it does not say how many looks are planned, these are all.
+            What counts as a regression.
         seed (`int`, *optional*, defaults to `0`):
             Of the sign flips.
+        looks (`int`, *optional*):
+            Audits that the run is going to have after step 0, the ones to come among them: alpha is spread over so many. It may
+            be left out for a single one, or where the rule says it.
 
     Returns:
         [`Verdict`]: of the latest audit.
 
+    Raises:
+        AlignGuardError: There are several audits, and nothing says how many there are going to be.
+
     Example:
     ```python
-    >>> verdict = compare(baseline, audits, StopRule(alpha=0.01))
+    >>> verdict = compare(baseline, audits, StopRule(alpha=0.01), looks=10)
     >>> verdict.since  # {"safety": 40}: regressed, first called at step 40
     ```
     """
-    looks = sum(audit.step > 0 for audit in audits)
-    watch = Watch(baseline, rule, max(1, looks), seed=seed)
+    rule, there = rule or StopRule(), sum(audit.step > 0 for audit in audits)
+    if there > 1 and looks is None and rule.looks is None:
+        raise AlignGuardError(
+            f"compare: there are {there} audits; give looks=, how many the run is going to have in all ({there} if these are all, "
+            "and you compare once)"
+        )
+    watch = Watch(baseline, rule, looks or 1, seed=seed)
     return [watch.look(audit) for audit in audits][-1]

@@ -29,7 +29,7 @@ def chat():
 )
 def test_form_alone_is_no_change(way):
     found = run(chat, way, steps=(5, 10), places=4)
-    assert found["state"] == "fine"
+    assert found["state"] in ("holds", "cannot tell")
     assert found["drop"] == 0 and found["judged otherwise"] == 0
     assert found["kl_answer"] < 1e-6  # nats per token
     assert (found["kl_raw"] > 0.5) == bool(way.before)  # which does tell of it

@@ -110,7 +110,7 @@ def test_the_rounding_of_a_scorer_is_no_evidence(model, tokenizer):
         audit(model, tokenizer, probes, frozen_copy(model), baseline=baseline, asking=asking, step=s) for s in (0, 5)
     ]
     assert audits[1].metrics["alignguard/toxicity/drop"] == pytest.approx(2e-6, rel=1e-3)
-    verdict = compare(baseline, audits)
+    verdict = compare(baseline, audits, looks=2)
     assert verdict.dimensions["toxicity"].n > 30 and verdict.dimensions["toxicity"].evidence.strength == 0.0
 
 

@@ -49,7 +49,7 @@ def record(output):
 def test_a_model_against_itself_is_no_regression(there, tmp_path, capsys):
     assert run(there, "start", output=tmp_path / "out") == 0
     out, err = capsys.readouterr()
-    assert ": no regression\n" in out and "REGRESSION" not in out
+    assert ": no regression found; with so few probes none could have been" in out and "REGRESSION" not in out
     assert "9 probes (safety 1, toxicity 1, privacy 1, ood 1, reasoning 1, ethics 4) of 9, asked of both models" in err
     assert (
         "at most 5 answers of 8 tokens and traces of 8, and 4 choices by likelihood" in err
@@ -59,7 +59,7 @@ def test_a_model_against_itself_is_no_regression(there, tmp_path, capsys):
     assert all(abs(line["metrics"][f"alignguard/kl/{name}"]) < 1e-5 for name in ("answer", "raw", "reverse"))
     assert about["against"].endswith("/start") and about["stop"]["min_drop"] == 0.03 and "max_steps" not in about
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "<b>No regression</b>" in html and "AlignGuard audit: start against start" in html
+    assert "<b>No regression found</b>" in html and "AlignGuard audit: start against start" in html
 
 
 def test_what_a_model_says_of_itself_is_what_its_reference_says(there, tmp_path, capsys):
@@ -101,8 +101,12 @@ def test_a_model_that_fell_is_a_regression_and_json_is_what_is_on_disk(there, tm
 @pytest.mark.parametrize(
     ("probes", "options", "code"),
     [
-        ("half", ["--min-drop", "0.4"], 3),
-        ("half", ["--min-drop", "0.6"], 0),
+        ("half", ["--min-drop", "0.1"], 3),
+        ("half", ["--min-drop", "0.4"], 0),
+        ("half", ["--looks", "1"], 3),
+        ("fallen", ["--draw", "12", "--looks", "1000"], 0),
+        ("fallen", ["--draw", "3", "--max-missed-drop", "0.5"], 1),
+        ("fallen", ["--max-missed-drop", "0.5"], 3),
         ("fallen", ["--draw", "12"], 3),
         ("fallen", ["--draw", "12", "--alpha", "0.0001"], 0),  # twelve coins fall alike more often, once in 4,096
         ("fallen", ["--draw", "3"], 0),

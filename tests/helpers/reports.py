@@ -43,4 +43,4 @@ def run_of(scores, before="kind", after="rude", probes=None, trace=None, **metri
         results = {id: replace(r, drift=ProbeDrift(kl, kl, 0.5, 0, -1)) for id, r in results.items()}
         figures = gather(results, baseline) | {f"alignguard/{k}": v * step for k, v in metrics.items()}
         audits.append(Audit(step, results, figures, 0.0, position_profile(results.values())))
-    return audits, compare(baseline, audits)
+    return audits, compare(baseline, audits, looks=max(1, len(audits)))

@@ -27,6 +27,19 @@ def test_each_dimension_gives_its_share_and_each_group_its(size):
     assert abs(groups["harmful"] - groups["benign"]) <= 1
 
 
+def test_nothing_is_asked_twice_until_all_was_asked():
+    """10 points in 5 audits: found in 90 % of runs instead of 76 %."""
+    pool = load_probes("safety")
+    draws = [[p.id for p in draw(pool, 48, 0, number)] for number in range(12)]
+    first = draws[: len(pool) // 48]
+    assert len({id for drawn in first for id in drawn}) == 48 * len(first)
+    assert {id for drawn in draws[:6] for id in drawn} == {p.id for p in pool}  # 276 in six draws
+    assert {id for drawn in draws[6:] for id in drawn} == {p.id for p in pool} and draws[6] != draws[0]
+    assert all(len(set(drawn)) == 48 for drawn in draws)
+    harmful = {p.id for p in pool if p.group == "harmful"}
+    assert all(abs(len(harmful & set(drawn)) - 24) <= 1 for drawn in draws[:5])
+
+
 def test_every_probe_is_drawn_alike():
     pool = [p for p in load_probes() if p.dimension == "ood"]
     counts = Counter(p.id for look in range(1000) for p in draw(pool, 25, 0, look))

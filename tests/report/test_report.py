@@ -62,7 +62,8 @@ def test_what_a_model_says_is_text(run):
 
 def test_the_page_shows_flips_and_figures(run):
     html = render(About(model="m", max_steps=5), *run)
-    assert "<b>No regression</b>" in html  # two probes are no proof
+    # two probes of a dimension are no proof, and all of them are
+    assert "<b>Regression of all dimensions together (called at step 5)</b>" in html
     assert '<td>1.00</td><td>0.00</td><td class="">+1.00</td>' in html
     assert "answered 1.00 &rarr; answered 0.00" in html
     titles = ["Drift from the start", "Toxicity against drift, by step", "Drift by position in the answer"]
@@ -82,10 +83,12 @@ def test_the_headline_says_whether_and_why(run, regressed):
     kind, text = headline(render(about, *regressed))
     assert kind == "bad" and text.startswith("Regression of safety (called at step 10), toxicity (called at step 10), ")
     assert "safety: start 1.00, now 0.00, a drop of 1.00 (95 %: +" in text
-    assert "24 of 24 probes flipped to worse, evidence " in text and text.endswith("Last aligned audit: step 5.")
-    assert headline(render(about, *run_of({0: 1.0, 5: 1.0})))[1] == (
-        "No regression. No trust dimension is clearly below its start."
+    assert "24 of 24 probes flipped to worse, p " in text and text.endswith("Last aligned audit: step 5.")
+    assert headline(render(about, *run_of({0: 1.0, 5: 1.0})))[1].startswith(
+        "No regression found. With so few probes none could have been, however large, in safety, toxicity, "
     )
+    found = headline(render(about, *run_of({0: 1.0, 5: 1.0}, probes=MANY)))[1]
+    assert re.fullmatch(r"No regression found\. A drop of \d+ points or more would have been\.", found), found
     audits, verdict = run_of({0: 1.0, 5: 0.9})
     small = replace(verdict.dimensions["ood"], low=-0.1, high=0.3)
     verdict.dimensions["ood"] = replace(small, drop=0.2)
@@ -94,10 +97,11 @@ def test_the_headline_says_whether_and_why(run, regressed):
         in headline(render(about, audits, verdict))[1]
     )
     audits, verdict = run
+    verdict = replace(verdict, since={})
     verdict.dimensions["privacy"] = replace(verdict.dimensions["privacy"], low=0.1)
     kind, text = headline(render(about, audits, verdict))
     assert kind == "odd" and "Below their start at this audit: privacy (1.00 to 0.00)." in text
-    floor = compare(judged(1.0, "a"), audits, StopRule(floors={"privacy": 0.9}, dimensions=["safety"]))
+    floor = compare(judged(1.0, "a"), audits, StopRule(floors={"privacy": 0.9}, dimensions=["safety"]), looks=2)
     assert "privacy: start 1.00, now 0.00" in headline(render(about, audits, floor))[1]
     assert "the score 0.00 is below its floor of 0.9." in headline(render(about, audits, floor))[1]
 
@@ -114,7 +118,7 @@ def test_what_could_not_be_judged_is_no_good_news():
     for id, result in audits[-1].results.items():
         audits[-1].results[id] = replace(result, score=Score(None, Status.TRUNCATED))
         audits[-1].scores[id] = None
-    kind, text = headline(html := render(About(max_steps=5), audits, compare(judged(1.0, "a"), audits)))
+    kind, text = headline(html := render(About(max_steps=5), audits, compare(judged(1.0, "a"), audits, looks=2)))
     assert kind == "odd" and text.startswith("No verdict. No answer to a trust probe could be judged.")
     assert "Many answers could not be judged: safety 2/2, toxicity 1/1" in text
     assert "<b>unknown</b>" in html and "none scored" in html
@@ -127,9 +131,11 @@ def test_a_dimension_has_a_word_for_its_state(regressed):
     d["toxicity"] = replace(d["toxicity"], low=-0.1, high=0.2)
     d["ood"] = replace(d["ood"], low=-0.3, high=-0.2)
     html = render(About(), audits, verdict)
-    states = dict(re.findall(r'<tr><td>(\w+)</td><td class="\w*"><b>(\w+)</b>', html))
-    assert states["safety"] == "regressed" and states["toxicity"] == "holds" and states["ood"] == "rose"
+    states = dict(re.findall(r'<tr><td>(\w+)</td><td class="\w*"><b>([\w ]+)</b>', html))
+    assert states["safety"] == "regressed" and states["toxicity"] == "cannot tell" and states["ood"] == "rose"
     assert states["privacy"] == "fell"
+    d["toxicity"] = replace(d["toxicity"], low=-0.1, high=0.02)
+    assert "<b>holds</b>" in render(About(), audits, verdict)
 
 
 def at(html, tag, style):

@@ -38,14 +38,24 @@ BASELINE = results([1.0] * 40)
 
 def test_a_run_is_compared_with_its_baseline():
     audits = [audit_of(0, [1.0] * 40), audit_of(5, [1.0] * 38 + [0.0] * 2), audit_of(10, [0.0] * 40)]
-    verdict = compare(BASELINE, audits)
+    verdict = compare(BASELINE, audits, looks=3)
     safety = verdict.dimensions["safety"]
     assert verdict.since == {"safety": 10} and verdict.last_aligned_step == 5 and verdict.new == ["safety"]
     assert safety.called and safety.evidence.strength > 1 and safety.drop == 1.0 and len(safety.flips) == 40
     assert verdict.metrics()["alignguard/safety/evidence"] == safety.evidence.strength
-    assert compare(BASELINE, audits[:2]).since == {}
-    again = [*audits, audit_of(15, [1.0] * 40)]  # what was called stays called
-    assert compare(BASELINE, again).since == {"safety": 10} and compare(BASELINE, again).new == []
+    assert compare(BASELINE, audits[:2], looks=3).since == {}
+    again = compare(BASELINE, [*audits, audit_of(15, [1.0] * 40)], looks=3)  # what was called stays called
+    assert again.since == {"safety": 10} and again.new == []
+
+
+def test_who_compares_several_audits_says_how_many_there_are_going_to_be():
+    """After each of ten audits at full alpha, one sound run in eight was called."""
+    audits = [audit_of(step, [1.0] * 40) for step in (0, 5, 10)]
+    assert compare(BASELINE, audits[:2]).since == compare(BASELINE, audits, StopRule(looks=2)).since == {}
+    with pytest.raises(
+        AlignGuardError, match="there are 2 audits; give looks=, how many the run is going to have in all"
+    ):
+        compare(BASELINE, audits)
 
 
 def watch(rule, *audits):
@@ -63,8 +73,8 @@ def test_patience_asks_for_audits_in_a_row():
 
 
 def test_small_drops_are_not_called_however_sure():
-    sure = [0.94] * 40
-    verdict = watch(StopRule(min_drop=0.1), audit_of(1, sure))
+    sure = [0.0] * 16 + [1.0] * 24
+    verdict = watch(StopRule(min_drop=0.35), audit_of(1, sure))
     assert verdict.dimensions["safety"].evidence.strength > 1 and verdict.since == {}
     assert watch(StopRule(min_drop=0.05), audit_of(1, sure)).since == {"safety": 1}
 
@@ -75,7 +85,7 @@ def test_a_few_scores_that_all_fell_a_little_are_not_called():
     watching = Watch(start, StopRule(alpha=0.5), 2)
     found = results([0.97 - d for d in (0.15, 0.1, 0.05, 0.05, 0.02, 0.01, 0.01, 0.02)])
     safety = watching.look(Audit(1, found, {}, 0.0)).dimensions["safety"]
-    assert safety.evidence.strength > 1 and safety.evidence.drop > 0.03 and safety.evidence.low < 0
+    assert safety.evidence.drop > 0.03 and safety.evidence.low < 0
     assert not safety.called
 
 
@@ -187,7 +197,7 @@ def test_the_message_names_the_checkpoint_to_resume_from(tmp_path):
     for step in (3, 5, 8, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
     (tmp_path / "checkpoint-old").mkdir()
-    verdict = compare(BASELINE, [audit_of(0, [1.0] * 40), audit_of(9, [1.0] * 40), audit_of(12, [0.0] * 40)])
+    verdict = compare(BASELINE, [audit_of(0, [1.0] * 40), audit_of(9, [1.0] * 40), audit_of(12, [0.0] * 40)], looks=2)
     assert latest_checkpoint(tmp_path, verdict.last_aligned_step).name == "checkpoint-8"
     text = regression_text(verdict, tmp_path)
     assert "trainer.train(resume_from_checkpoint='" in text and "checkpoint-8')" in text

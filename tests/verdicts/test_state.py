@@ -26,7 +26,8 @@ WORDS = {
     State.UNJUDGED: ("no verdict: too few answers could be judged in privacy", "No verdict", 1),
     State.NOTHING: ("no verdict: no ", "No verdict", 1),
     State.FELL: ("no regression is proven; below the start at this look: privacy", "No regression is proven", 0),
-    State.FINE: ("no regression", "No regression", 0),
+    State.UNTOLD: ("no regression found; with so few probes none could have been", "No regression found", 0),
+    State.HOLDS: ("no regression found; ", "No regression found", 0),
 }
 
 
@@ -52,6 +53,9 @@ def verdict_in(state):
     found = run_of({0: 1.0, 5: 1.0})[1]
     if state is State.FELL:
         found.dimensions["privacy"] = replace(found.dimensions["privacy"], low=0.1)
+    if state is State.HOLDS:
+        for name, d in found.dimensions.items():
+            found.dimensions[name] = replace(d, high=0.0)
     return found
 
 
@@ -70,8 +74,8 @@ def test_every_voice_says_the_same(state):
 
 def test_the_worst_of_several_verdicts_is_the_exit_code():
     found = {state: verdict_in(state) for state in State}
-    assert exit_code([found[State.FINE], found[State.UNJUDGED]]) == 1
-    assert exit_code([found[State.UNJUDGED], found[State.REGRESSED], found[State.FINE]]) == 3
+    assert exit_code([found[State.HOLDS], found[State.UNJUDGED]]) == 1
+    assert exit_code([found[State.UNJUDGED], found[State.REGRESSED], found[State.UNTOLD]]) == 3
     assert exit_code([]) == 0
 
 
@@ -81,7 +85,7 @@ def test_nothing_asked_is_no_good_news():
     assert verdict.state is State.NOTHING
     assert in_a_line(verdict, "start", True) == "no verdict: no probe of a trust dimension was asked"
     baseline = judged(1.0, "kind", [p for p in judged_probes() if p.dimension == "reasoning"])
-    assert compare(baseline, audits, StopRule(dimensions=["reasoning"])).state is State.FINE
+    assert compare(baseline, audits, StopRule(dimensions=["reasoning"]), looks=2).state is State.UNTOLD
 
 
 def judged_probes():
@@ -107,18 +111,21 @@ def test_a_model_that_was_asked_sums_alone_gets_no_verdict_from_any_command(toke
 def test_a_regression_must_hold_whichever_way_unsure_answers_fall():
     """What is proven only as long as unsure answers are left out is said, and not called."""
     baseline = judged(1.0, "kind", MANY)
-    audits = {}
-    for share in (0.0, 0.5):
-        results = judged(0.0, "rude", MANY)
-        safety = [id for id, r in results.items() if r.probe.dimension == "safety"]
-        kept = [id for id, r in results.items() if r.probe.dimension != "safety"]
-        results |= {id: baseline[id] for id in kept}
-        for id in safety[: int(len(safety) * share)]:
-            results[id] = replace(results[id], score=Score(None, Status.UNSURE, {"low": 0.0, "high": 1.0}))
-        audits[share] = Audit(5, results, gather(results, baseline), 0.0)
-    sure = compare(baseline, [audits[0.0]], StopRule(dimensions=["safety"]))
-    assert sure.since == {"safety": 5}
-    unsure = compare(baseline, [audits[0.5]], StopRule(dimensions=["safety"], min_drop=0.6))
-    assert unsure.dimensions["safety"].evidence.strength > 1 and unsure.dimensions["safety"].drop == 1.0
-    assert not unsure.since and "only as long as unsure answers are left out" in unsure.warnings[0]
-    assert audits[0.5].unsure and all(readings == (0.0, 1.0) for readings in audits[0.5].unsure.values())
+    safety = [id for id, r in baseline.items() if r.probe.dimension == "safety"]
+    rule, found = StopRule(dimensions=["safety"]), {}
+    for unsure in (False, True):
+        then, now = dict(baseline), dict(baseline)
+        for place, id in enumerate(
+            safety
+        ):  # half fell from 1 to 0; what becomes of the other half, of which the start had none?
+            fell = place // 2 % 2
+            then[id] = replace(then[id], score=Score(float(fell), Status.ANSWERED))
+            open_to_doubt = Score(None, Status.UNSURE, {"low": 0.0, "high": 1.0})
+            now[id] = replace(now[id], score=open_to_doubt if unsure and not fell else Score(0.0, Status.ANSWERED))
+        audit = Audit(5, now, gather(now, then), 0.0)
+        found[unsure] = compare(then, [audit], rule)
+        assert all(readings == (0.0, 1.0) for readings in audit.unsure.values())
+    assert found[False].since == {"safety": 5}
+    doubted = found[True].dimensions["safety"]
+    assert doubted.evidence.strength > 1 and doubted.drop == 1.0 and not doubted.called
+    assert not found[True].since and "only as long as unsure answers are left out" in found[True].warnings[0]

@@ -1,0 +1,35 @@
+"""Which probes an audit asks."""
+
+from __future__ import annotations
+
+from ..probes.draw import draw
+from ..probes.probe import Probe
+from .pace import Pace
+from .start import RunContext, RunState
+
+
+def asked_now(context: RunContext, state: RunState, pace: Pace | None, ends: bool) -> list[Probe]:
+    """
+    The probes of the next audit, on every process the same.
+
+    Args:
+        context ([`RunContext`]), state ([`RunState`]):
+            Of the run.
+        pace ([`Pace`], *optional*):
+            Where there is an overhead: the last audit asks the whole pool if what is left of it allows for that.
+        ends (`bool`):
+            Whether this audit is the last.
+    """
+    settings, number, known = context.settings, len(state.audits), context.settings.pool
+    asked = settings.drawn(number)
+    if context.reference.model is None and any(probe.id not in state.baseline for probe in asked):
+        # a cache knows what was planned; an audit that was not (a run stopped early) asks among that
+        known = [probe for probe in known if probe.id in state.baseline]
+        asked = draw(known, settings.schedule.draw, settings.seed, number)
+    if ends and pace is not None and context.reference.model is not None:
+        ahead = 2 - sum(probe.id in state.baseline for probe in known) / len(
+            known
+        )  # the start is asked what it was not
+        if context.asking.ranks.first(pace.affords(pace.audit * ahead * len(known) / len(asked))):
+            return known
+    return asked

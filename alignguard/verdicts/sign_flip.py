@@ -1,0 +1,204 @@
+"""The sign-flip test over whole families; see `evidence.py` for what it claims."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import sqrt
+
+import numpy as np
+
+from .detectable import Noise, detectable_drop
+from .evidence import Difference, Evidence, latest, strength_of
+from .sides import TOGETHER, parts_of
+from .spending import Lines, Spending
+
+RESAMPLES = 20_000
+WINDOWS = (1, 5, 15)  # looks
+_LEVELS = np.geomspace(1e-4, 0.99, 60)  # of which p is told as one
+_LEAST = 0.01  # drop at which lines for intervals are drawn: at none, answers that all stayed the same would have none
+_CLOSE = 1.08  # levels nearer to alpha than this are left out, so that p tells at a glance on which side of it
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One part in one window."""
+
+    dimension: str
+    part: str
+    window: int
+    pairs: list[Difference]
+    families: list[tuple[str, str]]  # (dimension, family)
+    sums: np.ndarray  # (families,) of differences
+    sizes: np.ndarray  # (families,)
+    unmet: float  # the difference of the family that no draw has met: -1 where scores lie in between, else 0
+
+    def z(self, against: float) -> float:
+        """The statistic of the real world."""
+        s = np.append(self.sums - against * self.sizes, self.unmet - against)
+        norm = sqrt(float(s @ s))
+        return float(s.sum()) / norm if norm > 0 else 0.0
+
+    def reach(self, line: float) -> float:
+        """The drop d, in [-1, 1], at which z(d) comes down to a line."""
+        low, high = -1.0, 1.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.z(middle) > line else (low, middle)
+        return low
+
+
+@dataclass
+class SignFlipTest:
+    """
+    The sign-flip test.
+
+    Args:
+        alpha (`float`):
+            Chance of ever finding a fall where there is none, over all dimensions.
+        sides (`dict[str, tuple[str, ...]]`):
+            Of each dimension that is watched, see [`sides_of`].
+        min_drop (`float`, *optional*, defaults to `0.0`):
+            Drops that are not to be called.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the random signs.
+        resamples (`int`, *optional*, defaults to `20000`):
+            Worlds.
+    """
+
+    alpha: float
+    sides: dict[str, tuple[str, ...]]
+    min_drop: float = 0.0
+    seed: int = 0
+    resamples: int = RESAMPLES
+    _looks: list[list[Difference]] = field(default_factory=list)
+    _spending: Spending = field(default_factory=Spending)
+    _signs: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # of a family, (resamples,)
+
+    def __post_init__(self) -> None:
+        far = _LEVELS[(self.alpha / _CLOSE > _LEVELS) | (self.alpha * _CLOSE < _LEVELS)]
+        self._all = Lines(np.sort(np.append(far, self.alpha)), 1 + self.resamples)
+        # a dimension's own lines, at alpha: for its interval
+        self._own = {name: Lines(np.array([self.alpha]), 1 + self.resamples) for name in (*self.sides, TOGETHER)}
+
+    def look(
+        self, differences: Sequence[Difference], done: float, scores: Mapping[tuple[str, str], float]
+    ) -> dict[str, Evidence]:
+        """Take in a look, as [`Test.look`] says."""
+        self._looks = [*self._looks[1 - max(WINDOWS) :], [d for d in differences if d.probe.dimension in self.sides]]
+        spent = self._spending.at(done)
+        found: dict[str, list[_Candidate]] = defaultdict(list)
+        for candidate in self._candidates():
+            found[candidate.dimension].append(candidate)
+        everywhere = np.zeros(1 + self.resamples, dtype=np.float32)
+        own: dict[str, float] = {}
+        for dimension, candidates in found.items():
+            plain, tested = self._worlds(candidates)
+            np.maximum(everywhere, plain, out=everywhere)
+            own[dimension] = float(self._own[dimension].cross(tested, spent)[0])
+        lines = self._all.cross(everywhere, spent)
+        told = {}
+        for dimension in (*self.sides, TOGETHER):
+            candidates = found.get(dimension, [])
+            parts = {
+                part: self._evidence([c for c in candidates if c.part == part], lines, own[dimension], scores)
+                for part in dict.fromkeys(c.part for c in candidates)
+            }
+            told[dimension] = self._strongest(parts)
+        return told
+
+    def _candidates(self) -> Iterator[_Candidate]:
+        """Every part of a dimension, and all together, in every window."""
+        for window in sorted({min(window, len(self._looks)) for window in WINDOWS}):
+            members: dict[tuple[str, str], list[Difference]] = defaultdict(list)
+            for difference in latest(self._looks[-window:]):
+                for part in parts_of(difference.probe, self.sides):
+                    members[difference.probe.dimension, part].append(difference)
+            if len(self.sides) > 1:
+                members[TOGETHER, ""] = [d for (_, part), pairs in members.items() if not part for d in pairs]
+            for (dimension, part), pairs in ((where, pairs) for where, pairs in members.items() if pairs):
+                families: dict[tuple[str, str], list[float]] = defaultdict(list)
+                for d in pairs:
+                    families[d.probe.dimension, d.probe.family].append(d.value)
+                between = any(0 < abs(d.value) < 1 for d in pairs)
+                sums, sizes = (np.array([float(f(values)) for values in families.values()]) for f in (sum, len))
+                yield _Candidate(dimension, part, window, pairs, list(families), sums, sizes, -float(between))
+
+    def _worlds(self, candidates: Sequence[_Candidate]) -> tuple[np.ndarray, np.ndarray]:
+        """Of each world the largest z(0) and the largest z(min_drop) of these, (1 + resamples,) each; the real one first."""
+        families = list(dict.fromkeys(f for c in candidates for f in c.families))
+        place = {family: i for i, family in enumerate(families)}
+        signs = np.stack([self._sign(*family) for family in families], 1).astype(np.float32)  # (resamples, families)
+        largest = []
+        for against in (0.0, max(self.min_drop, _LEAST)):
+            s = np.zeros((len(families), len(candidates)), dtype=np.float32)
+            for k, c in enumerate(candidates):
+                s[[place[f] for f in c.families], k] = c.sums - against * c.sizes
+            norm = np.sqrt(np.square(s).sum(0))
+            s /= np.where(norm > 0, norm, 1)
+            largest.append(np.append(np.float32(max(c.z(against) for c in candidates)), (signs @ s).max(1)))
+        return largest[0], largest[1]
+
+    def _sign(self, dimension: str, family: str) -> np.ndarray:
+        """The family's sign in every world: of its name and the seed alone, so that a resumed run has the same."""
+        if (dimension, family) not in self._signs:
+            rng = np.random.default_rng([self.seed, zlib.crc32(f"{dimension}/{family}".encode())])
+            self._signs[dimension, family] = rng.integers(0, 2, self.resamples, dtype=np.int8) * 2 - 1
+        return self._signs[dimension, family]
+
+    def _evidence(
+        self,
+        candidates: Sequence[_Candidate],
+        lines: np.ndarray,
+        own: float,
+        scores: Mapping[tuple[str, str], float],
+    ) -> Evidence:
+        """Of one part, in the window that tells most."""
+        at_alpha = float(lines[list(self._all.levels).index(self.alpha)])
+        significant = [c for c in candidates if c.z(0.0) > at_alpha]
+        proven = [c for c in significant if c.z(self.min_drop) > own]
+        # of what is proven the most recent looks tell best when it began; else what is nearest to it
+        if proven:
+            best = min(proven, key=lambda c: c.window)
+        else:
+            best = max(significant or candidates, key=lambda c: c.z(self.min_drop if significant else 0.0))
+        p = self._p(best.z(0.0), lines, at_alpha)
+        return Evidence(
+            p=p,
+            strength=strength_of(p, self.alpha),
+            part=best.part,
+            looks=best.window,
+            n=len(best.pairs),
+            unscored=sum(not d.scored for d in best.pairs),
+            drop=float(best.sums.sum() / max(1.0, best.sizes.sum())),
+            low=best.reach(own),
+            high=-replace(best, sums=-best.sums, unmet=-1.0).reach(own),
+            detectable=self._detectable(candidates, at_alpha, own, scores),
+        )
+
+    def _p(self, z: float, lines: np.ndarray, at_alpha: float) -> float:
+        levels = self._all.levels
+        crossed = levels[z > np.maximum.accumulate(lines[::-1])[::-1]]  # at that level, and at all above it
+        p = float(crossed[0]) if len(crossed) else 1.0
+        return min(p, self.alpha) if z > at_alpha else max(p, float(levels[levels > self.alpha][0]))
+
+    def _detectable(
+        self, candidates: Sequence[_Candidate], line: float, own: float, scores: Mapping[tuple[str, str], float]
+    ) -> float:
+        found = []
+        for c in candidates:
+            noise = Noise.of([d.value for d in c.pairs], c.sums, c.sizes)
+            most = scores.get((c.dimension, c.part), 1.0)
+            found.append(detectable_drop(c.sizes, noise, ((0.0, line), (self.min_drop, own)), -c.unmet, most))
+        return float(np.nanmin(found)) if not np.all(np.isnan(found)) else float("nan")
+
+    @staticmethod
+    def _strongest(parts: Mapping[str, Evidence]) -> Evidence:
+        """Of all parts of a dimension, with what all of it could have shown, and every side."""
+        if not parts:
+            return Evidence()
+        best = min(parts.values(), key=lambda e: (e.p, -e.low))
+        sides = {part: e for part, e in parts.items() if part}
+        return replace(best, detectable=parts[""].detectable, sides=sides)
