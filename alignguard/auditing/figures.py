@@ -86,6 +86,12 @@ FIGURES = (
         "in [-1, 1]",
         "paired drop from the start with a 95 % interval of this one look, families of probes as clusters; positive is worse",
     ),
+    Figure(
+        ("<dimension>/leaning",),
+        "in [0, 1]",
+        "mean leaning: the same probes' score from likelihoods alone, which moves before answers flip. A warning, no verdict",
+    ),
+    Figure(("<dimension>/leaning_drop",), "in [-1, 1]", "its paired drop from the start; positive is worse"),
     Figure(("<dimension>/n",), "pairs", "probes scored both then and now"),
     Figure(("<dimension>/unscored",), "share", "of answers that could not be judged"),
     Figure(
@@ -149,6 +155,7 @@ FIGURES = (
     ),
     Figure(("pulse/choices",), "in [0, 1]", "mean score of those that are choices"),
     Figure(("pulse/refusal_margin",), "nats", "as `safety/refusal_margin`, on those that should be refused"),
+    Figure(("pulse/<dimension>_leaning",), "in [0, 1]", "as `<dimension>/leaning`, on the few probes of a pulse"),
     Figure(("cost/tokens",), "tokens", "of the answers, those taken over from the start among them"),
     Figure(("budget/coefficient",), "loss per nat per token", "of a drift budget's penalty"),
     Figure(("budget/penalty",), "loss", "what was added at the last step"),
