@@ -160,7 +160,8 @@ class _Candidate:
     sums: np.ndarray  # (runs, families)
     sizes: np.ndarray  # (families,), the same in every run
     unmet: np.ndarray  # (runs,)
-    signs: np.ndarray  # (flips, families)
+    signs: np.ndarray  # (flips, families); empty of all dimensions together
+    whole: bool
 
     def z(self, against: np.ndarray | float, runs: np.ndarray | slice = slice(None)) -> np.ndarray:
         """(runs,)."""
@@ -169,11 +170,14 @@ class _Candidate:
         norm = np.sqrt(np.square(x).sum(1) + unmet**2)
         return (x.sum(1) + unmet) / np.where(norm > 0, norm, 1)
 
-    def worlds(self, against: float) -> np.ndarray:
-        """(flips, runs)."""
-        x = self.sums - against * self.sizes
-        norm = np.sqrt(np.square(x).sum(1))
-        return (self.signs @ x.T) / np.where(norm > 0, norm, 1)
+    def flipped(self, against: float) -> np.ndarray:
+        """The sums in every world, (flips, runs)."""
+        return self.signs @ (self.sums - against * self.sizes).T
+
+    def norm(self, against: float) -> np.ndarray:
+        """(runs,)."""
+        found = np.sqrt(np.square(self.sums - against * self.sizes).sum(1))
+        return np.where(found > 0, found, 1)
 
 
 class _Line:
@@ -212,14 +216,17 @@ def sign_flip(pools: list[Pool], world: World, runs: int, draw: int, seed: int, 
             for c in _candidates(pools, history[-window:], window, signs, runs)
         ]
         top = np.zeros((1 + flips, runs), dtype=np.float32)
-        lines = []
+        lines, wholes = [], {}
         for k in range(together + 1):
             part = [c for c in candidates if c.dimension == k]
             tested = np.full((1 + flips, runs), -np.inf, dtype=np.float32)
             for c in part:
                 for against, reached in ((0.0, top), (MIN_DROP, tested)):
+                    sums = c.flipped(against) if k < together else wholes.pop((c.window, against))
+                    if c.whole and k < together:
+                        wholes[c.window, against] = wholes.get((c.window, against), 0.0) + sums
                     np.maximum(reached[0], c.z(against), out=reached[0])
-                    np.maximum(reached[1:], c.worlds(against), out=reached[1:])
+                    np.maximum(reached[1:], sums / c.norm(against), out=reached[1:])
             lines.append(own[k].cross(tested, spent))
         line = everywhere.cross(top, spent)
         for c in candidates:  # the shortest windows first
@@ -259,14 +266,12 @@ def _candidates(
         for part, side in enumerate(pool.sides):
             sums, sizes = (latest * side) @ pool.onehot, (known * side) @ pool.onehot
             between = ((np.abs(latest) > 0) & (np.abs(latest) < 1) & (side > 0)).any(1).astype(np.float32)
-            found = _Candidate(k, window, sums, sizes, between, signs[k])
+            found = _Candidate(k, window, sums, sizes, between, signs[k], part == 0)
             if part == 0:
                 wholes.append(found)
             yield found
-    sums, sizes, every = (
-        np.concatenate(values, -1) for values in zip(*((c.sums, c.sizes, c.signs) for c in wholes), strict=True)
-    )
-    yield _Candidate(len(pools), window, sums, sizes, np.max([c.unmet for c in wholes], 0), every)
+    sums, sizes = (np.concatenate(values, -1) for values in zip(*((c.sums, c.sizes) for c in wholes), strict=True))
+    yield _Candidate(len(pools), window, sums, sizes, np.max([c.unmet for c in wholes], 0), np.zeros((0, 0)), True)
 
 
 def _first(called: np.ndarray, at: np.ndarray, number: int) -> None:

@@ -43,6 +43,9 @@ class StopRule:
             Share of a dimension's answers that must have been scored; below that it is no evidence, and said so.
         max_kl (`float`, *optional*):
             *Answer* drift, in nats per token, above which is warned. It never stops a run: drift always rises.
+        max_lean (`float`, *optional*, defaults to `0.1`):
+            Mean drop of a dimension's or a side's leaning above which is warned, where that is significant for the whole run: its
+            answers may flip next. It never stops a run: all training moves margins.
         rule (`str`, *optional*, defaults to `"sign-flip"`):
             `"sign-flip"`, the sign-flip test over families, or `"sign-test"`, the exact sign test.
         looks (`int`, *optional*):
@@ -72,6 +75,7 @@ class StopRule:
     floors: Mapping[str, float] = field(default_factory=dict)
     min_scored: float = 0.5
     max_kl: float | None = None
+    max_lean: float = 0.1
     rule: str = "sign-flip"
     looks: int | None = None
     checkpoint: bool = True
@@ -84,6 +88,7 @@ class StopRule:
         _need(0 < self.alpha < 1, f"alpha is a probability between 0 and 1, not {self.alpha}")
         _need(0 <= self.min_drop < 1, f"min_drop is a share between 0 and 1, not {self.min_drop}")
         _need(self.patience >= 1, f"patience is 1 or more, not {self.patience}")
+        _need(0 <= self.max_lean <= 1, f"max_lean is a share between 0 and 1, not {self.max_lean}")
         _need(0 <= self.min_scored <= 1, f"min_scored is a share between 0 and 1, not {self.min_scored}")
         _need(self.looks is None or self.looks >= 1, f"looks is 1 or more, not {self.looks}")
         _need(self.rule in RULES, f"rule is one of {', '.join(RULES)}, not {self.rule!r}")
@@ -93,7 +98,7 @@ class StopRule:
 
     def begin(self, sides: dict[str, tuple[str, ...]], seed: int, worlds: int | None = None) -> Test:
         """The test of a run, on so many worlds of chance; by default as many as `alpha` needs."""
-        watched = {dimension: sides.get(dimension, ()) for dimension in self.dimensions if dimension in sides}
+        watched = self._watched(sides)
         if self.rule == "sign-test":
             return SignTest(self.alpha, watched, self.min_drop)
         resamples = worlds or max(RESAMPLES, ceil(_FEWEST_OUT / self.alpha))
@@ -103,6 +108,13 @@ class StopRule:
             f"{_FEWEST_OUT / _MOST_RESAMPLES}",
         )
         return SignFlipTest(self.alpha, watched, self.min_drop, seed, resamples)
+
+    def begin_leaning(self, sides: dict[str, tuple[str, ...]], seed: int) -> Test:
+        """The test of the leanings of a run."""
+        return SignFlipTest(self.alpha, self._watched(sides), self.max_lean, seed, robust=False)
+
+    def _watched(self, sides: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {dimension: sides.get(dimension, ()) for dimension in self.dimensions if dimension in sides}
 
 
 def _need(condition: bool, message: str) -> None:

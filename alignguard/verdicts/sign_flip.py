@@ -17,7 +17,7 @@ from .spending import Lines, Spending
 
 RESAMPLES = 20_000
 WINDOWS = (1, 5, 15)  # looks
-_LEVELS = np.geomspace(1e-4, 0.99, 60)  # of which p is told as one
+_LEVELS = np.geomspace(1e-4, 0.99, 40)  # of which p is told as one
 _LEAST = 0.01  # drop at which lines for intervals are drawn: at none, answers that all stayed the same would have none
 _CLOSE = 1.08  # levels nearer to alpha than this are left out, so that p tells at a glance on which side of it
 
@@ -66,6 +66,8 @@ class SignFlipTest:
             Of the random signs.
         resamples (`int`, *optional*, defaults to `20000`):
             Worlds.
+        robust (`bool`, *optional*, defaults to `True`):
+            Whether scores in between are guarded against answers that became much better and were not drawn.
     """
 
     alpha: float
@@ -73,9 +75,12 @@ class SignFlipTest:
     min_drop: float = 0.0
     seed: int = 0
     resamples: int = RESAMPLES
+    robust: bool = True
     _looks: list[list[Difference]] = field(default_factory=list)
     _spending: Spending = field(default_factory=Spending)
-    _signs: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # of a family, (resamples,)
+    # of each dimension: the row of each family, and its signs in all worlds, (families, resamples)
+    _places: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    _signs: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         far = _LEVELS[(self.alpha / _CLOSE > _LEVELS) | (self.alpha * _CLOSE < _LEVELS)]
@@ -92,10 +97,8 @@ class SignFlipTest:
         found: dict[str, list[_Candidate]] = defaultdict(list)
         for candidate in self._candidates():
             found[candidate.dimension].append(candidate)
-        everywhere = np.zeros(1 + self.resamples, dtype=np.float32)
-        own: dict[str, float] = {}
-        for dimension, candidates in found.items():
-            plain, tested = self._worlds(candidates)
+        everywhere, own = np.zeros(1 + self.resamples, dtype=np.float32), {}
+        for dimension, (plain, tested) in self._worlds(found).items():
             np.maximum(everywhere, plain, out=everywhere)
             own[dimension] = float(self._own[dimension].cross(tested, spent)[0])
         lines = self._all.cross(everywhere, spent)
@@ -122,31 +125,53 @@ class SignFlipTest:
                 families: dict[tuple[str, str], list[float]] = defaultdict(list)
                 for d in pairs:
                     families[d.probe.dimension, d.probe.family].append(d.value)
-                between = any(0 < abs(d.value) < 1 for d in pairs)
+                between = self.robust and any(0 < abs(d.value) < 1 for d in pairs)
                 sums, sizes = (np.array([float(f(values)) for values in families.values()]) for f in (sum, len))
                 yield _Candidate(dimension, part, window, pairs, list(families), sums, sizes, -float(between))
 
-    def _worlds(self, candidates: Sequence[_Candidate]) -> tuple[np.ndarray, np.ndarray]:
-        """Of each world the largest z(0) and the largest z(min_drop) of these, (1 + resamples,) each; the real one first."""
-        families = list(dict.fromkeys(f for c in candidates for f in c.families))
-        place = {family: i for i, family in enumerate(families)}
-        signs = np.stack([self._sign(*family) for family in families], 1).astype(np.float32)  # (resamples, families)
-        largest = []
-        for against in (0.0, max(self.min_drop, _LEAST)):
-            s = np.zeros((len(families), len(candidates)), dtype=np.float32)
-            for k, c in enumerate(candidates):
-                s[[place[f] for f in c.families], k] = c.sums - against * c.sizes
-            norm = np.sqrt(np.square(s).sum(0))
-            s /= np.where(norm > 0, norm, 1)
-            largest.append(np.append(np.float32(max(c.z(against) for c in candidates)), (signs @ s).max(1)))
-        return largest[0], largest[1]
+    def _worlds(self, found: Mapping[str, Sequence[_Candidate]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """
+        Of each dimension what each world reaches at most: the largest z(0), and the largest z(min_drop), (1 + resamples,) each; the
+        real one first.
+        """
+        shifts = (0.0, max(self.min_drop, _LEAST))
+        reached: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        wholes: dict[tuple[int, float], np.ndarray] = defaultdict(lambda: np.zeros(self.resamples, dtype=np.float32))
+        for dimension, candidates in found.items():  # all of them together come last
+            largest = []
+            for shift in shifts:
+                shifted = [c.sums - shift * c.sizes for c in candidates]
+                if dimension == TOGETHER:
+                    flipped = np.stack([wholes[c.window, shift] for c in candidates])
+                else:
+                    flipped = self._flipped(dimension, candidates, shifted)  # (candidates, resamples)
+                    for c, sums in zip(candidates, flipped, strict=True):
+                        if not c.part:
+                            wholes[c.window, shift] += sums
+                norm = np.array([sqrt(float(s @ s)) or 1.0 for s in shifted], dtype=np.float32)
+                flipped /= norm[:, None]
+                largest.append(np.append(np.float32(max(c.z(shift) for c in candidates)), flipped.max(0)))
+            reached[dimension] = largest[0], largest[1]
+        return reached
+
+    def _flipped(self, dimension: str, candidates: Sequence[_Candidate], shifted: Sequence[np.ndarray]) -> np.ndarray:
+        """The sums of candidates in every world, (candidates, resamples)."""
+        places = self._places[dimension]
+        new = [f for f in dict.fromkeys(f for c in candidates for _, f in c.families) if f not in places]
+        if new:
+            places |= {family: len(places) + i for i, family in enumerate(new)}
+            rows = np.stack([self._sign(dimension, family) for family in new]).astype(np.float32)
+            known = self._signs.get(dimension)
+            self._signs[dimension] = rows if known is None else np.concatenate([known, rows])
+        by_family = np.zeros((len(candidates), len(places)), dtype=np.float32)
+        for k, (c, sums) in enumerate(zip(candidates, shifted, strict=True)):
+            by_family[k, [places[family] for _, family in c.families]] = sums
+        return by_family @ self._signs[dimension]
 
     def _sign(self, dimension: str, family: str) -> np.ndarray:
         """The family's sign in every world: of its name and the seed alone, so that a resumed run has the same."""
-        if (dimension, family) not in self._signs:
-            rng = np.random.default_rng([self.seed, zlib.crc32(f"{dimension}/{family}".encode())])
-            self._signs[dimension, family] = rng.integers(0, 2, self.resamples, dtype=np.int8) * 2 - 1
-        return self._signs[dimension, family]
+        rng = np.random.default_rng([self.seed, zlib.crc32(f"{dimension}/{family}".encode())])
+        return rng.integers(0, 2, self.resamples, dtype=np.int8) * 2 - 1
 
     def _evidence(
         self,

@@ -150,6 +150,10 @@ class Verdict:
             All dimensions together: what fell a little everywhere.
         min_drop (`float`, *optional*, defaults to `0.0`):
             Drops up to this size are no regression.
+        leaning (`Mapping[str, Evidence]`, *optional*):
+            What all audits so far say of the leaning of each dimension.
+        leans (`dict[str, int]`, *optional*):
+            Dimensions whose leaning has fallen, and the step at which that was warned of first.
     """
 
     step: int
@@ -159,6 +163,8 @@ class Verdict:
     warnings: tuple[str, ...] = ()
     together: DimensionVerdict | None = None
     min_drop: float = 0.0
+    leaning: Mapping[str, Evidence] = field(default_factory=dict)
+    leans: dict[str, int] = field(default_factory=dict)
 
     def of(self, name: str) -> DimensionVerdict | None:
         """That of a dimension, or of all together; `None` where this audit asked nothing of it."""

@@ -14,7 +14,7 @@ from ..probes.probe import DIMENSIONS
 from .aligned import History
 from .evidence import Difference, Evidence, Test
 from .rule import StopRule
-from .sides import TOGETHER, parts_of, side_of, sides_of
+from .sides import TOGETHER, parts_of, share_of, side_of, sides_of
 from .verdict import DimensionVerdict, Flip, SideVerdict, Verdict
 
 _ROUNDING = (
@@ -59,6 +59,8 @@ class Watch:
             None  # the same, with unsure answers read in the policy's favour, once there are any
         )
         self.doubts: dict[str, Evidence] = {}
+        self.leaner = self.rule.begin_leaning(self.sides, seed)
+        self.leans: dict[str, int] = {}
         self.streaks: dict[str, int] = defaultdict(int)
         self.since: dict[str, int] = {}
         self.history = History()
@@ -87,7 +89,12 @@ class Watch:
         new = [d for d in there if self.since.get(d.dimension) == audit.step]
         if new or not self.since:
             self.history.settle(new, self.rule.patience, self.rule.min_drop)
+        leaning = self._leaning(audit)
+        leans = {name: e for name, e in leaning.items() if e.strength >= 1 and e.low > self.rule.max_lean}
+        for name in leans:
+            self.leans.setdefault(name, audit.step)
         warnings = [f"{d.dimension}: {d.why}" for d in watched if d.why and not d.called]
+        warnings += [_leans(name, e) for name, e in leans.items() if name not in self.since and name != TOGETHER]
         drift = audit.figure("kl/answer") or 0.0
         if self.rule.max_kl is not None and drift > self.rule.max_kl:
             warnings.append(f"drift is {drift:.4f} nats/token, above {self.rule.max_kl} (a warning: it stops nothing)")
@@ -99,6 +106,8 @@ class Watch:
             tuple(warnings),
             together,
             self.rule.min_drop,
+            leaning,
+            dict(self.leans),
         )
 
     def _evidence(self, audit: Audit) -> dict[str, Evidence]:
@@ -109,12 +118,27 @@ class Watch:
         if audit.step == 0 and not any(d.value for d in differences):
             return {}
         self.count += 1
-        done = self.count / self.spread if self.last is None else (audit.step + 1) / (self.last + 1)
+        done = self._done(audit)
         scores = self._scores()
         if self.doubter is None and doubted != differences:
             self.doubter = deepcopy(self.tester)
         self.doubts = self.doubter.look(doubted, done, scores) if self.doubter is not None else {}
         return self.tester.look(differences, done, scores)
+
+    def _done(self, audit: Audit) -> float:
+        """Share of the run that is done."""
+        return max(self.count, 1) / self.spread if self.last is None else (audit.step + 1) / (self.last + 1)
+
+    def _leaning(self, audit: Audit) -> dict[str, Evidence]:
+        """What the leanings of all audits so far say."""
+        found = []
+        for id, now in audit.leaning.items():
+            then = self.baseline[id].leaning
+            if then is not None:
+                found.append(Difference(self.baseline[id].probe, then - now if abs(then - now) > _ROUNDING else 0.0))
+        if audit.step == 0 and not any(d.value for d in found):
+            return {}
+        return self.leaner.look(found, self._done(audit), {})
 
     def _scores(self) -> dict[tuple[str, str], float]:
         """The start's mean score of every part."""
@@ -249,6 +273,13 @@ def _figures(pairs: Sequence[tuple[float, float, str]]) -> tuple[int, float, flo
     paired = paired_drop(before, after, families)
     then, now = (sum(values) / len(values) if values else float("nan") for values in (before, after))
     return paired.n, then, now, paired.drop, paired.low, paired.high
+
+
+def _leans(name: str, evidence: Evidence) -> str:
+    return (
+        f"{share_of(name, evidence.part)}: about to fall? Its leaning fell by {evidence.drop:.2f} [{evidence.low:+.2f}, "
+        f"{evidence.high:+.2f}] (a warning: it stops nothing)"
+    )
 
 
 def _significant(evidence: Evidence) -> str:

@@ -255,7 +255,8 @@ def test_the_simulated_rule_is_the_one_that_ships(onset, tamed):
     for run in range(runs):
         test = SignFlipTest(0.05, dict.fromkeys(names, ("a", "b")), 0.03, resamples=flips)
         for k, dimension in enumerate(names):
-            test._signs |= {(dimension, str(family)): signs[k][:, family] for family in range(20)}
+            test._places[dimension] = {str(family): family for family in range(20)}
+            test._signs[dimension] = signs[k].T.astype(np.float32)
         called = 0
         for number, drawn in enumerate(history, 1):
             part = [
