@@ -9,7 +9,7 @@ answers wrong, in one dimension (or in all), from its onset on. Draws are withou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from math import ceil, lgamma, log, pi, sqrt
 
@@ -241,9 +241,8 @@ def sign_flip(pools: list[Pool], world: World, runs: int, draw: int, seed: int, 
 def _reach(c: _Candidate, line: np.ndarray, runs: np.ndarray, way: int) -> np.ndarray:
     """The lower end of the interval, or the upper."""
     low, high = np.full(runs.sum(), -1.0), np.full(runs.sum(), 1.0)
-    mirrored = _Candidate(
-        c.dimension, c.window, way * c.sums, c.sizes, c.unmet if way > 0 else np.ones_like(c.unmet), c.signs
-    )
+    unmet = c.unmet if way > 0 else np.ones_like(c.unmet)
+    mirrored = replace(c, sums=way * c.sums, unmet=unmet)
     for _ in range(30):
         middle = (low + high) / 2
         above = mirrored.z(middle, runs) > line[runs]
