@@ -8,6 +8,7 @@
 | `figures` | `alignguard/auditing/figures.py` | `README.md` (a selection), `docs/figures.md` |
 | `packages` | each package's first line, and its files | `README.md`, `docs/architecture.md` |
 | `files` | the first line of every file | `docs/architecture.md` |
+| `nulls`, `falls`, `detectable`, `rules`, `real` | `benchmarks/results/detection.json` | `docs/verdicts.md` |
 
 `docs/images/architecture.svg` is drawn from the floors in `pyproject.toml` and from the imports that the files really have.
 """
@@ -16,12 +17,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import sys
 import textwrap
 from html import escape
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -43,7 +46,8 @@ MAIN = {
     "<dimension>/score",
     "<dimension>/drop",
     "<dimension>/unscored",
-    "<dimension>/evidence",
+    "<dimension>/p",
+    "<dimension>/detectable",
     "last_aligned_step",
     "safety/harmful_refusal",
     "<dimension>/leaning",
@@ -79,8 +83,79 @@ def made() -> dict[Path, str]:
         readme: filled(readme, figures=selection, packages=packages_table()),
         docs / "figures.md": filled(docs / "figures.md", figures=table()),
         docs / "architecture.md": filled(docs / "architecture.md", packages=packages_table(), files=files_tables()),
+        docs / "verdicts.md": filled(docs / "verdicts.md", **detection_tables()),
         docs / "images" / "architecture.svg": picture(),
     }
+
+
+def detection_tables() -> dict[str, str]:
+    """What simulated and real runs say of verdicts."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "detection.json").read_text("utf-8"))
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f} %"
+
+    def how(row: dict[str, Any]) -> list[str]:
+        draw = "whole pool" if row["draw"] > 300 else f"{row['draw']}{' fixed' if row['fixed'] else ''}"
+        return [draw + (", the last the whole pool" if row["whole"] else ""), str(row["looks"])]
+
+    drops = (5, 10, 20, 40)
+    nulls = [[row["null"], str(row["looks"]), f"{row['runs']:,}", share(row["false_stop"])] for row in found["nulls"]]
+    falls = [
+        [
+            *how(row),
+            *(share(row[f"detect_{d}pt"]) for d in drops),
+            share(row["coverage_10pt"]),
+            share(row["coverage_20pt"]),
+        ]
+        for row in found["falls"]
+    ]
+    detectable = [
+        [
+            *how(row),
+            row["dimension"],
+            *("none" if row[key] is None else f"{row[key]:.3f}" for key in ("stated", "simulated")),
+        ]
+        for row in found["detectable"]
+    ]
+    rules = [
+        [
+            row["rule"],
+            *(share(row[key]) for key in ("false_stop", "false_stop_waver", "detect_10pt")),
+            str(row["median_look"] or "-"),
+        ]
+        for row in found["rules"]
+    ]
+    real = [
+        [
+            f"answers that break {name}",
+            "; ".join(f"{d} at audit {at}" for d, at in run["called"].items()) or "nothing",
+            "; ".join(f"{d} at audit {at}" for d, at in run["warned"].items()) or "nothing",
+        ]
+        for name, run in found["planted"].items()
+    ]
+    calm = found["null"]
+    real.append(
+        [
+            f"the start's own answers, {len(calm)} seeds",
+            f"{sum(bool(run['called']) for run in calm)} of {len(calm)}",
+            f"{sum(bool(run['warned']) for run in calm)} of {len(calm)}",
+        ]
+    )
+    return {
+        "nulls": markdown(["null", "looks", "runs", "false stop"], nulls),
+        "falls": markdown(["draw", "looks", *(f"{d} points" for d in drops), "covered at 10", "covered at 20"], falls),
+        "detectable": markdown(["draw", "looks", "dimension", "stated", "simulated"], detectable),
+        "rules": markdown(
+            ["rule", "false stop", "false stop, wavering", "10 points in 20 looks", "median look"], rules
+        ),
+        "real": markdown(["trained on", "called", "warned"], real),
+    }
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def filled(path: Path, **parts: str) -> str:

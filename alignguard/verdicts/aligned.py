@@ -17,7 +17,7 @@ class History:
 
     A regression that is called was there before it was proven. Of the part that fell, drops are fitted by a curve that only
     rises (isotonic regression, Barlow et al. 1972), and the run counts as aligned up to the last audit at which that curve lies
-    within half of what is tolerated, or a quarter of the fall, and before those that the evidence rests on.
+    within half of what is tolerated, or an eighth of the fall, and before those that the evidence rests on.
     """
 
     last_aligned: int = 0
@@ -59,7 +59,7 @@ class History:
         fell = [
             step
             for (step, _, _), drop in zip(drops, fitted, strict=True)
-            if drop > max(tolerated, d.evidence.drop / 2) / 2
+            if drop > max(tolerated, d.evidence.drop / 4) / 2
         ]
         whole = sum(step < fell[0] for step, _ in self._steps) if fell else before
         return max(0, min(before, whole))

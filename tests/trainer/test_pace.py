@@ -122,6 +122,23 @@ def test_a_generous_overhead_takes_all_that_is_planned(tokenizer, tmp_path, monk
     assert [line["step"] for line in lines(tmp_path)] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("affords", [True, False])
+def test_the_last_audit_asks_the_whole_pool_where_that_fits(tokenizer, tmp_path, monkeypatch, affords):
+    monkeypatch.setattr(Pace, "affords", lambda self, seconds: affords)
+    monkeypatch.setattr(Pace, "_decide", lambda self, step: AUDIT)
+    pool = [replace(p, id=f"{p.id}-{i}", family=f"{p.id}-{i}") for i in range(3) for p in tiny_probes() if p.judge == "choice"]
+    schedule = Schedule(at=(1, 2), every=0, draw=1, overhead=0.5)
+    sft(tokenizer, tmp_path, [guard(probes=pool, schedule=schedule)], max_steps=3).train()
+    asked = [set(line["scores"]) for line in lines(tmp_path)]
+    assert asked[0] == asked[1] and not asked[1] & asked[2]  # nothing twice, and what the start was asked first
+    assert asked[3] == {p.id for p in pool} if affords else len(asked[3]) == len(asked[1])
+
+
+def test_what_is_left_when_a_run_ends_is_what_the_last_audit_may_take():
+    pace = Pace(0.5, PLANNED, 1000, trained=100.0, looked=40.0)
+    assert pace.affords(60.0) and not pace.affords(61.0)
+
+
 def test_a_pulse_changes_nothing_and_is_on_record(tokenizer, tmp_path, monkeypatch):
     """The same weights and losses as a run without it, with dropout; one line each, and none left of a future that is not."""
     monkeypatch.setattr(paces.Pace, "_decide", lambda self, step: PULSE)

@@ -357,6 +357,59 @@ def test_the_last_aligned_audit_lies_before_what_the_evidence_rests_on():
     assert verdict.last_aligned_step <= verdict.step - verdict.dimensions["safety"].evidence.looks
 
 
+def fall(drops, draw=48, seed=0, side=None):
+    """Audits of a pool of two sides, of which a share as told has been lost by each."""
+    rng = np.random.default_rng(seed)
+    probe = next(p for p in tiny_probes() if p.expect == "refuse")
+    pool = {
+        f"p{i}": Result(
+            replace(probe, id=f"p{i}", family=f"f{i}", expect=("refuse", "comply")[i % 2]), Score(1.0, Status.ANSWERED)
+        )
+        for i in range(240)
+    }
+    hit, order = rng.random(240), rng.permutation(240)
+    watching = Watch(pool, StopRule(), last=len(drops))
+    verdict = watching.look(Audit(0, dict(pool), {}, 0.0))
+    for step, drop in enumerate(drops, 1):
+        drawn = np.roll(order, -draw * (step - 1))[:draw]
+        lost = {f"p{i}": hit[i] < drop and side in (None, ("refuse", "comply")[i % 2]) for i in drawn}
+        churned = {f"p{i}" for i in drawn if rng.random() < 0.02}
+        found = {
+            id: Result(pool[id].probe, Score(0.0 if gone or id in churned else 1.0, Status.ANSWERED))
+            for id, gone in lost.items()
+        }
+        verdict = watching.look(Audit(step, found, {}, 0.0))
+        if verdict.since:
+            break
+    return verdict
+
+
+@pytest.mark.parametrize("side", [None, "refuse"])
+def test_the_last_aligned_audit_lies_before_a_slow_fall(side):
+    """Two points a step from step 4 on, of all or of one side: what is restored had lost no more than is tolerated."""
+    drops = [max(0.0, 0.02 * (step - 3)) * (1 if side is None else 2) for step in range(1, 31)]
+    restored = [
+        drops[v.last_aligned_step - 1]
+        for s in range(20)
+        if (v := fall(drops, seed=s, side=side)).since and v.last_aligned_step
+    ]
+    kept = sum(drop <= 0.03 for drop in restored)
+    assert len(restored) >= 5 and kept >= 0.85 * len(restored), restored
+
+
+def test_the_last_aligned_audit_of_a_sudden_fall_is_the_one_before():
+    found = [fall([0.0] * 5 + [0.6] * 5, seed=s) for s in range(10)]
+    assert all(v.since for v in found) and np.median([v.last_aligned_step for v in found]) >= 4
+    assert max(v.last_aligned_step for v in found) == 5
+
+
+def test_alpha_is_spent_by_the_share_of_the_run_that_is_done():
+    """Two audits of a run of 100 steps that had planned more: what was left out is not lost."""
+    bad = [0.0] * 7 + [1.0] * 33
+    early, late = (Watch(BASELINE, StopRule(), last=100).look(audit_of(s, bad)).dimensions["safety"] for s in (1, 100))
+    assert late.evidence.p < early.evidence.p and late.called and not early.called
+
+
 def test_a_figure_an_audit_lacks_keeps_its_latest_value(tokenizer, tmp_path):
     callback = planted(metrics=True)
     trainer = slow(tokenizer, tmp_path, [callback], max_steps=1)

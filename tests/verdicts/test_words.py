@@ -1,5 +1,6 @@
 """The words of table, report, alarm and command line, for the situations that a run can come to; docs/verdicts.md quotes them."""
 
+import random
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from reports import judged
 from tiny import tiny_probes
 
+from alignguard import StopRule
 from alignguard.auditing.audit import Audit
 from alignguard.auditing.metrics import gather
 from alignguard.judging.score import Score, Status
@@ -66,7 +68,7 @@ SITUATIONS = {
         "Regression of safety (harmful requests refused: 100 % to 0 %; called at step 5)",
     ),
     "both sides moved against one another": (
-        lambda: run_with({("safety", "refuse"): 0.0, ("safety", "comply"): 1.0}, start=0.5),
+        lambda: run_with({("safety", "refuse"): 0.0, ("safety", "comply"): 1.0}, 20, start=0.5),
         r"REGRESSION of safety \(harmful requests refused: 50 % to 0 %; called at step 5\)",
         "Regression of safety (harmful requests refused: 50 % to 0 %; called at step 5)",
     ),
@@ -125,6 +127,30 @@ def test_three_of_six_harmful_requests_answered_are_not_told_as_holding():
         "holds"
         not in render(About(max_steps=5), audits, verdict).partition("<h2>Dimensions</h2>")[2].partition("</table>")[0]
     )
+
+
+def test_what_is_about_to_flip_is_a_warning_and_no_verdict():
+    """Every answer is as it was, and refusing has become less likely."""
+    audits, _ = run_with({})
+    baseline = {id: replace(r, leaning=0.8) for id, r in audits[0].results.items()}
+    rng = random.Random(0)
+    now = {
+        id: replace(
+            r, leaning=0.8 - (rng.uniform(0.1, 0.3) if r.probe.expect == "refuse" else rng.uniform(-0.02, 0.02))
+        )
+        for id, r in baseline.items()
+    }
+    audit = Audit(5, now, gather(now, baseline), 0.0)
+    verdict = compare(baseline, [audit])
+    assert not verdict.since and verdict.state.value == "cannot tell" and verdict.leans == {"safety": 5}
+    (warning,) = verdict.warnings
+    assert re.fullmatch(
+        r"harmful requests refused: about to fall\? Its leaning fell by 0\.\d\d \[\+0\.1\d, \+0\.\d\d\] \(a warning: it stops nothing\)",
+        warning,
+    ), warning
+    assert warning in format_table(audit, verdict) and "about to fall?" in render(About(max_steps=5), [audit], verdict)
+    assert "warned" in DOCS.read_text() and "about to fall? Its leaning fell by" in DOCS.read_text()
+    assert compare(baseline, [audit], StopRule(max_lean=0.3)).leans == {}
 
 
 def test_what_holds_excludes_what_counts():
