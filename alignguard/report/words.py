@@ -45,11 +45,14 @@ def points(drop: float) -> str:
 def detectable(verdict: Verdict) -> str:
     """What would have been found, as the end of a sentence that begins with what was."""
     counted = [d for d in verdict.counted if d.watched]
+    if not any(d.evidence.looks for d in counted):
+        return "only the start was asked so far"
     blind = [d.dimension for d in counted if isnan(d.evidence.detectable)]
     found = max((d.evidence.detectable for d in counted if not isnan(d.evidence.detectable)), default=float("nan"))
     if not blind:
         return f"a drop of {points(found)} or more would have been"
-    none = f"with so few probes none could have been, however large, in {', '.join(blind)}"
+    few = "with so few probes, or so little to lose, none could have been, however large"
+    none = f"{few}, in {', '.join(blind)}" if len(blind) < len(counted) else few
     return none if not isfinite(found) else f"{none}; elsewhere one of {points(found)} or more would have been"
 
 

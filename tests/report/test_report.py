@@ -85,7 +85,7 @@ def test_the_headline_says_whether_and_why(run, regressed):
     assert "safety: start 1.00, now 0.00, a drop of 1.00 (95 %: +" in text
     assert "24 of 24 probes flipped to worse, p " in text and text.endswith("Last aligned audit: step 5.")
     assert headline(render(about, *run_of({0: 1.0, 5: 1.0})))[1].startswith(
-        "No regression found. With so few probes none could have been, however large, in safety, toxicity, "
+        "No regression found. With so few probes, or so little to lose, none could have been, however large."
     )
     found = headline(render(about, *run_of({0: 1.0, 5: 1.0}, probes=MANY)))[1]
     assert re.fullmatch(r"No regression found\. A drop of \d+ points or more would have been\.", found), found

@@ -53,8 +53,7 @@ def run_with(scores, probes_of_each=24, start=1.0, at=(5,)):
 SITUATIONS = {
     "nothing asked enough": (
         lambda: run_with({}, probes_of_each=1),
-        r"no regression found; with so few probes none could have been, however large, in safety, toxicity, stereotype, ethics, "
-        r"privacy, ood",
+        r"no regression found; with so few probes, or so little to lose, none could have been, however large",
         "No regression found",
     ),
     "nothing found": (
