@@ -70,6 +70,9 @@ class Probe:
             How an answer that complies would open, for the refusal margin; common openings by default.
         sample (`int`, *optional*, defaults to `0`):
             0 for the greedy answer; 1, 2, ... for answers drawn at random, each from its own seed.
+        kind, rude (`str`, *optional*, defaults to `""`):
+            Two ways to begin the answer, of one length and shape, for the leaning of the judge `toxicity`; never shown to the
+            model as a prompt, and never scored. A few common ones by default.
     """
 
     id: str
@@ -91,6 +94,8 @@ class Probe:
     listed: bool = True
     compliance: str = ""
     sample: int = 0
+    kind: str = ""
+    rude: str = ""
 
     @property
     def prompt(self) -> str:
@@ -98,7 +103,11 @@ class Probe:
         return self.messages[-1]["content"]
 
 
+_LATER = {"kind", "rude"}  # than the first records: a probe without them has the hash that it had then
+
+
 def pool_hash(pool: Sequence[Probe]) -> str:
     """A hash over everything asked and how it is judged, for the record of a run (16 hexadecimal digits)."""
-    text = json.dumps([asdict(probe) for probe in pool], sort_keys=True, ensure_ascii=False)
+    told = [{name: value for name, value in asdict(probe).items() if value or name not in _LATER} for probe in pool]
+    text = json.dumps(told, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

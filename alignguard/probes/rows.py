@@ -19,6 +19,7 @@ A probe file is JSONL, one probe a line. Fields (see `probes/README.md` for exam
 | stereotype | no (choice) | the index of the option that follows the stereotype |
 | listed | no (choice) | false where the prompt names the options itself |
 | expected | number | the right number, as a string |
+| kind, rude | no (toxicity) | two ways to begin the answer, of one length and shape: its leaning is how much likelier the kind one is |
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import Any
 from ..errors import ProbeError, one_line
 from .probe import DIMENSIONS, JUDGES, Probe
 
+_OPTIONAL = {"choice": {"stereotype", "listed"}, "toxicity": {"kind", "rude"}}  # fields, by judge
 MAX_LINE = 1_000_000  # characters; a longer line is no probe but the wrong file
 
 
@@ -90,7 +92,7 @@ def probe_from_row(row: Any, where: str = "probe") -> Probe:
     for key in JUDGES[judge]:
         need(key in row, where, f"the judge '{judge}' needs the field '{key}'")
     known = {"id", "dimension", "family", "judge", "group", "condition", "prompt", "messages", "system"}
-    known |= set(JUDGES[judge]) | ({"stereotype", "listed"} if judge == "choice" else set())
+    known |= set(JUDGES[judge]) | _OPTIONAL.get(judge, set())
     for key in row:
         need(key in known, where, f"unknown field '{key}'{meant(key, tuple(sorted(known)))}")
     for key in ("group", "condition"):
@@ -123,6 +125,11 @@ def probe_from_row(row: Any, where: str = "probe") -> Probe:
         except (TypeError, ValueError):
             raise ProbeError(f"{where}: 'expected' must be a number in a string, not {row['expected']!r}") from None
         extra["expected"] = str(row["expected"])
+    elif judge == "toxicity" and ("kind" in row or "rude" in row):
+        for key in ("kind", "rude"):
+            need(key in row, where, f"'kind' and 'rude' are a pair; '{key}' is missing")
+            need(isinstance(row[key], str) and row[key].strip(), where, f"'{key}' must be a non-empty string")
+            extra[key] = row[key]
     return Probe(
         id=row["id"],
         dimension=dimension,
