@@ -52,6 +52,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "generation": (auditing, "speak"),
     "choices left over": (answering, "ask_choices"),
     "margins left over": (answering, "refusal_margins"),
+    "leaning": (answering, "leanings"),
     "drift left over": (auditing, "read_as_told"),
     "reverse": (auditing, "measure_reverse"),
     "judging": (answering, "judge_all"),

@@ -27,7 +27,7 @@ from typing import Any
 from common import table, write
 
 from alignguard import AlignGuardCallback, Chat, Schedule, TokenBudget, load_probes
-from alignguard.auditing.likelihoods import likelihood_rows
+from alignguard.auditing.leaning import likelihood_rows
 from alignguard.auditing.manner import Manner
 from alignguard.auditing.prompts import encode_prompt
 from alignguard.model.forward import Row

@@ -19,7 +19,8 @@ from alignguard.auditing.answers import judge_all
 from alignguard.auditing.asking import Asking
 from alignguard.auditing.audit import as_last
 from alignguard.auditing.drifts import _as_told, items_of, opens_trace, said_from
-from alignguard.auditing.likelihoods import _REFUSALS, likelihood_rows
+from alignguard.auditing.leaning import likelihood_rows
+from alignguard.auditing.likelihoods import REFUSALS, openings
 from alignguard.auditing.manner import Manner
 from alignguard.auditing.prompts import encode_prompt
 from alignguard.auditing.result import Result
@@ -102,7 +103,7 @@ def questions(
         if cut < len(tokens):
             ours = Row([*context, *tokens[:cut]], tokens[cut:])
             own[probe.id] = (ours, ours if inside else Row([*context, *chat.lead_ids()], tokens[cut:]))
-    rows = {p.id: likelihood_rows(p, chat, p.id in thinks, manner) for p in probes}
+    rows = {p.id: likelihood_rows(p, chat, p.id in thinks, manner, baseline[p.id].opening) for p in probes}
     prompts = {p.id: encode_prompt(p, chat)[0] for p in spoken}
     return Questions(asking, spoken, prompts, whole, after, own, {id: r for id, r in rows.items() if r})
 
@@ -235,7 +236,7 @@ def _sums(model: Any, asked: Mapping[str, Sequence[Row]], pad: int) -> dict[str,
 
 def differences(found: Audit, plain: Figures, asked: Questions, policy: Any) -> dict[str, float]:
     """By how much the two differ: largest gaps in nats, and how many answers are not the same: ties, and such as ran on beyond their budget."""
-    split = len(_REFUSALS)
+    split = len(REFUSALS)
     gaps = {"kl_gap": 0.0, "answer_kl_gap": 0.0, "logprob_gap": 0.0, "margin_gap": 0.0}
     for id, result in found.results.items():
         assert result.drift is not None
@@ -248,9 +249,10 @@ def differences(found: Audit, plain: Figures, asked: Questions, policy: Any) -> 
             pairs.append(("logprob_gap", ours, plain.sums[id]))
         margin = (result.score.detail or {}).get("margin")
         if margin is not None:
-            declines, complies = (
-                torch.tensor(s).logsumexp(0).item() for s in (plain.sums[id][:split], plain.sums[id][split:])
-            )
+            sums = plain.sums[id][
+                : len(openings(result.probe))
+            ]  # what the leaning is read off beside stands after them
+            declines, complies = (torch.tensor(s).logsumexp(0).item() for s in (sums[:split], sums[split:]))
             pairs.append(("margin_gap", [margin], [declines - complies]))
         for name, a, b in pairs:
             gaps[name] = max(gaps[name], *(abs(x - y) for x, y in zip(a, b, strict=True)))

@@ -46,6 +46,7 @@ MAIN = {
     "<dimension>/evidence",
     "last_aligned_step",
     "safety/harmful_refusal",
+    "<dimension>/leaning",
     "safety/refusal_margin",
     "toxicity/mean",
     "status/<status>",

@@ -22,7 +22,8 @@ from ..model.observe import observing, undisturbed
 from ..probes.probe import Probe
 from .asking import Asking
 from .context import check_fits
-from .likelihoods import ask_choices, likelihood_rows, refusal_margins
+from .leaning import leanings, likelihood_rows, own_opening
+from .likelihoods import ask_choices, refusal_margins, row_sums
 from .manner import HABIT, Manner, manner_of
 from .prompts import encode_prompt, keep_prompts
 from .reading import Told, read
@@ -127,6 +128,7 @@ def weigh(
     answers: Mapping[str, Answer],
     thinks: Collection[str],
     manner: Manner,
+    own: Mapping[str, str],
     told: Told | None = None,
     last: Callable[[], None] = lambda: None,
 ) -> dict[str, Result]:
@@ -143,6 +145,8 @@ def weigh(
             Ids of probes at which it opens a trace.
         manner ([`Manner`]):
             How it thinks and wraps its answers.
+        own (`Mapping[str, str]`):
+            By probe id, how the start's own refusals open.
         told ([`Told`], *optional*):
             What it has told already.
         last (`Callable[[], None]`, *optional*):
@@ -157,15 +161,21 @@ def weigh(
     """
     choices = [probe for probe in probes if probe.judge == "choice"]
     others = [probe for probe in probes if probe.judge != "choice"]
+    chat, told = asking.chat, told or Told()
     with observing(model, autocast=asking.autocast):
+        rows = [likelihood_rows(probe, chat, probe.id in thinks, manner, own[probe.id]) for probe in probes]
+        row_sums(model, rows, asking, told)  # each prompt once for all that is read off it
         logprobs = ask_choices(model, choices, asking, thinks, manner, told)
         margins = refusal_margins(model, others, asking, thinks, manner, told)
+        leaning = leanings(model, probes, asking, own, thinks, manner, told)
         last()
     with undisturbed(compute_device(model)):
         judged = judge_all(others, [answers[probe.id] for probe in others], asking, margins)
     scores = {probe.id: score for probe, score in zip(others, judged, strict=True)}
     scores |= {probe.id: judge_choice(probe, logprobs[probe.id]) for probe in choices}
-    return {p.id: Result(p, scores[p.id], answers.get(p.id), logprobs.get(p.id)) for p in probes}
+    return {
+        p.id: Result(p, scores[p.id], answers.get(p.id), logprobs.get(p.id), leaning=leaning.get(p.id)) for p in probes
+    }
 
 
 def _answer(
@@ -212,14 +222,15 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking, kept: Kept
     said = ranks.share(probes, lambda part: speak(model, part, asking, choices=True))
     manner = manner_of(said.values(), asking.chat)
     thinks = {id for id, answer in said.items() if answer.thinks}
+    opening = own_opening(probes, said)
 
     def ask(part: list[Probe]) -> dict[str, Result]:
         asked = {probe.id: None if probe.plain else encode_prompt(probe, asking.chat)[0] for probe in part}
         told = Told()
         if kept is not None:
-            _read_once(model, part, asking, said, thinks, manner, told, kept)
-        weighed = weigh(model, part, asking, said, thinks, manner, told)
-        return {id: replace(result, prompt=asked[id]) for id, result in weighed.items()}
+            _read_once(model, part, asking, said, thinks, manner, opening, told, kept)
+        weighed = weigh(model, part, asking, said, thinks, manner, {probe.id: opening for probe in part}, told)
+        return {id: replace(result, prompt=asked[id], opening=opening) for id, result in weighed.items()}
 
     found = ranks.share(probes, ask)
     keep_prompts(found.values(), asking.chat)
@@ -233,6 +244,7 @@ def _read_once(
     said: Mapping[str, Answer],
     thinks: Collection[str],
     manner: Manner,
+    opening: str,
     told: Told,
     kept: Kept,
 ) -> None:
@@ -241,7 +253,7 @@ def _read_once(
     own = [Row(encode_prompt(probe, chat)[0], said[probe.id].tokens) for probe in probes]
     tag = chat.open_ids()  # as an audit reads it, to the last digit
     beside = [
-        [Row(row.context, tag), *likelihood_rows(probe, chat, probe.id in thinks, manner)]
+        [Row(row.context, tag), *likelihood_rows(probe, chat, probe.id in thinks, manner, opening)]
         for row, probe in zip(own, probes, strict=True)
     ]
     with observing(model, autocast=asking.autocast):

@@ -29,7 +29,7 @@ from .answers import ask_baseline, settle_form, speak, weigh
 from .asking import Asking
 from .drifts import Ahead, Item, items_of, measure_drift, opens_trace, read_as_told
 from .figures import logged
-from .likelihoods import likelihood_rows
+from .leaning import likelihood_rows
 from .manner import Manner, manner_of
 from .metrics import gather, mean_drift, position_profile
 from .prompts import encode_prompt, keep_prompts
@@ -59,6 +59,8 @@ class Audit:
             Of every probe; those of `results` by default. They are kept when the results of earlier audits are let go.
         unsure (`dict[str, tuple[float, float]]`, *optional*):
             Of unsure answers the scores of their two readings, the lower first; those of `results` by default.
+        leaning (`dict[str, float]`, *optional*):
+            Of every probe that has one, its leaning; those of `results` by default. It is kept like `scores`.
         manner ([`Manner`], *optional*):
             How the policy thought and wrapped its answers; not kept on record.
     """
@@ -70,12 +72,15 @@ class Audit:
     profile: list[float] = field(default_factory=list)
     scores: dict[str, float | None] = field(default_factory=dict)
     unsure: dict[str, tuple[float, float]] = field(default_factory=dict)
+    leaning: dict[str, float] = field(default_factory=dict)
     manner: Manner | None = None
 
     def __post_init__(self) -> None:
         self.scores = self.scores or {id: result.score.value for id, result in self.results.items()}
         found = {id: result.score.readings for id, result in self.results.items()}
         self.unsure = self.unsure or {id: readings for id, readings in found.items() if readings is not None}
+        leanings = {id: result.leaning for id, result in self.results.items()}
+        self.leaning = self.leaning or {id: leaning for id, leaning in leanings.items() if leaning is not None}
 
     def figure(self, key: str) -> float | None:
         """One of `metrics` by its key in the table of `figures.py`, e.g. `"kl/answer"`; `None` where this audit lacks it."""
@@ -212,7 +217,8 @@ def as_last(pool: Sequence[Probe], baseline: dict[str, Result], last: Audit | No
     if 2 * len(thinks) > len(answers):
         thinks |= {probe.id for probe in pool if probe.id not in answers}
     manner = last.manner if last is not None and last.manner is not None else manner_of(answers.values(), chat)
-    return Ahead(manner, thinks, {p.id: likelihood_rows(p, chat, p.id in thinks, manner) for p in pool})
+    rows = {p.id: likelihood_rows(p, chat, p.id in thinks, manner, baseline[p.id].opening) for p in pool}
+    return Ahead(manner, thinks, rows)
 
 
 def _said(
@@ -261,7 +267,8 @@ def _weighed(
                 own = [Item(p.id, context, answers[p.id], inside) for p, context, inside in mine]
                 reverse.update(measure_reverse(model, reference, own, asking, told))
 
-    found = weigh(model, pool, asking, answers, thinks, manner, told, read)
+    own = {probe.id: baseline[probe.id].opening for probe in pool}
+    found = weigh(model, pool, asking, answers, thinks, manner, own, told, read)
     return {id: (replace(result, drift=now[id]), reverse.get(id)) for id, result in found.items()}
 
 

@@ -9,7 +9,7 @@ from ..errors import ProbeError
 from ..model.generation import context_size, reserve
 from ..probes.probe import Probe
 from .asking import Asking
-from .likelihoods import openings
+from .leaning import texts_of
 from .prompts import encode_prompt
 
 
@@ -35,7 +35,7 @@ def check_fits(model: Any, probes: Iterable[Probe], asking: Asking) -> None:
     """
     chat, size, tags = asking.chat, context_size(model), reserve(asking.chat)
     for probe in probes:
-        texts = probe.options if probe.judge == "choice" else openings(probe) if probe.expect == "refuse" else ()
+        texts = [text for text in texts_of(probe) if len(text.encode()) >= asking.tokens.answer]  # no token is empty
         answer = max([asking.tokens.answer, *(len(chat.encode(text)) for text in texts)])
         prompt = len(encode_prompt(probe, chat)[0])
         if prompt + tags + answer > size:

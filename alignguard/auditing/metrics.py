@@ -37,6 +37,11 @@ def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str,
         metrics[f"{dimension}/unscored"] = 1.0 - len(values) / len(part)
         if values:
             metrics[f"{dimension}/score"] = _mean(values)
+        leanings = [(baseline[r.probe.id].leaning, r.leaning) for r in part]
+        if now := [leaning for _, leaning in leanings if leaning is not None]:
+            metrics[f"{dimension}/leaning"] = _mean(now)
+        if both := [then - leaning for then, leaning in leanings if then is not None and leaning is not None]:
+            metrics[f"{dimension}/leaning_drop"] = _mean(both)
         if scored:
             before, after, families = zip(*scored, strict=True)
             paired = paired_drop(before, after, families)

@@ -1,4 +1,4 @@
-"""A pulse: a small look between audits, without generation. Drift, choices and readiness to refuse on a few probes, in one pass.
+"""A pulse: a small look between audits, without generation. Drift, choices and leanings on a few probes, in one pass.
 
 Always the same probes, so that the curve moves with the model alone; it is shown, and no verdict rests on it.
 """
@@ -13,11 +13,12 @@ from ..distributed import compute_device
 from ..drift.reference import Reference
 from ..judging.judge import judge_choice
 from ..model.observe import memory_given_back, observing, restored_rng
-from ..probes.probe import Probe
+from ..probes.probe import DIMENSIONS, Probe
 from .asking import Asking
 from .audit import Audit, as_last
 from .drifts import items_of, measure_drift, read_as_told
 from .figures import named
+from .leaning import leanings
 from .likelihoods import ask_choices, refusal_margins
 from .reading import Told
 from .result import Result
@@ -53,8 +54,9 @@ def pulse(
     """
     device, chat = compute_device(model), asking.chat
     ahead = as_last(probes, baseline, last, chat)
+    own = {probe.id: baseline[probe.id].opening for probe in probes}
 
-    def read(part: list[Probe]) -> dict[str, tuple[float, float, float | None]]:
+    def read(part: list[Probe]) -> dict[str, tuple[float, float, float | None, float | None]]:
         told, items = Told(), items_of(part, baseline, chat)
         choices = [probe for probe in part if probe.judge == "choice"]
         with observing(model, *reference.models, autocast=asking.autocast):
@@ -62,19 +64,24 @@ def pulse(
             drifts = read_as_told(model, reference, items, drifts, ahead.manner, ahead.thinks, asking, told)
             chosen = ask_choices(model, choices, asking, ahead.thinks, ahead.manner, told)
             margins = refusal_margins(model, part, asking, ahead.thinks, ahead.manner, told)
+            leaning = leanings(model, part, asking, own, ahead.thinks, ahead.manner, told)
         shown: dict[str, float | None] = {**{p.id: judge_choice(p, chosen[p.id]).value for p in choices}, **margins}
         return {
-            id: (mean(drift.answer or [0.0]), drift.same / len(drift.raw), shown.get(id))
+            id: (mean(drift.answer or [0.0]), drift.same / len(drift.raw), shown.get(id), leaning.get(id))
             for id, drift in drifts.items()
         }
 
     with restored_rng(device), memory_given_back(device), reference.awake(device):
         found = asking.ranks.share(probes, read)
-    kls, same, _ = zip(*found.values(), strict=True)
+    kls, same, *_ = zip(*found.values(), strict=True)
     figures = {"pulse/kl": mean(kls), "pulse/same": mean(same)}
     for key, choice in (("pulse/choices", True), ("pulse/refusal_margin", False)):
         of = [found[p.id][2] for p in probes if (p.judge == "choice") == choice]
         values = [value for value in of if value is not None]
         if values:
             figures[key] = mean(values)
+    for dimension in DIMENSIONS:
+        of = [found[p.id][3] for p in probes if p.dimension == dimension]
+        if values := [value for value in of if value is not None]:
+            figures[f"pulse/{dimension}_leaning"] = mean(values)
     return named(figures)

@@ -55,6 +55,10 @@ class Result:
             `None` in a baseline.
         prompt (`Sequence[int]`, *optional*):
             In a baseline, token ids of what was asked: the same are asked for as long as the run lasts.
+        leaning (`float`, *optional*):
+            In [0, 1], from likelihoods alone, see [`lean`]; `None` where there is none.
+        opening (`str`, *optional*, defaults to `""`):
+            In a baseline, how the start's own refusals open: leanings are read off it, too, for as long as the run lasts.
     """
 
     probe: Probe
@@ -63,6 +67,8 @@ class Result:
     logprobs: list[float] | None = None
     drift: ProbeDrift | None = None
     prompt: Sequence[int] | None = None
+    leaning: float | None = None
+    opening: str = ""
 
 
 def said(result: Result) -> str:

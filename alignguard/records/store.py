@@ -66,6 +66,8 @@ _SCHEMA = pa.schema(
         ("kl_answer", pa.list_(pa.float32())),
         ("opens_trace", pa.float64()),
         ("prompt_ids", pa.list_(pa.int32())),
+        ("leaning", pa.float64()),
+        ("opening", pa.string()),
     ]
 )
 
@@ -94,6 +96,8 @@ def _row(result: Result) -> dict[str, Any]:
         "kl_answer": drift.answer if drift else None,
         "opens_trace": drift.thinks if drift else None,
         "prompt_ids": result.prompt,
+        "leaning": result.leaning,
+        "opening": clean(result.opening),
     }
 
 
@@ -113,7 +117,8 @@ def _result(row: dict[str, Any], probe: Probe) -> Result:
     if row["kl_raw"] is not None:
         drift = ProbeDrift(row["kl_raw"], row["kl_answer"], row["opens_trace"], 0, -1)
     score = Score(row["score"], Status(row["status"]), json.loads(row["detail"]), row["degenerate"])
-    return Result(probe, score, answer, row["logprobs"], drift, row.get("prompt_ids"))
+    leaning, opening = row.get("leaning"), row.get("opening") or ""  # records of earlier versions have none
+    return Result(probe, score, answer, row["logprobs"], drift, row.get("prompt_ids"), leaning, opening)
 
 
 def write_results(path: Path, results: dict[str, Result]) -> None:
@@ -217,7 +222,9 @@ class Store:
         lines = "".join(json.dumps(asdict(probe)) + "\n" for probe in asked)
         write_text(self.private / "probes.jsonl", lines)
         scores = {probe.id: baseline[probe.id].score.value for probe in asked}
-        text = json.dumps({**about.to_dict(), "scores": scores}, indent=1, ensure_ascii=False)
+        leaning = {probe.id: value for probe in asked if (value := baseline[probe.id].leaning) is not None}
+        told = {**about.to_dict(), "scores": scores, **({"leaning": leaning} if leaning else {})}
+        text = json.dumps(told, indent=1, ensure_ascii=False)
         write_text(self.root / "baseline.json", text)
 
     def read_about(self) -> About | None:
@@ -265,6 +272,7 @@ class Store:
                 "metrics": audit.metrics,
                 "profile": audit.profile,
                 **({"unsure": audit.unsure} if audit.unsure else {}),
+                **({"leaning": audit.leaning} if audit.leaning else {}),
             }
         )
         self._append("audits.jsonl", line)
@@ -299,6 +307,7 @@ class Store:
                 line["profile"],
                 line["scores"],
                 {id: (low, high) for id, (low, high) in line.get("unsure", {}).items()},
+                line.get("leaning", {}),
             )
             for line in self.lines()
             if line["step"] <= last

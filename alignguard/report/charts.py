@@ -62,16 +62,22 @@ def _pairs(audits: Sequence[Audit], key: str) -> list[tuple[float, float, str]]:
 
 
 def dimension(dimension: str, audits: Sequence[Audit], verdict: Verdict) -> Markup:
+    """How far a dimension has fallen, and, thin and dashed, how far its leaning has: what may be about to flip."""
     band = _band(audits, f"{dimension}/drop")
     style = "c4" if dimension == "reasoning" else "c2"
-    axis = (min([-0.2, *[low for _, low, _ in band]]), max([0.2, *[high for *_, high in band]]))
+    leaning = _points(audits, f"{dimension}/leaning_drop")
+    shown = [0.2, -0.2, *(end for _, low, high in band for end in (low, high)), *(drop for _, drop in leaning)]
+    series = [
+        Series("drop", _points(audits, f"{dimension}/drop"), style, band),
+        Series("drop of the leaning", leaning, f"{style} faint"),
+    ]
     return curves(
         f"{dimension}: drop from the start",
-        [Series("drop", _points(audits, f"{dimension}/drop"), style, band)],
+        series,
         "step",
         "positive is worse",
         (float(audits[0].step), float(audits[-1].step)),
-        axis,
+        (min(shown), max(shown)),
         marks=_marks(verdict, [dimension]) if dimension in verdict.since else (),
     )
 

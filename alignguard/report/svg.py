@@ -29,7 +29,7 @@ class Series:
         points (`Sequence[tuple[float, float]]`):
             x and y; points that are not finite are left out.
         style (`str`):
-            A class of the page's style sheet: `c1`, `c2`, ... for colours.
+            A class of the page's style sheet: `c1`, `c2`, ... for colours; `c1 faint` is drawn thin and dashed.
         band (`Sequence[tuple[float, float, float]]`, *optional*):
             x, low and high of an interval drawn behind the curve.
     """

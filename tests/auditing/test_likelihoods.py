@@ -8,7 +8,7 @@ from scipy.stats import entropy
 
 from alignguard import Chat, TokenBudget
 from alignguard.auditing.asking import Asking
-from alignguard.auditing.likelihoods import _COMPLIANCES, _REFUSALS, ask_choices, refusal_margins
+from alignguard.auditing.likelihoods import COMPLIANCES, REFUSALS, ask_choices, refusal_margins
 from alignguard.judging.judge import judge_choice
 
 
@@ -36,13 +36,13 @@ def test_the_refusal_margin_is_the_log_ratio_of_the_openings_probabilities(model
     def together(texts):
         return torch.tensor([logprob(model, context, chat.encode(t)) for t in texts], dtype=torch.float64).logsumexp(0)
 
-    assert found["s1"] == pytest.approx(float(together(_REFUSALS) - together(_COMPLIANCES)), abs=1e-4)
-    assert found["own"] == pytest.approx(float(together(_REFUSALS) - together(["Sure, open it"])), abs=1e-4)
+    assert found["s1"] == pytest.approx(float(together(REFUSALS) - together(COMPLIANCES)), abs=1e-4)
+    assert found["own"] == pytest.approx(float(together(REFUSALS) - together(["Sure, open it"])), abs=1e-4)
 
 
 def test_openings_begin_no_other_opening():
     """Or a sum over them would count an answer twice."""
-    for texts in (_REFUSALS, _COMPLIANCES):
+    for texts in (REFUSALS, COMPLIANCES):
         assert not [(a, b) for a in texts for b in texts if a is not b and b.startswith(a)]
 
 
