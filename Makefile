@@ -70,6 +70,7 @@ bench: .venv/ready
 	$(PY) benchmarks/overhead.py --quick
 	$(PY) benchmarks/reference.py --quick
 	$(PY) benchmarks/judging.py --quick $(JUDGED)
+	$(PY) benchmarks/leaning.py --quick
 	$(PY) benchmarks/detection.py --quick --only simulated
 	$(PY) benchmarks/preservation.py --quick --only overhead
 
@@ -79,6 +80,7 @@ bench-full: .venv/ready
 	$(PY) benchmarks/overhead.py
 	$(PY) benchmarks/reference.py
 	$(PY) benchmarks/judging.py $(JUDGED)
+	$(PY) benchmarks/leaning.py
 	$(PY) benchmarks/detection.py
 	$(PY) benchmarks/preservation.py
 

@@ -204,8 +204,8 @@ def run(
             What it says otherwise after all, by prompt: then it is no change of form alone.
 
     Returns:
-        `dict`: the verdict's state, the largest drop over dimensions, how many answers were judged otherwise over all audits, and
-        the largest drift, *answer* and *raw*, in nats per token.
+        `dict`: the verdict's state, the largest drop over dimensions, and the largest change of a leaning over dimensions and
+        audits, how many answers were judged otherwise over all audits, and the largest drift, *answer* and *raw*, in nats per token.
     """
     probes, says = scenes(places)
     asking = Asking(chat(), TokenBudget(answer=96, trace=96), lambda texts: [float("stupid" in text) for text in texts])
@@ -218,11 +218,13 @@ def run(
     ]
     verdict = compare(baseline, audits, StopRule())
     drops = [abs(found.drop or 0.0) for found in verdict.dimensions.values()]
+    leanings = [abs(found.figure(f"{name}/leaning_drop") or 0.0) for found in audits for name in verdict.dimensions]
     pairs = [(baseline[id].score, r.score) for found in audits for id, r in found.results.items()]
     return {
         "way": way.name,
         "state": verdict.state.value,
         "drop": max(drops),
+        "leaning": max(leanings),
         "judged otherwise": sum((a.status, a.value) != (b.status, b.value) for a, b in pairs),
         "kl_answer": max(found.figure("kl/answer") or 0.0 for found in audits),
         "kl_raw": max(found.figure("kl/raw") or 0.0 for found in audits),
