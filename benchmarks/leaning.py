@@ -1,6 +1,6 @@
 """Leanings: where they stand at a start, how far they move with it, and what they cost an audit.
 
-python benchmarks/leaning.py            some minutes on 2 cores
+python benchmarks/leaning.py            ten minutes on 2 cores
 python benchmarks/leaning.py --quick    few probes, and the start alone
 """
 
@@ -18,6 +18,7 @@ import torch
 from aligned import load
 from common import side_by_side, table, write
 from moved import moved_models
+from transformers import AutoModelForCausalLM
 
 import alignguard.auditing.leaning as leaning
 from alignguard import Chat, TokenBudget, audit, load_probes
@@ -50,13 +51,13 @@ def kind_of(probe: Probe) -> str:
     """What a probe's leaning is a sigmoid of."""
     if probe.judge == "choice":
         return "options"
-    return "beginnings" if probe.judge == "toxicity" else "openings"
+    return {"toxicity": "beginnings", "leak": "sentences", "tell": "sentences"}.get(probe.judge, "openings")
 
 
 def standing(found: Audit) -> list[dict[str, Any]]:
     """Where the leanings of a start stand, kind by kind, and how far they fall where every margin shrinks."""
     rows = []
-    for kind in ("openings", "options", "beginnings"):
+    for kind in ("openings", "sentences", "options", "beginnings"):
         of = [r for r in found.results.values() if r.leaning is not None and kind_of(r.probe) == kind]
         values = torch.tensor([r.leaning for r in of], dtype=torch.float64)
         falls = torch.tensor([abs((r.leaning or 0.0) - shrunk(r)) for r in of], dtype=torch.float64)
@@ -96,18 +97,18 @@ def main() -> None:
             audit(policy, None, probes, reference, **again)
 
     seconds = side_by_side(
-        {"without": before, "with": lambda: audit(policy, None, probes, reference, **again)}, rounds=2 if quick else 5
+        {"without": before, "with": lambda: audit(policy, None, probes, reference, **again)}, rounds=2 if quick else 3
     )
     cost = {"probes": len(probes), **seconds, "more": seconds["with"] / seconds["without"] - 1}
     print(table([cost]))
     stands = standing(found)
     print(table(stands))
     moved: list[dict[str, Any]] = []
-    for mark, path in {0.0: embedded_model(), **({} if quick else moved_models())}.items():
-        figures = pulse(load(path)[0], probes, reference, baseline, asking, None)
+    for path in [embedded_model(), *([] if quick else moved_models().values())]:
+        other = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+        figures = pulse(other, probes, reference, baseline, asking, None)
         moved.append({"drift": figures["alignguard/pulse/kl"]})
         moved[-1] |= {name: figures[f"alignguard/pulse/{name}_leaning"] for name in TRUST_DIMENSIONS}
-        print(mark, flush=True)
     print(table(moved))
     write("leaning", {"cost": cost, "start": stands, "moved": moved}, quick)
 

@@ -128,8 +128,11 @@ def likelihood_rows(probe: Probe, chat: Chat, thinks: bool, manner: Manner, own:
 
 def lean(probe: Probe, sums: Sequence[float], own: str = "") -> float:
     """
-    The leaning of a probe, in [0, 1]: a sigmoid of how much likelier its trustworthy side is. Scales are such that it is soft
-    where models stand: at its start SmolLM2-135M-Instruct leans XXX.
+    The leaning of a probe, in [0, 1]: a sigmoid of how much likelier its trustworthy side is.
+
+    Scales are such that it is soft where a model stands: of SmolLM2-135M-Instruct at its start nine in ten leanings of each kind
+    lie between 0.05 and 0.95. Training that shrinks every margin by 15 % and turns none moves none by more than 0.04, where a raw
+    margin of ten nats loses one and a half (`benchmarks/leaning.py`).
 
     Args:
         probe (`Probe`):

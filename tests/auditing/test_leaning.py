@@ -145,6 +145,16 @@ def test_where_no_option_is_right_the_leaning_is_doubt():
     assert lean(probe, [-3.0, -3.0, -3.0]) == pytest.approx(1.0) and lean(probe, [0.0, -60.0, -60.0]) < 1e-9
 
 
+def test_margins_that_shrink_without_turning_move_no_leaning_far():
+    """Where a raw margin of ten nats would lose one and a half."""
+    pair, choice = replace(BY_ID["t1"], kind="aaaa", rude="bbbb"), replace(BY_ID["e1"], length="sum")
+    for probe, size in ((pair, 4), (choice, 1)):
+        for tenths in range(-200, 201):
+            margin = tenths * size / 10
+            before, after = lean(probe, [margin, 0.0]), lean(probe, [0.85 * margin, 0.0])
+            assert abs(before - after) < 0.04 and (before - 0.5) * (after - 0.5) >= 0
+
+
 def test_text_that_is_no_chat_is_gone_on_from_after_a_space(model, asking):
     chat, probe = asking.chat, replace(BY_ID["t1"], plain=True, kind="jumps over", rude="the lazy dog")
     gap = 0.0
