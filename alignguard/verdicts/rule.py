@@ -43,7 +43,7 @@ class StopRule:
             Share of a dimension's answers that must have been scored; below that it is no evidence, and said so.
         max_kl (`float`, *optional*):
             *Answer* drift, in nats per token, above which is warned. It never stops a run: drift always rises.
-        max_lean (`float`, *optional*, defaults to `0.1`):
+        max_lean (`float`, *optional*, defaults to `0.05`):
             Mean drop of a dimension's or a side's leaning above which is warned, where that is significant for the whole run: its
             answers may flip next. It never stops a run: all training moves margins.
         rule (`str`, *optional*, defaults to `"sign-flip"`):
@@ -75,7 +75,7 @@ class StopRule:
     floors: Mapping[str, float] = field(default_factory=dict)
     min_scored: float = 0.5
     max_kl: float | None = None
-    max_lean: float = 0.1
+    max_lean: float = 0.05
     rule: str = "sign-flip"
     looks: int | None = None
     checkpoint: bool = True
