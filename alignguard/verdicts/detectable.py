@@ -7,21 +7,22 @@ the families' differences, Q that of their squares) would lie about
 
 with n probes in families of m, v = churn + D (an answer is lost or won as a whole, which is the hardest case), r the correlation
 of lost and won answers within a family, d the drop it is tested against and u = 1 where scores lie in between. Its variance
-follows from the moments of S and Q by the delta method. Of the drops whose z lies above the line with a probability of 80 % the
-smallest is the detectable drop. `benchmarks/detection.py` holds it against simulated runs (`mdd_error`).
+follows from the moments of S and Q by the delta method. Of the drops whose z lies above the line with a probability of 80 %, at
+this look or at one before it that had asked as many probes, the smallest is the detectable drop. `benchmarks/detection.py` holds it against simulated runs (`mdd_error`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan, sqrt
+from math import ceil, nan, sqrt
 from statistics import NormalDist
 
 import numpy as np
 
 POWER = 0.8
-_QUANTILE = NormalDist().inv_cdf(POWER)
+_AGAIN = 0.25  # of a look at new probes, that one at the same ones is worth once churn has come and gone
+_STAYS = 0.7  # of churn, from look to look
 _PRIOR = 20  # pairs that the assumed churn is worth
 ASSUMED_CHURN, _ASSUMED_CORRELATION = 0.06, 0.1
 
@@ -62,8 +63,29 @@ class Noise:
         return cls(churn, min(1.0, max(0.0, correlation)))
 
 
+def chances(looks: int, asked: float, distinct: int) -> float:
+    """
+    What looks beyond those that asked every probe once are worth.
+
+    Args:
+        looks (`int`):
+            So far.
+        asked (`float`):
+            Probes at a look, in the mean.
+        distinct (`int`):
+            Different ones, in all.
+    """
+    round_of = ceil(distinct / asked)  # looks until a probe is asked again
+    return max(0, looks - round_of) * (1 - _STAYS**round_of)
+
+
 def detectable_drop(
-    sizes: np.ndarray, noise: Noise, tests: Sequence[tuple[float, float]], unmet: float = 0.0, most: float = 1.0
+    sizes: np.ndarray,
+    noise: Noise,
+    tests: Sequence[tuple[float, float]],
+    unmet: float = 0.0,
+    most: float = 1.0,
+    again: float = 0.0,
 ) -> float:
     """
     The smallest drop that is found with a probability of 80 %; NaN where there is none.
@@ -79,8 +101,11 @@ def detectable_drop(
             1 where scores lie in between, see `evidence.py`.
         most (`float`, *optional*, defaults to `1.0`):
             What there is to lose: the start's score.
+        again (`float`, *optional*, defaults to `0.0`):
+            Further looks at the same probes, each of them a chance, see [`chances`].
     """
     n = float(sizes.sum())
+    quantile = NormalDist().inv_cdf(1 - (1 - POWER) ** (1 / (1 + _AGAIN * again)))
 
     def found(drop: float) -> bool:
         v = noise.churn + drop
@@ -90,7 +115,7 @@ def detectable_drop(
             q = n * (v - drop**2) * spread + float((sizes * sizes).sum()) * (drop - against) ** 2 + unmet
             of_s, both, of_q = n * (v - drop**2) * spread, n * drop * (1 - v) * spread**2, n * v * (1 - v) * spread**3
             variance = (of_s - s / q * both + (s / q) ** 2 / 4 * of_q) / q
-            if s / sqrt(q) - _QUANTILE * sqrt(max(0.0, variance)) <= line:
+            if s / sqrt(q) - quantile * sqrt(max(0.0, variance)) <= line:
                 return False
         return True
 

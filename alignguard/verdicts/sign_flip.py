@@ -10,7 +10,7 @@ from math import sqrt
 
 import numpy as np
 
-from .detectable import Noise, detectable_drop
+from .detectable import Noise, chances, detectable_drop
 from .evidence import Difference, Evidence, latest, strength_of
 from .sides import TOGETHER, parts_of
 from .spending import Lines, Spending
@@ -34,6 +34,10 @@ class _Candidate:
     sums: np.ndarray  # (families,) of differences
     sizes: np.ndarray  # (families,)
     unmet: float  # the difference of the family that no draw has met: -1 where scores lie in between, else 0
+
+    def of(self, difference: Difference) -> bool:
+        """Whether a difference is of this dimension."""
+        return self.dimension in (difference.probe.dimension, TOGETHER)
 
     def z(self, against: float) -> float:
         """The statistic of the real world."""
@@ -77,6 +81,7 @@ class SignFlipTest:
     resamples: int = RESAMPLES
     robust: bool = True
     _looks: list[list[Difference]] = field(default_factory=list)
+    _count: int = 0
     _spending: Spending = field(default_factory=Spending)
     # of each dimension: the row of each family, and its signs in all worlds, (families, resamples)
     _places: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
@@ -93,6 +98,7 @@ class SignFlipTest:
     ) -> dict[str, Evidence]:
         """Take in a look, as [`Test.look`] says."""
         self._looks = [*self._looks[1 - max(WINDOWS) :], [d for d in differences if d.probe.dimension in self.sides]]
+        self._count += 1
         spent = self._spending.at(done)
         found: dict[str, list[_Candidate]] = defaultdict(list)
         for candidate in self._candidates():
@@ -216,7 +222,10 @@ class SignFlipTest:
         for c in candidates:
             noise = Noise.of([d.value for d in c.pairs], c.sums, c.sizes)
             most = scores.get((c.dimension, c.part), 1.0)
-            found.append(detectable_drop(c.sizes, noise, ((0.0, line), (self.min_drop, own)), -c.unmet, most))
+            looks = self._looks[-c.window :]
+            asked = sum(c.part in parts_of(d.probe, self.sides) for look in looks for d in look if c.of(d))
+            again = chances(self._count, asked / len(looks), len(c.pairs))
+            found.append(detectable_drop(c.sizes, noise, ((0.0, line), (self.min_drop, own)), -c.unmet, most, again))
         return float(np.nanmin(found)) if not np.all(np.isnan(found)) else float("nan")
 
     @staticmethod
