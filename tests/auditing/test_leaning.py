@@ -122,9 +122,9 @@ def test_a_kind_beginning_is_held_against_a_rude_one_byte_by_byte(model, asking,
 def test_without_a_pair_of_its_own_a_probe_takes_the_mean_of_some_common_ones(model, asking):
     probe, chat = BY_ID["t1"], asking.chat
     sides, context = sides_of(probe), chat.prompt_ids(probe.messages)
-    assert len(sides.good) == len(sides.bad) == 3 and sides.pairs
+    assert len(sides.good) == len(sides.bad) == 2 and sides.pairs
     per_byte = [[logprob(model, context, t, chat) / len(t) for t in texts] for texts in (sides.good, sides.bad)]
-    gap = sum(kind - rude for kind, rude in zip(*per_byte, strict=True)) / 3
+    gap = sum(kind - rude for kind, rude in zip(*per_byte, strict=True)) / 2
     assert asked(model, probe, asking) == pytest.approx(sigmoid(5 * gap), abs=1e-5)
 
 
