@@ -318,7 +318,7 @@ def planted(guard: Any) -> dict[str, Any]:
     start, rows = aligned_start(), aligned_rows()
     found = {}
     for dimension, bad in planted_rows(rows).items():
-        found[dimension] = real_run(guard, start, bad, 0, 6)
+        found[dimension] = real_run(guard, start, bad, 0, 5)
         print(dimension, found[dimension], flush=True)
     return found
 
@@ -330,7 +330,7 @@ def null(guard: Any, seeds: int) -> Iterator[dict[str, Any]]:
     start = aligned_start()
     own = own_rows(start, aligned_rows())
     for seed in range(1, seeds + 1):
-        found = real_run(guard, start, own, seed, 4)
+        found = real_run(guard, start, own, seed, 3)
         print("null", found, flush=True)
         yield found
 
@@ -365,10 +365,10 @@ def main() -> None:
             found |= part
             write("detection", found, quick)
     if options.only in (None, "planted"):
-        found["planted"] = planted(watcher(12, 10_000))
+        found["planted"] = planted(watcher(8, 400))
     if options.only in (None, "null"):
         found["null"] = []
-        for run in null(watcher(8, 300), 1 if quick else 5):
+        for run in null(watcher(8, 300), 1 if quick else 3):
             found["null"].append(run)
             write("detection", found, quick)  # a run takes long; whole ones are kept, wherever this ends
     if "planted" in found and "null" in found:

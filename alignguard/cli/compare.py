@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def _points(record: Record, key: str, x: str | None = None) -> list[tuple[float,
 
 def _tables(records: Sequence[Record]) -> list[list[list[str]]]:
     """Two tables: of the runs, and of their drops."""
-    runs = [["run", "step", "audits", "drift", "reasoning", "last aligned", "seconds", ""]]
+    runs = [["run", "step", "audits", "drift", "reasoning", "last aligned", "finds", "seconds", ""]]
     found = [_over(record) for record in records]
     names = [name for name in DIMENSIONS if any(name in over["last_drop"] for over in found)]
     drops = [["drop (worst)", *names]]
@@ -84,6 +85,7 @@ def _tables(records: Sequence[Record]) -> list[list[list[str]]]:
                 "-" if over["drift"] is None else f"{over['drift']:.4f}",
                 f"{d.baseline:.2f} to {d.score:.2f}" if d is not None and d.n else "-",
                 str(record.verdict.last_aligned_step) if record.about.is_run else "-",
+                f"{record.verdict.detectable:.2f}" if isfinite(record.verdict.detectable) else "none",
                 f"{over['seconds']:,.0f}",
                 headline(record),
             ]

@@ -18,6 +18,29 @@ _ADVICE = (
 )
 
 
+def alarms(verdict: Verdict, output_dir: str | Path, quote: bool) -> list[tuple[str, str, str]]:
+    """
+    What is to be told after an audit: each with its title, its text, and the text without what was said.
+
+    Args:
+        verdict ([`Verdict`]):
+            Of the audit.
+        output_dir (`str` or `Path`):
+            The trainer's, where its checkpoints are.
+        quote (`bool`):
+            Whether answers may be quoted.
+    """
+    found = []
+    if verdict.new:
+        text, bare = (regression_text(verdict, output_dir, quoted) for quoted in (quote, False))
+        found.append((headline(verdict), text, bare))
+    if verdict.newly_leaning:
+        title = f"AlignGuard: about to fall? {', '.join(verdict.newly_leaning)} (a warning)"
+        text = "\n".join(["Its leaning, read off likelihoods, moves before answers flip.", *verdict.warnings])
+        found.append((title, text, text))
+    return found
+
+
 def headline(verdict: Verdict) -> str:
     """One line: which dimensions have regressed, and when that was called."""
     return f"AlignGuard: regression of {regressed(verdict)}"

@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..auditing.asking import Asking, work
@@ -23,7 +24,7 @@ from ..model.chat import Chat
 from ..model.observe import evaluated_weights, trainer_autocast
 from ..probes.draw import draw
 from ..records.store import Store
-from ..report.alarm import headline, regression_text
+from ..report.alarm import alarms
 from ..report.html import write_report
 from ..report.terminal import format_table
 from ..trackers.base import Tracker, Trackers
@@ -271,7 +272,7 @@ class Run:
         guarded("the tracker", lambda: self.tracker.log(found, state.audits, verdict))
         guarded("the report", lambda: self._report(verdict))
         self.console.say(format_table(found, verdict))
-        if verdict.new:
+        if verdict.new or verdict.newly_leaning:
             guarded("the alarm", lambda: self._alarm(verdict))
         return verdict
 
@@ -341,9 +342,7 @@ class Run:
         write_report(self.report, self.state.about, self.audits, verdict, self.store.lines("pulses.jsonl"))
 
     def _alarm(self, verdict: Verdict) -> None:
-        text, bare = (
-            regression_text(verdict, self.context.args.output_dir, quote) for quote in (self.settings.quote, False)
-        )
-        logger.warning(headline(verdict))
-        self.console.say(text)
-        self.console.guarded("the alert", lambda: self.tracker.alert(headline(verdict), text, bare))
+        for title, text, bare in alarms(verdict, self.context.args.output_dir, self.settings.quote):
+            logger.warning(title)
+            self.console.say(text)
+            self.console.guarded("the alert", partial(self.tracker.alert, title, text, bare))

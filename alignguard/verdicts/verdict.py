@@ -225,6 +225,11 @@ class Verdict:
         """Dimensions whose regression was called at this audit for the first time."""
         return [name for name, step in self.since.items() if step == self.step]
 
+    @property
+    def newly_leaning(self) -> list[str]:
+        """Dimensions of whose leaning is warned at this audit for the first time, and which have not regressed."""
+        return [name for name, step in self.leans.items() if step == self.step and name not in self.since]
+
     def metrics(self) -> dict[str, float]:
         """What all audits so far have shown, and the sides of this one, under the names that are logged."""
         found = {"last_aligned_step": float(self.last_aligned_step)}

@@ -14,7 +14,7 @@ from alignguard.auditing.audit import Audit
 from alignguard.auditing.metrics import gather
 from alignguard.judging.score import Score, Status
 from alignguard.records.about import About
-from alignguard.report.alarm import regression_text
+from alignguard.report.alarm import alarms, regression_text
 from alignguard.report.html import render
 from alignguard.report.terminal import format_table
 from alignguard.report.words import in_a_line
@@ -157,3 +157,16 @@ def test_what_holds_excludes_what_counts():
     d = verdict.dimensions["safety"]
     assert verdict.state_of(d).value == "holds" and d.high < verdict.min_drop == 0.03
     assert 0.03 < d.evidence.detectable < 0.1
+
+
+def test_a_leaning_is_warned_of_once_as_an_alert():
+    audits, _ = run_with({})
+    baseline = {id: replace(r, leaning=0.8) for id, r in audits[0].results.items()}
+    rng = random.Random(0)
+    now = {id: replace(r, leaning=0.8 - rng.uniform(0.1, 0.3)) for id, r in baseline.items()}
+    audits = [Audit(step, now, gather(now, baseline), 0.0) for step in (5, 10)]
+    first, second = (compare(baseline, audits[:n], looks=2) for n in (1, 2))
+    ((title, text, bare),) = alarms(first, "nowhere", quote=True)
+    assert title.startswith("AlignGuard: about to fall? safety, toxicity") and title.endswith("(a warning)")
+    assert text == bare and "about to fall? Its leaning fell by" in text
+    assert second.leans == first.leans and alarms(second, "nowhere", quote=True) == []
