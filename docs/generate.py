@@ -133,8 +133,9 @@ def detection_tables() -> dict[str, str]:
             "; ".join(f"{d} at audit {at}" for d, at in run["warned"].items()) or "nothing",
         ]
         for name, run in found["planted"].items()
+        if "warned" in run
     ]
-    calm = found["null"]
+    calm = [run for run in found["null"] if "warned" in run]
     real.append(
         [
             f"the start's own answers, {len(calm)} seeds",

@@ -44,7 +44,7 @@ def outlook(settings: Settings, last: int) -> str:
             better = _worst(_foreseen(replace(settings, schedule=replace(schedule, draw=draw, rotate=True)), steps))
             if better < 0.8 * min(worst, 1.0):
                 text += f"; draw={draw}{'' if schedule.rotate else ', rotate=True'} finds {points(better)}"
-                if better <= _WANTED:
+                if round(better, 2) <= _WANTED:
                     break
     return text
 
@@ -62,7 +62,7 @@ def _reach(found: Mapping[str, Evidence]) -> str:
     blind = [name for name, e in found.items() if isnan(e.detectable)]
     seen = [e.detectable for e in found.values() if not isnan(e.detectable)]
     if not seen:
-        return "no drop in any dimension, however large"
+        return "no drop in any dimension, however large: ask more probes"
     text = f"drops of {points(max(seen))} or more"
     return text if not blind else f"{text}, and in {', '.join(blind)} none, however large"
 

@@ -143,7 +143,8 @@ class SignFlipTest:
         shifts = (0.0, max(self.min_drop, _LEAST))
         reached: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         wholes: dict[tuple[int, float], np.ndarray] = defaultdict(lambda: np.zeros(self.resamples, dtype=np.float32))
-        for dimension, candidates in found.items():  # all of them together come last
+        for dimension in sorted(found, key=lambda name: name == TOGETHER):  # which is made of the others
+            candidates = found[dimension]
             largest = []
             for shift in shifts:
                 shifted = [c.sums - shift * c.sizes for c in candidates]
