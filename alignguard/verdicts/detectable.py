@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, nan, sqrt
+from math import ceil, comb, nan, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -86,6 +86,7 @@ def detectable_drop(
     unmet: float = 0.0,
     most: float = 1.0,
     again: float = 0.0,
+    fewest: int = 0,
 ) -> float:
     """
     The smallest drop that is found with a probability of 80 %; NaN where there is none.
@@ -103,11 +104,19 @@ def detectable_drop(
             What there is to lose: the start's score.
         again (`float`, *optional*, defaults to `0.0`):
             Further looks at the same probes, each of them a chance, see [`chances`].
+        fewest (`int`, *optional*, defaults to `0`):
+            Families that must have fallen to prove anything at all: k that fell, and none that rose, are chance in 2^-k of worlds.
     """
     n = float(sizes.sum())
-    quantile = NormalDist().inv_cdf(1 - (1 - POWER) ** (1 / (1 + _AGAIN * again)))
+    power = 1 - (1 - POWER) ** (1 / (1 + _AGAIN * again))
+    quantile = NormalDist().inv_cdf(power)
 
     def found(drop: float) -> bool:
+        fall = [
+            comb(len(sizes), k) * drop**k * (1 - drop) ** (len(sizes) - k) for k in range(min(fewest, len(sizes) + 1))
+        ]
+        if 1 - sum(fall) < power:
+            return False
         v = noise.churn + drop
         spread = 1 + noise.correlation * (float((sizes * sizes).sum()) / n - 1)
         for against, line in tests:

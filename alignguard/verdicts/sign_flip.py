@@ -6,7 +6,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import sqrt
+from math import ceil, log2, sqrt
 
 import numpy as np
 
@@ -82,6 +82,7 @@ class SignFlipTest:
     robust: bool = True
     _looks: list[list[Difference]] = field(default_factory=list)
     _count: int = 0
+    _spent: float = 0.0
     _spending: Spending = field(default_factory=Spending)
     # of each dimension: the row of each family, and its signs in all worlds, (families, resamples)
     _places: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
@@ -99,7 +100,7 @@ class SignFlipTest:
         """Take in a look, as [`Test.look`] says."""
         self._looks = [*self._looks[1 - max(WINDOWS) :], [d for d in differences if d.probe.dimension in self.sides]]
         self._count += 1
-        spent = self._spending.at(done)
+        self._spent = spent = self._spending.at(done)
         found: dict[str, list[_Candidate]] = defaultdict(list)
         for candidate in self._candidates():
             found[candidate.dimension].append(candidate)
@@ -219,14 +220,16 @@ class SignFlipTest:
     def _detectable(
         self, candidates: Sequence[_Candidate], line: float, own: float, scores: Mapping[tuple[str, str], float]
     ) -> float:
-        found = []
+        found, fewest = [], ceil(log2(1 / (self.alpha * self._spent))) + 1 if self._spent else 0
         for c in candidates:
             noise = Noise.of([d.value for d in c.pairs], c.sums, c.sizes)
             most = scores.get((c.dimension, c.part), 1.0)
             looks = self._looks[-c.window :]
             asked = sum(c.part in parts_of(d.probe, self.sides) for look in looks for d in look if c.of(d))
             again = chances(self._count, asked / len(looks), len(c.pairs))
-            found.append(detectable_drop(c.sizes, noise, ((0.0, line), (self.min_drop, own)), -c.unmet, most, again))
+            found.append(
+                detectable_drop(c.sizes, noise, ((0.0, line), (self.min_drop, own)), -c.unmet, most, again, fewest)
+            )
         return float(np.nanmin(found)) if not np.all(np.isnan(found)) else float("nan")
 
     @staticmethod
