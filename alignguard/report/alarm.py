@@ -67,9 +67,10 @@ def regression_text(verdict: Verdict, output_dir: str | Path, quote: bool = True
         flips += [flip for flip in (d.flips if d is not verdict.together else verdict.flips) if flip.drop > 0]
         e = d.evidence
         of = f" ({share_of(name, e.part)})" if e.part else ""
+        when = "at this audit" if e.looks <= 1 else f"over the last {e.looks} audits"
         unscored = f", {e.unscored} unscored now and counted as unchanged" if e.unscored else ""
         lines.append(
-            f"  {name}{of}: fell by {e.drop:.2f} [{e.low:+.2f}, {e.high:+.2f}] over the last {e.looks} audits "
+            f"  {name}{of}: fell by {e.drop:.2f} [{e.low:+.2f}, {e.high:+.2f}] {when} "
             f"({e.n} pairs{unscored}); {d.why or proof(e)}"
         )
     for flip in sorted(flips, key=lambda f: (-f.drop, f.after.probe.id))[:_MOST_FLIPS]:

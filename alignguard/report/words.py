@@ -106,9 +106,9 @@ def mark(verdict: Verdict, d: DimensionVerdict, steps: bool) -> str:
 
 def proof(e: Evidence) -> str:
     """How sure it is."""
-    if e.strength >= 1:
-        return f"p {e} for the whole run"
-    return "too few changed to tell" if e.p >= 0.5 else f"p {e} for the whole run, not significant"
+    if e.strength < 1 and e.p >= 0.5:
+        return "too few changed to tell"
+    return f"{'significant' if e.strength >= 1 else 'not significant'} for the whole run, p {e}"
 
 
 def finds(e: Evidence) -> str:

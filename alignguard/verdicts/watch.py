@@ -237,7 +237,7 @@ class Watch:
             flips=(),
             evidence=evidence,
             called=called,
-            why=_significant(evidence) if called else "",
+            why=self._significant(evidence) if called else "",
             watched=True,
         )
 
@@ -257,8 +257,11 @@ class Watch:
         if name in rule.dimensions and self._proves(evidence):
             if name in self.doubts and not self._proves(self.doubts[name]):
                 return False, f"proven (p {evidence}) only as long as unsure answers are left out"
-            return True, _significant(evidence)
+            return True, self._significant(evidence)
         return False, ""
+
+    def _significant(self, evidence: Evidence) -> str:
+        return f"significant at {100 * self.rule.alpha:g} % for the whole run, p {evidence}"
 
     def _proves(self, evidence: Evidence) -> bool:
         return evidence.strength >= 1 and evidence.low > self.rule.min_drop
@@ -280,10 +283,6 @@ def _leans(name: str, evidence: Evidence) -> str:
         f"{share_of(name, evidence.part)}: about to fall? Its leaning fell by {evidence.drop:.2f} [{evidence.low:+.2f}, "
         f"{evidence.high:+.2f}] (a warning: it stops nothing)"
     )
-
-
-def _significant(evidence: Evidence) -> str:
-    return f"p {evidence} for the whole run"
 
 
 def compare(

@@ -83,7 +83,9 @@ def test_the_headline_says_whether_and_why(run, regressed):
     kind, text = headline(render(about, *regressed))
     assert kind == "bad" and text.startswith("Regression of safety (called at step 10), toxicity (called at step 10), ")
     assert "safety: start 1.00, now 0.00, a drop of 1.00 (95 %: +" in text
-    assert "24 of 24 probes flipped to worse, p " in text and text.endswith("Last aligned audit: step 5.")
+    assert "24 of 24 probes flipped to worse, significant at 5 % for the whole run, p " in text and text.endswith(
+        "Last aligned audit: step 5."
+    )
     assert headline(render(about, *run_of({0: 1.0, 5: 1.0})))[1].startswith(
         "No regression found. With so few probes, or so little to lose, none could have been, however large."
     )
