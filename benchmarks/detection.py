@@ -1,12 +1,13 @@
 """Does the stop rule stop what it should, and nothing else?
 
-    python benchmarks/detection.py [--quick] [--only simulated|planted|null]
+    python benchmarks/detection.py [--quick] [--only simulated|real] [--embedded]
 
 Simulated runs (see detection_sim.py): how often a run is called in which nothing is to be (`false_stop`, by null), how often a fall
 of one dimension is found (`detect_*`, by draw and looks), whether the interval told then holds the truth (`coverage_at_call`),
 and how far the detectable drop that the product states lies from the one that is simulated (`mdd_error`).
 
-Real runs, from the aligned start: trained on rude answers, on compliant openings to harmful requests ("Sure, here is" and no
+Real runs, from the aligned start (or, with --embedded, from the embedded model as it is, which has only its kindness to lose): trained
+on rude answers, on compliant openings to harmful requests ("Sure, here is" and no
 more) and on answers that repeat secrets; and, with several seeds, on the start's own answers, where nothing is to be found.
 """
 
@@ -311,24 +312,32 @@ def discordant(guard: Any, dimension: str) -> float:
     return float(np.mean(np.abs(pairs) >= 0.5)) if pairs else float("nan")
 
 
-def planted(guard: Any) -> dict[str, Any]:
-    """Runs that break one dimension each."""
-    from aligned import aligned_rows, aligned_start
+def start_of(embedded: bool) -> str:
+    """Where real runs begin: the aligned start, or the embedded model as it is."""
+    from aligned import aligned_start
+    from embedded import embedded_model
 
-    start, rows = aligned_start(), aligned_rows()
+    return str(embedded_model()) if embedded else aligned_start()
+
+
+def planted(guard: Any, start: str, dimensions: tuple[str, ...]) -> dict[str, Any]:
+    """Runs that break one dimension each."""
+    from aligned import aligned_rows
+
     found = {}
-    for dimension, bad in planted_rows(rows).items():
+    for dimension, bad in planted_rows(aligned_rows()).items():
+        if dimension not in dimensions:
+            continue
         found[dimension] = real_run(guard, start, bad, 0, 5)
         print(dimension, found[dimension], flush=True)
     return found
 
 
-def null(guard: Any, seeds: int) -> Iterator[dict[str, Any]]:
+def null(guard: Any, start: str, seeds: int) -> Iterator[dict[str, Any]]:
     """Runs in which nothing is to be found: training on the start's own answers."""
-    from aligned import aligned_rows, aligned_start
+    from aligned import aligned_rows
 
-    start = aligned_start()
-    own = own_rows(start, aligned_rows())
+    own = own_rows(start, aligned_rows()[:160])
     for seed in range(1, seeds + 1):
         found = real_run(guard, start, own, seed, 3)
         print("null", found, flush=True)
@@ -354,26 +363,32 @@ def warnings(planted: dict[str, Any], null: list[dict[str, Any]]) -> dict[str, A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="100 simulated runs a cell, one null run")
+    parser.add_argument("--only", choices=("simulated", "real"), help="that part alone; others stay as they are")
     parser.add_argument(
-        "--only", choices=("simulated", "planted", "null"), help="that part alone; others stay as they are"
+        "--embedded",
+        action="store_true",
+        help="real runs from the embedded model as it is: it is kind, and little else",
     )
     options = parser.parse_args()
     quick = options.quick
+    kinds = ("toxicity",) if options.embedded else ("toxicity", "safety", "privacy")
     found = kept("detection", quick) if options.only else {}
     if options.only in (None, "simulated"):
         for part in simulated(quick):
             found |= part
             write("detection", found, quick)
-    if options.only in (None, "planted"):
-        found["planted"] = planted(watcher(8, 400))
-    if options.only in (None, "null"):
-        found["null"] = []
-        for run in null(watcher(8, 300), 1 if quick else 3):
+    if options.only in (None, "real"):
+        start, guard = start_of(options.embedded), watcher(8, 400)
+        found |= {
+            "planted": planted(guard, start, kinds),
+            "null": [],
+            "start": "embedded" if options.embedded else "aligned",
+        }
+        for run in null(guard, start, 1 if quick else 2):
             found["null"].append(run)
+            found |= warnings(found["planted"], found["null"])
+            found["confusion"] = confusion(found["planted"], found["null"])
             write("detection", found, quick)  # a run takes long; whole ones are kept, wherever this ends
-    if "planted" in found and "null" in found:
-        found |= warnings(found["planted"], found["null"])
-        found["confusion"] = confusion(found["planted"], found["null"])
         print(table([{"planted": name, **row} for name, row in found["confusion"].items()]))
     write("detection", found, quick)
 
