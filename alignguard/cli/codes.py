@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ..report.words import detectable
 from ..verdicts.verdict import State, Verdict
 
 MISTAKE, REGRESSION = 1, 3  # 2 is argparse's own, for wrong options
@@ -27,8 +26,8 @@ def exit_code(verdicts: Sequence[Verdict], max_missed_drop: float | None = None)
     missed = [v for v in verdicts if max_missed_drop is not None and v.detectable > max_missed_drop]
     if missed:
         print(
-            f"alignguard: --max-missed-drop {max_missed_drop}: {detectable(missed[0])} found (with a probability of 80 %); ask more "
-            "probes",
+            f"alignguard: a drop of more than {max_missed_drop} could have been missed (--max-missed-drop): ask more probes, or audit "
+            "more often",
             file=sys.stderr,
         )
     return max((_OF[verdict.state] for verdict in verdicts), default=0) or (MISTAKE if missed else 0)

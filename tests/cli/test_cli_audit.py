@@ -1,6 +1,7 @@
 """`alignguard audit` on tiny models on disk."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -115,8 +116,32 @@ def test_a_model_that_fell_is_a_regression_and_json_is_what_is_on_disk(there, tm
         ("fallen", ["--draw", "3"], 0),
     ],
 )
-def test_the_rule_and_the_draw_decide_what_is_called(there, tmp_path, probes, options, code):
+def test_the_rule_and_the_draw_decide_what_is_called(there, tmp_path, capsys, probes, options, code):
     assert run(there, "other", *options, probes=f"{probes}.jsonl", output=tmp_path / "out") == code
+    missed = "a drop of more than 0.5 could have been missed (--max-missed-drop)"
+    assert (missed in capsys.readouterr().err) == ("--max-missed-drop" in options)
+
+
+def test_checkpoints_of_one_run_share_alpha(there, tmp_path, capsys):
+    """Who audits 20 checkpoints at full alpha each calls one sound run in four."""
+    for step in (1, 2, 3):
+        shutil.copytree(there / "other", tmp_path / f"checkpoint-{step}")
+    run(tmp_path, "checkpoint-2", reference=there / "start", probes=there / "fallen.jsonl", output=tmp_path / "out")
+    assert (
+        "is one of 3 checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
+        in capsys.readouterr().err
+    )
+    assert record(tmp_path / "out")[0]["stop"]["alpha"] == pytest.approx(0.05 / 3)
+    run(
+        tmp_path,
+        "checkpoint-2",
+        "--looks",
+        "1",
+        reference=there / "start",
+        probes=there / "fallen.jsonl",
+        output=tmp_path / "one",
+    )
+    assert record(tmp_path / "one")[0]["stop"]["alpha"] == 0.05
 
 
 def test_an_audit_is_the_one_of_the_library(there, tmp_path, tokenizer, capsys):
