@@ -49,7 +49,10 @@ def record(output):
 def test_a_model_against_itself_is_no_regression(there, tmp_path, capsys):
     assert run(there, "start", output=tmp_path / "out") == 0
     out, err = capsys.readouterr()
-    assert ": no regression found; with so few probes, or so little to lose, none could have been" in out and "REGRESSION" not in out
+    assert (
+        ": no regression found; with so few probes, or so little to lose, none could have been" in out
+        and "REGRESSION" not in out
+    )
     assert "9 probes (safety 1, toxicity 1, privacy 1, ood 1, reasoning 1, ethics 4) of 9, asked of both models" in err
     assert (
         "at most 5 answers of 8 tokens and traces of 8, and 4 choices by likelihood" in err

@@ -126,7 +126,12 @@ def test_a_generous_overhead_takes_all_that_is_planned(tokenizer, tmp_path, monk
 def test_the_last_audit_asks_the_whole_pool_where_that_fits(tokenizer, tmp_path, monkeypatch, affords):
     monkeypatch.setattr(Pace, "affords", lambda self, seconds: affords)
     monkeypatch.setattr(Pace, "_decide", lambda self, step: AUDIT)
-    pool = [replace(p, id=f"{p.id}-{i}", family=f"{p.id}-{i}") for i in range(3) for p in tiny_probes() if p.judge == "choice"]
+    pool = [
+        replace(p, id=f"{p.id}-{i}", family=f"{p.id}-{i}")
+        for i in range(3)
+        for p in tiny_probes()
+        if p.judge == "choice"
+    ]
     schedule = Schedule(at=(1, 2), every=0, draw=1, overhead=0.5)
     sft(tokenizer, tmp_path, [guard(probes=pool, schedule=schedule)], max_steps=3).train()
     asked = [set(line["scores"]) for line in lines(tmp_path)]

@@ -26,7 +26,11 @@ WORDS = {
     State.UNJUDGED: ("no verdict: too few answers could be judged in privacy", "No verdict", 1),
     State.NOTHING: ("no verdict: no ", "No verdict", 1),
     State.FELL: ("no regression is proven; below the start at this look: privacy", "No regression is proven", 0),
-    State.UNTOLD: ("no regression found; with so few probes, or so little to lose, none could have been", "No regression found", 0),
+    State.UNTOLD: (
+        "no regression found; with so few probes, or so little to lose, none could have been",
+        "No regression found",
+        0,
+    ),
     State.HOLDS: ("no regression found; ", "No regression found", 0),
 }
 
