@@ -225,10 +225,14 @@ class TrainerEngine:
             yield
 
     def _lay_down(self) -> None:
-        """An engine that sleeps while the model is trained sleeps again, without its weights."""
+        """After a failure: nothing of ours is left to be answered, and an engine that sleeps between sleeps again."""
+        if self.engine.mode == "colocate":
+            with suppress(Exception):  # it would come back among what the trainer asks
+                left = self.engine.llm.llm_engine
+                left.abort_request(list(left.output_processor.request_states), internal=True)
         if _sleeps(self.engine):
             with suppress(Exception):
-                self.engine.llm.sleep(level=2)
+                self.engine.llm.sleep(level=2)  # without its weights
                 self.engine._llm_weights_sleeping = True
 
 

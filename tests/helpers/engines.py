@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import torch
+import torch._dynamo as _dynamo
 import trl.generation.vllm_generation as generation
 from trainers import SETTINGS, reward, rows
 from transformers import AutoModelForCausalLM
@@ -44,7 +45,13 @@ class Engine:
         runner = SimpleNamespace(model=self)
         executor = SimpleNamespace(driver_worker=SimpleNamespace(model_runner=runner))
         config = SimpleNamespace(max_model_len=max_model_len or self.model.config.max_position_embeddings)
-        self.llm_engine = SimpleNamespace(model_executor=executor, model_config=config)
+        self.unfinished = {}
+        self.llm_engine = SimpleNamespace(
+            model_executor=executor,
+            model_config=config,
+            output_processor=SimpleNamespace(request_states=self.unfinished),
+            abort_request=lambda ids, internal: [self.unfinished.pop(id) for id in ids],
+        )
         self.made.append(self)
 
     @property
@@ -76,11 +83,14 @@ class Engine:
     @torch.no_grad()
     def generate(self, prompts, sampling_params, use_tqdm=False):
         assert self.awake == {"weights", "kv_cache"}
-        assert not torch.is_autocast_enabled("cpu")
+        assert not torch.is_autocast_enabled("cpu") and _dynamo.eval_frame._stance.stance == "default"
+        assert not self.unfinished  # vLLM would return them, too
         ids, params = [prompt["prompt_token_ids"] for prompt in prompts], sampling_params
         self.asked.append((ids, params))
         if params.temperature == 0 and self.fails is not None:
+            self.unfinished |= dict.fromkeys(map(str, range(len(ids))))
             raise self.fails
+        torch.rand(1)  # it may draw whatever it is asked
         return [
             SimpleNamespace(prompt_token_ids=prompt, outputs=[self._continue(prompt, params) for _ in range(params.n)])
             for prompt in ids
