@@ -145,7 +145,7 @@ class Client:
 
 def stand_in(monkeypatch):
     """From here on TRL finds a vLLM."""
-    for name in _LAUNCHED:
+    for name in _LAUNCHED if "RANK" not in os.environ else ():
         monkeypatch.setenv(name, "0")
         monkeypatch.delenv(name)  # after the test it is as it was
     monkeypatch.setattr(generation, "is_vllm_available", lambda *args, **kwargs: True)
@@ -170,7 +170,9 @@ def online(tokenizer, start, output_dir, callbacks=(), kind="GRPO", model=None, 
         reward_funcs=reward,
         peft_config=peft_config,
     )
-    for name in _LAUNCHED:  # TRL sets them for vLLM; the next trainer would take them for a launcher's
+    for name in (
+        _LAUNCHED if not torch.distributed.is_initialized() else ()
+    ):  # TRL sets them for vLLM; the next trainer would take them for a launcher's
         os.environ.pop(name, None)
     if settings.get("vllm_mode") == "server":
         made.vllm_generation.vllm_client.engine = Engine(start)

@@ -2,13 +2,16 @@
 
 import inspect
 import logging
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import processes
 import pytest
 import torch
 from engines import Engine, online, stand_in
 from peft import LoraConfig
+from processes import end, found
 from tiny import CHATML, tiny_probes, tiny_tokenizer
 from trainers import Logs, guard, same, save_start
 from trl.generation.vllm_generation import VLLMGeneration
@@ -215,6 +218,21 @@ def test_the_trainer_gives_its_engine_its_own_weights_before_it_generates_again(
     trainer._last_loaded_step = 7
     asks(trainer, trainer.vllm_generation)[0]()([[5, 6, 7]], 4)
     assert trainer._last_loaded_step == -1
+
+
+@pytest.mark.slow
+def test_each_process_asks_its_own_engine_and_one_may_fail(tokenizer, start, tmp_path):
+    shutil.copytree(start, tmp_path / "start")
+    for mode in ("own", "engine", "fails"):
+        end(processes.start(mode, tmp_path / mode, 2, "engine_run.py"))
+    own, *others = ([found(tmp_path / mode, rank) for rank in (0, 1)] for mode in ("own", "engine", "fails"))
+    for runs in others:
+        for one, other in zip(own, runs, strict=True):
+            assert one["metrics"] == other["metrics"] and one["said"] == other["said"]
+    asked = [[run["asked"] for run in runs] for runs in (own, *others)]
+    assert asked[0] == [[], []] and all(asked[1]) and len(asked[1][1]) > len(asked[2][1]) == 1
+    told = end(processes.start("split", tmp_path / "split", 2, "engine_run.py"), code=1)
+    assert "which vllm_tensor_parallel_size=2 does not allow" in told
 
 
 # before step 1 ------------------------------------------------------------------------------------------------------
