@@ -8,6 +8,7 @@ question, and then as they were.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,6 +36,10 @@ _GREEDY: dict[str, Any] = {
 }
 _NAMES = (*_GREEDY, "max_completion_length", "generation_kwargs", "model", "mode", "sync_weights", "generate")
 _PARAMETERS = ("prompts", "images", "num_generations")
+OLDEST = (
+    1,
+    16,
+)  # the TRL that this was tried with; that of 1.0, which sleeps, wakes with the weights of its checkpoint
 
 
 def find_engine(asked: str | None, trainer: Any, context: RunContext) -> Callable[[], Ask | None] | None:
@@ -65,10 +70,11 @@ def find_engine(asked: str | None, trainer: Any, context: RunContext) -> Callabl
             "GRPOConfig or RLOOConfig use_vllm=True, or leave engine= out"
         )
     lacks = unknown_in(engine)
-    if lacks:
+    if lacks or _release(version("trl")) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
         raise AlignGuardError(
-            f"the vLLM engine of TRL {version('trl')} has no {lacks} as AlignGuard knows it; take the TRL that docs/trainers.md names, "
-            "or leave engine= out"
+            f"engine='trainer' knows the vLLM engine of TRL {oldest}, and that of TRL {version('trl')} "
+            f"{f'has no {lacks}' if lacks else 'was never tried'}; take TRL {oldest}, or leave engine= out"
         )
     if next(engine.model.parameters()) is not next(context.model.parameters()):
         raise AlignGuardError(
@@ -91,8 +97,12 @@ def unknown_in(engine: Any) -> str:
         takes = inspect.signature(engine.generate).parameters
         lacks = [f"{name} in generate()" for name in _PARAMETERS if name not in takes]
     if not lacks and _sleeps(engine) and not hasattr(engine, "_llm_weights_sleeping"):
-        lacks = ["sleep mode that wakes with the weights of now"]  # TRL 1.0 reads those of the checkpoint
+        lacks = ["sleep mode that wakes with the weights of now"]
     return ", ".join(lacks)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def _sleeps(engine: Any) -> bool:
@@ -137,7 +147,8 @@ def _check_room(engine: Any, context: RunContext) -> None:
     if needs > size:
         raise AlignGuardError(
             f"engine='trainer': prompt, trace and answer may be {needs:,} tokens long together, and the trainer's vLLM engine reads "
-            f"{size:,}; give vllm_max_model_length={needs}, or lower TokenBudget(trace=)"
+            f"{size:,}; {'give vllm_max_model_length=' if engine.mode == 'colocate' else 'start it with --max-model-len '}{needs}, or "
+            "lower TokenBudget(trace=)"
         )
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import processes
 import pytest
 import torch
+import trl
 from engines import Engine, online, stand_in
 from peft import LoraConfig
 from processes import end, found
@@ -21,7 +22,10 @@ from alignguard.distributed import Ranks
 from alignguard.model.chat import Chat
 from alignguard.model.generation import answer_all
 from alignguard.model.observe import observing
-from alignguard.trainer.engine import TrainerEngine, find_engine, unknown_in
+from alignguard.trainer.engine import OLDEST, TrainerEngine, find_engine, unknown_in
+
+if tuple(map(int, trl.__version__.split(".")[:2])) < OLDEST:
+    pytest.skip("an older TRL's engine is refused", allow_module_level=True)
 
 THINKS = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")  # every prompt opens a trace
 OWN = {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1}
@@ -271,13 +275,32 @@ def test_an_engine_that_reads_too_little_is_an_error(vllm, tokenizer, start, tmp
     assert run(tokenizer, start, tmp_path / "fits", "trainer", options=options, **enough)[2].greedy
 
 
+def test_adapters_on_a_quantized_base_are_refused(vllm, tokenizer, start, tmp_path):
+    trainer = online(tokenizer, start, tmp_path, peft_config=LoraConfig(r=4, target_modules=["q_proj"]))
+    layer = next(module for module in trainer.model.modules() if hasattr(module, "base_layer"))
+    layer.base_layer.weight = torch.nn.Parameter(torch.zeros(4, 4, dtype=torch.int8), requires_grad=False)
+    context = SimpleNamespace(asking=SimpleNamespace(ranks=Ranks()), model=trainer.model)
+    with pytest.raises(AlignGuardError, match="a quantized base would not come back the same"):
+        find_engine("trainer", trainer, context)
+
+
+def test_an_older_trl_is_refused(vllm, tokenizer, start, tmp_path, monkeypatch):
+    trainer = online(tokenizer, start, tmp_path)
+    monkeypatch.setattr("alignguard.trainer.engine.version", lambda name: "1.9.2")
+    assert "that of TRL 1.9.2 was never tried; take TRL 1.16" in error(trainer, guard(trainer, engine="trainer"))
+
+
 @pytest.mark.parametrize(
     "ranks, engine, told",
     [
         (Ranks(size=2, sharded=True), {}, "not for sharded weights"),
         (Ranks(size=2), {"mode": "server"}, "vllm_mode='server' on 2 processes does not allow"),
         (Ranks(size=2), {"tensor_parallel_size": 2}, "vllm_tensor_parallel_size=2 does not allow"),
-        (Ranks(), {"sync_weights": None}, "has no sync_weights as AlignGuard knows it"),
+        (
+            Ranks(),
+            {"sync_weights": None},
+            "knows the vLLM engine of TRL 1.16, and that of TRL .* has no sync_weights; take",
+        ),
         (Ranks(), {"model": torch.nn.Linear(1, 1)}, "generates for another model"),
     ],
 )
