@@ -16,7 +16,7 @@ from ..judging.score import Score, checked
 from ..model.chat import Answer
 from ..model.forms import form_in, leading_marker
 from ..model.forward import Row
-from ..model.generation import Draft, TokenBudget, answer_all
+from ..model.generation import Ask, Draft, TokenBudget, answer_all
 from ..model.head import read_head
 from ..model.observe import observing, undisturbed
 from ..probes.probe import Probe
@@ -95,6 +95,7 @@ def speak(
     asking: Asking,
     drafts: Mapping[str, Draft] | None = None,
     choices: bool = False,
+    ask: Ask | None = None,
 ) -> dict[str, Answer]:
     """
     What a model says: reference and policy alike.
@@ -110,11 +111,13 @@ def speak(
             By probe id, tokens known to be what the model would say greedily.
         choices (`bool`, *optional*, defaults to `False`):
             Also let it answer choices, in a few tokens: what drift is measured on.
+        ask (`Ask`, *optional*):
+            What generates greedy answers in the model's place.
     """
     tokens = asking.tokens
     with observing(model, autocast=asking.autocast):
         spoken = [probe for probe in probes if probe.judge != "choice"]
-        answers = _answer(model, spoken, asking, tokens, drafts or {})
+        answers = _answer(model, spoken, asking, tokens, drafts or {}, ask)
         if choices:
             short = replace(tokens, answer=min(_CHOICE_ANSWER, tokens.answer))
             answers |= _answer(model, [probe for probe in probes if probe.judge == "choice"], asking, short, {})
@@ -179,7 +182,12 @@ def weigh(
 
 
 def _answer(
-    model: Any, probes: Sequence[Probe], asking: Asking, tokens: TokenBudget, drafts: Mapping[str, Draft]
+    model: Any,
+    probes: Sequence[Probe],
+    asking: Asking,
+    tokens: TokenBudget,
+    drafts: Mapping[str, Draft],
+    ask: Ask | None = None,
 ) -> dict[str, Answer]:
     """What the model says to these, by probe id."""
     prompts = [encode_prompt(probe, asking.chat) for probe in probes]
@@ -193,6 +201,7 @@ def _answer(
         asking.ranks,
         asking.tick,
         keys=[f"{asking.seed}:{probe.id}" if probe.sample else "" for probe in probes],  # of sampled answers' noise
+        ask=ask,
     )
     return {probe.id: answer for probe, answer in zip(probes, said, strict=True)}
 

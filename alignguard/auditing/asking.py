@@ -13,7 +13,7 @@ from ..distributed import Ranks
 from ..errors import StartError
 from ..judging.score import OwnJudge, ToxicityScorer
 from ..model.chat import Chat
-from ..model.generation import TokenBudget
+from ..model.generation import Ask, TokenBudget
 from ..probes.probe import Probe
 
 T = TypeVar("T")
@@ -44,6 +44,9 @@ class Asking:
             Called as work is done, for a progress bar; see [`work`].
         ranks ([`Ranks`], *optional*):
             The processes that share the work; by default this one does all of it.
+        engine (`Callable[[], Ask | None]`, *optional*):
+            Called at each audit: what generates the policy's greedy answers in its place, with the weights it has now; `None`
+            where it has failed before.
     """
 
     chat: Chat
@@ -55,6 +58,7 @@ class Asking:
     autocast: torch.dtype | None = None
     tick: Callable[[int], None] = lambda n: None
     ranks: Ranks = field(default_factory=Ranks)
+    engine: Callable[[], Ask | None] | None = None
 
     def within_memory(self, do: Callable[[], T]) -> T:
         """

@@ -236,7 +236,7 @@ def _said(
     asking.tick(len(pool))
     spoken = [probe for probe in pool if probe.judge != "choice"]
     drafts = {p.id: _draft(baseline[p.id], drifts[p.id], asking.chat) for p in spoken}
-    answers = speak(model, spoken, asking, drafts)
+    answers = speak(model, spoken, asking, drafts, ask=asking.engine() if asking.engine is not None else None)
     return {probe.id: (drifts[probe.id], answers.get(probe.id)) for probe in pool}
 
 

@@ -32,6 +32,9 @@ from .stopping import LOOK_EVERY, Asked, Budgets, TokenBudget, has_ended, is_don
 from .virtual import virtual_tokens
 
 _ALONE = Ranks()
+# another way to go on: sequences of token ids, each continued greedily by at most so many tokens, past no end of an answer;
+# `None` where it failed, and has told so
+Ask = Callable[[list[list[int]], int], list[list[int]] | None]
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,41 @@ def _generate(
                 synced_gpus=ranks.sharded,
             )
         for row, tokens, stop in zip(part, out[:, width:].tolist(), criterion.stops.tolist(), strict=True):
-            said = row.said + tokens[: stop or len(tokens)]
-            end = next((i + 1 for i, t in enumerate(said) if t in chat.eos_token_ids and i >= len(row.said)), len(said))
-            said = said[:end]
-            row.said = said[: max(limit_of(row, said, chat, budget), len(row.said))]
+            _say(row, tokens[: stop or len(tokens)], chat, budget)
         tick(sum(is_done(row, chat, budget) for row in part))
+
+
+def _say(row: Asked, tokens: list[int], chat: Chat, budget: TokenBudget) -> None:
+    """It has said more: up to the end of its answer, or of its budget."""
+    end = next((i + 1 for i, token in enumerate(tokens) if token in chat.eos_token_ids), len(tokens))
+    said = row.said + tokens[:end]
+    row.said = said[: max(limit_of(row, said, chat, budget), len(row.said))]
+
+
+def _ask(ask: Ask, rows: list[Asked], chat: Chat, budget: TokenBudget, tick: Callable[[int], None]) -> None:
+    """
+    Have every row continued elsewhere until it ends or its budget does: those that answer first, then traces with their answers.
+    Where that fails, rows are left as they are.
+    """
+    while asked := [row for row in rows if not is_done(row, chat, budget)]:
+        found = ask([row.prompt + row.said for row in asked], max(_room(row, chat, budget) for row in asked))
+        if found is None:
+            return
+        for row, tokens in zip(asked, found, strict=True):
+            while tokens and not is_done(row, chat, budget):  # how far it may go is seen from what it has said so far
+                now = limit_of(row, row.said, chat, budget)
+                part, tokens = tokens[: now - len(row.said)], tokens[now - len(row.said) :]
+                whole = len(row.said) + len(part)
+                _say(row, part, chat, budget)
+                if len(row.said) < whole:  # its end, or that of its budget, came before
+                    break
+        tick(sum(is_done(row, chat, budget) for row in asked))
+
+
+def _room(row: Asked, chat: Chat, budget: TokenBudget) -> int:
+    """Tokens that a row may go on for, as far as is seen: a trace may close, and is then followed by an answer."""
+    left = limit_of(row, row.said, chat, budget) - len(row.said)
+    return left + budget.answer if not row.forced and is_thinking(row, chat) else left
 
 
 def _idle(model: Any, chat: Chat) -> None:
@@ -158,6 +191,7 @@ def answer_all(
     ranks: Ranks = _ALONE,
     tick: Callable[[int], None] = lambda n: None,
     keys: Sequence[str] | None = None,
+    ask: Ask | None = None,
 ) -> list[Answer]:
     """
     Answer every prompt, greedily, or by sampling where it has a key.
@@ -181,6 +215,8 @@ def answer_all(
             Called with the number of prompts answered, for a progress bar.
         keys (`Sequence[str]`, *optional*):
             For each prompt the key of its noise; an empty one for the greedy answer. A sampled answer takes no draft.
+        ask (`Ask`, *optional*):
+            What generates greedy answers in the model's place; what it leaves, and sampled ones, the model generates itself.
 
     Returns:
         `list[Answer]`, in the order of the prompts.
@@ -201,6 +237,8 @@ def answer_all(
     def finish(asked: list[Asked], tick: Callable[[int], None]) -> None:
         """In rounds, each twice as long as the last: who thinks goes on without those who do not, in batches made anew."""
         nonlocal limit
+        if ask is not None:
+            _ask(ask, [row for row in asked if not row.key], chat, budget, tick)
         room = budget.answer + LOOK_EVERY
         while ranks.rounds(len(asked := [row for row in asked if not is_done(row, chat, budget)])):
             try:

@@ -73,6 +73,10 @@ class AlignGuardCallback(TrainerCallback):
         metrics (`bool`, *optional*, defaults to `False`):
             Whether all of our figures join the trainer's own evaluation metrics, as `eval_alignguard/...`. By default only the
             one does that `metric_for_best_model` names.
+        engine (`str`, *optional*):
+            What generates the policy's answers: `"trainer"` for the vLLM engine that the trainer itself generates with (GRPO, RLOO
+            with `use_vllm=True`), asked greedily and with the weights of that step; it needs `trainer`. By default the policy
+            itself. All that is read off likelihoods stays with the model. See `docs/trainers.md`.
 
     Raises:
         AlignGuardError: A mistake of configuration, before the first step. After that nothing of ours ends a run
@@ -105,6 +109,7 @@ class AlignGuardCallback(TrainerCallback):
         seed: int = 0,
         quote: bool = True,
         metrics: bool = False,
+        engine: str | None = None,
     ) -> None:
         self.settings = Settings(
             pool=load_probes(probes),
@@ -120,6 +125,7 @@ class AlignGuardCallback(TrainerCallback):
             seed=seed,
             budget=budget,
             quote=quote,
+            engine=engine,
         )
         self.trainer, self.kind, self.metrics = trainer, reference, metrics
         self.reference: Reference | None = None

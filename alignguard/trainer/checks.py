@@ -11,9 +11,30 @@ from ..records.store import Store
 from ..report.alarm import headline
 from ..verdicts.rule import StopRule
 from ..verdicts.verdict import Verdict
+from .settings import Settings
 
 # trackers that take output_dir whole, whatever its files are called
 _UPLOAD_ALL = {"COMET_LOG_ASSETS": ("1", "true", "on", "yes"), "HF_DVCLIVE_LOG_MODEL": ("all",)}
+
+
+def check_trainer(settings: Settings, args: Any, sharded: bool) -> None:
+    """
+    Whether the trainer allows for what is asked; asked before step 1.
+
+    Args:
+        settings ([`Settings`]):
+            What people ask.
+        args (`TrainingArguments`):
+            The trainer's.
+        sharded (`bool`):
+            Whether the model's weights are sharded.
+
+    Raises:
+        AlignGuardError: It does not.
+    """
+    check_restorable(settings.stop, args, sharded)
+    if settings.budget is not None:
+        check_holdable(args, sharded)
 
 
 def check_restorable(rule: StopRule | None, args: Any, sharded: bool = False) -> None:

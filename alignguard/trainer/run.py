@@ -34,8 +34,9 @@ from ..verdicts.sides import sides_of
 from ..verdicts.verdict import Verdict
 from ..verdicts.watch import Watch
 from .asked import asked_now
-from .checks import check_holdable, check_not_stopped, check_restorable, what_is_uploaded
+from .checks import check_not_stopped, check_trainer, what_is_uploaded
 from .console import Console
+from .engine import find_engine
 from .outlook import outlook
 from .pace import AUDIT, NOTHING, Pace
 from .resume import find_record, resume
@@ -124,10 +125,9 @@ class Run:
             AlignGuardError: A mistake of configuration.
         """
         context, settings, console = self.context, self.settings, self.console
-        check_restorable(settings.stop, context.args, self.ranks.sharded)
-        if settings.budget is not None:
-            check_holdable(context.args, self.ranks.sharded)
+        check_trainer(settings, context.args, self.ranks.sharded)
         check_fits(context.model, settings.pool, context.asking)
+        context.asking.engine = find_engine(settings.engine, self.trainer, context)
         context.on_first(self.store.part)
         known = agree_on_start(context, self.state.about)
         begins = step == 0 or not find_record(context, step)

@@ -8,7 +8,7 @@ from typing import Any
 from .. import __about__
 from ..auditing.prompts import encode_prompt
 from ..drift.reference import Reference
-from ..errors import ProbeError
+from ..errors import AlignGuardError, ProbeError
 from ..holding.anchors import Anchor, check_disjoint, load_anchors
 from ..holding.budget import DriftBudget
 from ..judging.score import OwnJudge, ToxicityScorer
@@ -21,6 +21,8 @@ from ..probes.probe import Probe, pool_hash
 from ..records.about import About
 from ..verdicts.rule import StopRule
 from .schedule import Schedule
+
+ENGINES = (None, "trainer")  # what may generate the policy's answers; see `engine.py`
 
 
 @dataclass
@@ -40,12 +42,15 @@ class Settings:
     seed: int
     budget: DriftBudget | None = None
     quote: bool = True
+    engine: str | None = None
     anchors: dict[str, Anchor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.budget is not None:
             self.anchors = load_anchors(self.budget.anchors)
             check_disjoint(self.anchors, self.pool)
+        if self.engine not in ENGINES:
+            raise AlignGuardError(f"engine={self.engine!r} is none; take 'trainer', or leave it out")
         own = next((probe for probe in self.pool if probe.judge == "own"), None)
         if own is not None and self.judge is None:
             raise ProbeError(f"probe {own.id!r} has the judge 'own': give judge=, a callable (prompt, answer) -> float")

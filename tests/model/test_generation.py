@@ -133,6 +133,42 @@ def test_trace_and_answer_have_budgets_of_their_own(tokenizer, chat):
     assert not any(a.forced for a in (short, cut, thought, both))
 
 
+@pytest.mark.parametrize("answer, trace, close", [(20, 150, True), (20, 150, False), (3, 25, True), (40, 31, True)])
+@pytest.mark.parametrize("kept", [0, 1, 7, 30])
+def test_what_another_engine_generates_is_read_alike(tokenizer, chat, answer, trace, close, kept):
+    texts = [
+        "short",
+        " word" * 60,
+        f"<think>{' step' * 30}</think> done",
+        f"<think>{' step' * 24}</think>{' word' * 60}",
+        f"<think>{' step' * 200}",
+        f"{' word' * 12}<think>{' step' * 9}</think> late",
+        f"<think> a</think> b <think>{' step' * 40}</think> c{' word' * 60}",
+        f"<think>{' step' * 5}",
+        "I say this when forced, and more, and more",
+    ]
+    model = Parrot(tokenizer, texts)
+    budget = TokenBudget(answer=answer, trace=trace, force_close=close)
+    prompts, inside = [[3 + i] for i in range(8)], [False] * 8
+    own = answer_all(model, prompts, inside, chat, budget)
+    rounds = []
+
+    def ask(asked, most):
+        rounds.append(len(asked))
+        found = []
+        for which, *said in asked:
+            text = model.said[which - 3]
+            rest = text[len(said) :] if said == text[: len(said)] else model.said[-1] * 9
+            found.append([*rest, chat.eos_token_ids[0]][:most])
+        return found
+
+    drafts = [Draft(a.tokens[:kept]) if not a.forced else Draft() for a in own]
+    assert answer_all(model, prompts, inside, chat, budget, drafts, ask=ask) == own
+    assert len(rounds) <= 4
+    given_up = answer_all(model, prompts, inside, chat, budget, drafts, ask=lambda asked, most: None)
+    assert given_up == own
+
+
 def test_a_trace_that_was_closed_by_force_is_drafted_too(tokenizer, chat):
     """It would be closed at the same place again; only what the draft lacks is generated, and it stays marked."""
     model = Parrot(tokenizer, [f"<think>{' step' * 200}", "I say this when forced, and more, and more, and yet more"])
