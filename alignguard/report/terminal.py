@@ -18,7 +18,15 @@ from ..verdicts.verdict import DimensionVerdict, SideVerdict, Verdict
 from .words import finds, in_a_line, mark
 
 _SHARES = ("/harmful_refusal", "/benign_refusal", "status/", "degenerate", "forced")
-_SHOWN_ABOVE = ("/n", "/unscored", "/score", "/drop", "/drop_low", "/drop_high")  # in the table of dimensions
+_SHOWN_ABOVE = (
+    "/n",
+    "/unscored",
+    "/score",
+    "/drop",
+    "/drop_low",
+    "/drop_high",
+    "/leaning_drop",
+)  # in the table of dimensions
 
 
 def headline(record: Record) -> str:
@@ -78,7 +86,7 @@ def reference_metrics(record: Record) -> dict[str, float]:
     # what was said to choices is for drift alone, and a policy says nothing to them
     asked = {id: replace(r, answer=None) if r.probe.judge == "choice" else r for id, r in asked.items()}
     found = gather(asked, asked)
-    return {name: value for name, value in found.items() if "/drop" not in name}
+    return {name: value for name, value in found.items() if "/drop" not in name and not name.endswith("_drop")}
 
 
 def summary(record: Record) -> dict[str, Any]:
