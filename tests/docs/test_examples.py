@@ -127,7 +127,13 @@ def test_options_that_are_named_exist(page, code):
 def test_figures_that_are_named_are_logged(page, code):
     if (ROOT / code).exists() or code == "alignguard/":  # the package, or a run's folder
         return
-    places = {"<dimension>": "safety", "<status>": "empty", "<benchmark>": "xstest", "<figure>": "harmful_refusal"}
+    places = {
+        "<dimension>": "safety",
+        "<status>": "empty",
+        "<benchmark>": "xstest",
+        "<figure>": "harmful_refusal",
+        "<side>": "refuse",
+    }
     logged(re.sub(r"<\w+>", lambda place: places[place[0]], code.removeprefix("alignguard/")))
 
 
