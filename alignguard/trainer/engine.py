@@ -36,10 +36,8 @@ _GREEDY: dict[str, Any] = {
 }
 _NAMES = (*_GREEDY, "max_completion_length", "generation_kwargs", "model", "mode", "sync_weights", "generate")
 _PARAMETERS = ("prompts", "images", "num_generations")
-OLDEST = (
-    1,
-    16,
-)  # the TRL that this was tried with; that of 1.0, which sleeps, wakes with the weights of its checkpoint
+# the TRL that this was tried with; the engine of 1.0, where it sleeps, wakes with the weights of its checkpoint
+OLDEST = (1, 16)
 
 
 def find_engine(asked: str | None, trainer: Any, context: RunContext) -> Callable[[], Ask | None] | None:
@@ -69,12 +67,15 @@ def find_engine(asked: str | None, trainer: Any, context: RunContext) -> Callabl
             f"engine='trainer' needs a trainer that generates with vLLM, and this {type(trainer).__name__} does not; give "
             "GRPOConfig or RLOOConfig use_vllm=True, or leave engine= out"
         )
-    lacks = unknown_in(engine)
-    if lacks or _release(version("trl")) < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
+    if _release(version("trl")) < OLDEST:
         raise AlignGuardError(
-            f"engine='trainer' knows the vLLM engine of TRL {oldest}, and that of TRL {version('trl')} "
-            f"{f'has no {lacks}' if lacks else 'was never tried'}; take TRL {oldest}, or leave engine= out"
+            f"engine='trainer' needs a TRL of {'.'.join(map(str, OLDEST))} or newer and finds {version('trl')} here; update it, or leave "
+            "engine= out"
+        )
+    lacks = unknown_in(engine)
+    if lacks:
+        raise AlignGuardError(
+            f"the vLLM engine of TRL {version('trl')} has no {lacks} as it is known here; leave engine= out, or take an older TRL"
         )
     if next(engine.model.parameters()) is not next(context.model.parameters()):
         raise AlignGuardError(
@@ -146,9 +147,8 @@ def _check_room(engine: Any, context: RunContext) -> None:
     size, needs = _size(engine), min(most, context_size(context.model))
     if needs > size:
         raise AlignGuardError(
-            f"engine='trainer': prompt, trace and answer may be {needs:,} tokens long together, and the trainer's vLLM engine reads "
-            f"{size:,}; {'give vllm_max_model_length=' if engine.mode == 'colocate' else 'start it with --max-model-len '}{needs}, or "
-            "lower TokenBudget(trace=)"
+            f"the trainer's vLLM engine reads {size:,} tokens, and prompt, trace and answer may take {needs:,} together; give it so many "
+            "(vllm_max_model_length=, or --max-model-len of a server), or lower TokenBudget(trace=)"
         )
 
 

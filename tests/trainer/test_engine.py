@@ -83,9 +83,10 @@ def test_answers_are_those_of_our_own_generation_and_training_is_as_without_us(v
     settings = SETUPS[setup]
     with_it, run_with, engine = run(tokenizer, start, tmp_path / "engine", "trainer", **settings)
     own, run_own, alone = run(tokenizer, start, tmp_path / "own", None, **settings)
-    _, run_without, _ = run(tokenizer, start, tmp_path / "without", None, attach=False, **settings)
     assert records(with_it) == records(own)  # with weights of an earlier step they are others
-    assert same(run_with, run_own) and same(run_with, run_without)
+    assert same(run_with, run_own)
+    if setup == "GRPO":
+        assert same(run_with, run(tokenizer, start, tmp_path / "without", None, attach=False)[1])
     assert with_it.audits[-1].figure("kl/answer") > 0.05 and engine.greedy and not alone.greedy
     # step 0: the policy says what its start says
     asked_at = [params.temperature for _, params in engine.asked]
@@ -268,9 +269,8 @@ def test_another_name_is_an_error_at_once():
 def test_an_engine_that_reads_too_little_is_an_error(vllm, tokenizer, start, tmp_path):
     trainer = online(tokenizer, start, tmp_path, vllm_max_model_length=60)
     told = error(trainer, guard(trainer, engine="trainer", tokens=TokenBudget(answer=8, trace=100)))
-    assert "the trainer's vLLM engine reads 60; give vllm_max_model_length=" in told
-    room = int(told.partition("vllm_max_model_length=")[2].partition(",")[0])
-    enough = {"vllm_max_model_length": room}
+    assert "the trainer's vLLM engine reads 60 tokens, and prompt, trace and answer may take" in told
+    enough = {"vllm_max_model_length": int(told.partition("may take ")[2].split()[0])}
     options = {"tokens": TokenBudget(answer=8, trace=100)}
     assert run(tokenizer, start, tmp_path / "fits", "trainer", options=options, **enough)[2].greedy
 
@@ -287,7 +287,7 @@ def test_adapters_on_a_quantized_base_are_refused(vllm, tokenizer, start, tmp_pa
 def test_an_older_trl_is_refused(vllm, tokenizer, start, tmp_path, monkeypatch):
     trainer = online(tokenizer, start, tmp_path)
     monkeypatch.setattr("alignguard.trainer.engine.version", lambda name: "1.9.2")
-    assert "that of TRL 1.9.2 was never tried; take TRL 1.16" in error(trainer, guard(trainer, engine="trainer"))
+    assert "needs a TRL of 1.16 or newer and finds 1.9.2 here" in error(trainer, guard(trainer, engine="trainer"))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_an_older_trl_is_refused(vllm, tokenizer, start, tmp_path, monkeypatch):
         (
             Ranks(),
             {"sync_weights": None},
-            "knows the vLLM engine of TRL 1.16, and that of TRL .* has no sync_weights; take",
+            "the vLLM engine of TRL .* has no sync_weights as it is known here",
         ),
         (Ranks(), {"model": torch.nn.Linear(1, 1)}, "generates for another model"),
     ],
