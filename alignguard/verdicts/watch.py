@@ -90,11 +90,15 @@ class Watch:
         if new or not self.since:
             self.history.settle(new, self.rule.patience, self.rule.min_drop)
         leaning = self._leaning(audit)
-        leans = {name: e for name, e in leaning.items() if e.strength >= 1 and e.low > self.rule.max_lean}
+        leans = {
+            name: e
+            for name, e in leaning.items()
+            if name != TOGETHER and e.strength >= 1 and e.low > self.rule.max_lean
+        }
         for name in leans:
             self.leans.setdefault(name, audit.step)
         warnings = [f"{d.dimension}: {d.why}" for d in watched if d.why and not d.called]
-        warnings += [_leans(name, e) for name, e in leans.items() if name not in self.since and name != TOGETHER]
+        warnings += [_leans(name, e) for name, e in leans.items() if name not in self.since]
         drift = audit.figure("kl/answer") or 0.0
         if self.rule.max_kl is not None and drift > self.rule.max_kl:
             warnings.append(f"drift is {drift:.4f} nats/token, above {self.rule.max_kl} (a warning: it stops nothing)")
