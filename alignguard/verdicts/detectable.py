@@ -112,8 +112,9 @@ def detectable_drop(
     quantile = NormalDist().inv_cdf(power)
 
     def found(drop: float) -> bool:
+        falls = 1 - (1 - drop) ** (n / len(sizes))  # a family, by one of its members at least
         fall = [
-            comb(len(sizes), k) * drop**k * (1 - drop) ** (len(sizes) - k) for k in range(min(fewest, len(sizes) + 1))
+            comb(len(sizes), k) * falls**k * (1 - falls) ** (len(sizes) - k) for k in range(min(fewest, len(sizes) + 1))
         ]
         if 1 - sum(fall) < power:
             return False
