@@ -136,9 +136,10 @@ def detection_tables() -> dict[str, str]:
         if "warned" in run
     ]
     calm = [run for run in found["null"] if "warned" in run]
+    seeds = "1 seed" if len(calm) == 1 else f"{len(calm)} seeds"
     real.append(
         [
-            f"the start's own answers, {len(calm)} seeds",
+            f"the start's own answers, {seeds}",
             f"{sum(bool(run['called']) for run in calm)} of {len(calm)}",
             f"{sum(bool(run['warned']) for run in calm)} of {len(calm)}",
         ]
