@@ -7,6 +7,7 @@ After: the same figures, to the bit.
 """
 
 import json
+import re
 import shutil
 
 import pytest
@@ -32,6 +33,11 @@ def figures(output_dir, steps=(0, 2, 4, 6)):
         for line in lines(output_dir)
         if line["step"] in steps
     }
+
+
+def of_one_audit(metrics):
+    """Those that do not depend on the audits before."""
+    return {name: v for name, v in metrics.items() if not re.search(r"[/_](p|evidence|detectable)$", name)}
 
 
 def budget():
@@ -71,7 +77,7 @@ def test_a_run_that_began_without_us(given, tokenizer, tmp_path, capsys):
     late, others = figures(tmp_path / "late"), figures(tmp_path / "with", (4, 6))
     assert late.keys() == others.keys() and len(lines(tmp_path / "late")) == 2
     for step, metrics in late.items():  # up to rounding: what is read along with what depends on the audit before
-        assert metrics == pytest.approx(others[step], rel=1e-4, abs=1e-6, nan_ok=True)
+        assert of_one_audit(metrics) == pytest.approx(of_one_audit(others[step]), rel=1e-4, abs=1e-6, nan_ok=True)
     assert "nothing is on record of the run before step 4; its start is asked now" in capsys.readouterr().out
     callback = guard(reference=reference)  # and goes on as any other
     sft(tokenizer, tmp_path / "late", [callback], max_steps=7, **SAVED).train(resume_from_checkpoint=True)

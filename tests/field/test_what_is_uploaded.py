@@ -117,7 +117,7 @@ def test_a_regression_in_tensorboards_files_quotes_nothing(hub, tokenizer, tmp_p
         return replace(look(self, audit), since={"privacy": audit.step}, step=audit.step)
 
     monkeypatch.setattr(Watch, "look", regressed)
-    monkeypatch.setattr("alignguard.trainer.run.regression_text", lambda *asked: f"quoted {asked[-1]}")
+    monkeypatch.setattr("alignguard.report.alarm.regression_text", lambda *asked: f"quoted {asked[-1]}")
     pushed(tokenizer, tmp_path, guard(stop=StopRule(stop=False)), report_to=["tensorboard"])
     events = b"".join(text for name, text in hub.files.items() if "tfevents" in name)
     assert b"quoted False" in events and b"quoted True" not in events
