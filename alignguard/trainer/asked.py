@@ -8,7 +8,7 @@ from .pace import Pace
 from .start import RunContext, RunState
 
 
-def asked_now(context: RunContext, state: RunState, pace: Pace | None, ends: bool) -> list[Probe]:
+def asked_now(context: RunContext, state: RunState, pace: Pace | None, step: int) -> list[Probe]:
     """
     The probes of the next audit, on every process the same.
 
@@ -17,16 +17,18 @@ def asked_now(context: RunContext, state: RunState, pace: Pace | None, ends: boo
             Of the run.
         pace ([`Pace`], *optional*):
             Where there is an overhead: the last audit asks the whole pool if what is left of it allows for that.
-        ends (`bool`):
-            Whether this audit is the last.
+        step (`int`):
+            Of the trainer.
     """
-    settings, number, known = context.settings, len(state.audits), context.settings.pool
+    settings, known = context.settings, context.settings.pool
+    # a run that we join later asks what it would have asked; where audits are left out, what was asked decides
+    number = settings.schedule.number(step, context.last) if pace is None else len(state.audits)
     asked = settings.drawn(number)
     if context.reference.model is None and any(probe.id not in state.baseline for probe in asked):
         # a cache knows what was planned; an audit that was not (a run stopped early) asks among that
         known = [probe for probe in known if probe.id in state.baseline]
         asked = draw(known, settings.schedule.draw, settings.seed, number)
-    if ends and pace is not None and context.reference.model is not None:
+    if 0 < step == context.last and pace is not None and context.reference.model is not None:
         ahead = 2 - sum(probe.id in state.baseline for probe in known) / len(
             known
         )  # the start is asked what it was not

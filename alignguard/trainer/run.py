@@ -227,7 +227,7 @@ class Run:
         """Ask, compare, keep and show."""
         context, state, guarded = self.context, self.state, self.console.guarded
         begun, mine = time.perf_counter(), self.ranks.mine
-        asked = asked_now(context, state, self.pace, ends=step > 0 and step == context.last)
+        asked = asked_now(context, state, self.pace, step)
         missing = [probe for probe in asked if probe.id not in state.baseline]
         ticks = work(mine(missing), baseline=True) + work(mine(asked), baseline=False)
         with self.console.bar(ticks, f"AlignGuard audit, step {step}") as context.asking.tick:

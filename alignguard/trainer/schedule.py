@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,6 +71,10 @@ class Schedule:
     def due(self, step: int, last: int) -> bool:
         """Whether to audit after `step` optimizer steps of `last`."""
         return step in (0, last) or step in self.at or (self.every > 0 and step % self.every == 0)
+
+    def number(self, step: int, last: int) -> int:
+        """Which audit of those that are planned one at a step is, from 0 on; one that is not planned is the next."""
+        return bisect_left(self.planned(last), step)
 
     def planned(self, last: int) -> list[int]:
         """All steps of a run of `last` steps at which an audit is due."""

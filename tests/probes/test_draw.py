@@ -53,6 +53,12 @@ def test_the_schedule_is_dense_then_even_and_holds_both_ends():
     assert Schedule(at=(), every=0).planned(7) == [0, 7]
 
 
+def test_audits_are_numbered_by_the_plan():
+    """So that a run that we join later asks what it would have asked."""
+    schedule = Schedule(at=(2, 4), every=0)
+    assert [schedule.number(step, 6) for step in (0, 2, 4, 5, 6)] == [0, 1, 2, 3, 3]
+
+
 def test_schedules_that_make_no_sense_are_errors():
     with pytest.raises(AlignGuardError, match="'draw' 1 or more; got at=\\(0,\\), every=1, draw=3"):
         Schedule(at=(0,), every=1, draw=3)
