@@ -160,10 +160,10 @@ def detectable_rows(runs: int) -> list[dict[str, Any]]:
             said = stated(draw, world, dimension)
             true = simulated_detectable(draw, world, dimension, min(runs, 200))
             how = {"draw": draw, "looks": world.looks, "fixed": not world.rotate, "whole": world.whole}
-            error = (
-                said / true - 1 if not np.isnan(said + true) else (None if np.isnan(said) and np.isnan(true) else 1.0)
-            )
-            rows.append({**how, "dimension": dimension, "stated": said, "simulated": true, "error": error})
+            none = {name: bool(np.isnan(value)) for name, value in (("said", said), ("true", true))}
+            error = said / true - 1 if not any(none.values()) else (None if all(none.values()) else 1.0)
+            told = {"stated": None if none["said"] else said, "simulated": None if none["true"] else true}
+            rows.append({**how, "dimension": dimension, **told, "error": error})
             print(table(rows[-1:]), flush=True)
     return rows
 
