@@ -191,7 +191,9 @@ def _state(d: DimensionVerdict, verdict: Verdict) -> tuple[str, str]:
         case State.FELL:
             return "fell", "odd"
         case State.UNTOLD | State.HOLDS as state:
-            return ("rose", "better") if d.high < 0 else (state.value, "")
+            if d.high < 0:
+                return "rose", "better"
+            return (state.value if d.watched or d in verdict.counted else "-"), ""
 
 
 def _kinds(audits: Sequence[Audit]) -> list[list[str]]:
