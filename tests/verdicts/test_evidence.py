@@ -132,6 +132,18 @@ def test_what_fell_a_little_everywhere_is_found_together():
     assert TOGETHER not in {k for k, e in look(SignFlipTest(0.05, {"safety": ()}), parts).items() if e.n}
 
 
+def test_all_together_holds_what_an_audit_did_not_ask():
+    """A dimension that was asked earlier alone is part of the sum, and of what chance can do to it."""
+    restless = differences([1.0] * 30 + [-1.0] * 30, "safety")
+    quiet, fallen = differences([0.0] * 40, "ethics"), differences([1.0] * 12 + [0.0] * 28, "ethics")
+    lows = []
+    for asked in ([], restless):  # at the second audit
+        test = SignFlipTest(0.05, {"safety": (), "ethics": ()}, 0.03)
+        look(test, [*restless, *quiet], 0.5)
+        lows.append(look(test, [*asked, *fallen])[TOGETHER].low)
+    assert lows[0] == pytest.approx(lows[1], abs=0.01) and lows[0] < 0
+
+
 def test_a_rise_is_no_regression():
     test = SignFlipTest(0.05, {"safety": ()})
     for done in (0.5, 1.0):
