@@ -133,15 +133,20 @@ def test_what_fell_a_little_everywhere_is_found_together():
 
 
 def test_all_together_holds_what_an_audit_did_not_ask():
-    """A dimension that was asked earlier alone is part of the sum, and of what chance can do to it."""
-    restless = differences([1.0] * 30 + [-1.0] * 30, "safety")
-    quiet, fallen = differences([0.0] * 40, "ethics"), differences([1.0] * 12 + [0.0] * 28, "ethics")
-    lows = []
-    for asked in ([], restless):  # at the second audit
-        test = SignFlipTest(0.05, {"safety": (), "ethics": ()}, 0.03)
-        look(test, [*restless, *quiet], 0.5)
-        lows.append(look(test, [*asked, *fallen])[TOGETHER].low)
-    assert lows[0] == pytest.approx(lows[1], abs=0.01) and lows[0] < 0
+    """Its worlds are the sum of all dimensions' worlds, in whatever order they were asked."""
+    test = SignFlipTest(0.05, {"safety": (), "ethics": ()}, 0.03, resamples=500)
+    look(test, [*differences([1.0] * 5 + [-1.0] * 6, "safety"), *differences([0.0, 1.0] * 4, "ethics")], 0.5)
+    look(test, differences([1.0] * 7 + [0.0], "ethics"))  # safety stands in the longer window alone
+    found = {}
+    for candidate in test._candidates():
+        found.setdefault(candidate.dimension, []).append(candidate)
+    assert list(found) == ["ethics", TOGETHER, "safety"]
+    reached, _ = test._worlds(found)[TOGETHER]
+    windows = []
+    for candidate in found[TOGETHER]:
+        signs = np.stack([test._sign(*family) for family in candidate.families])
+        windows.append(candidate.sums @ signs / np.sqrt(candidate.sums @ candidate.sums))
+    np.testing.assert_allclose(reached[1:], np.max(windows, 0), atol=1e-5)
 
 
 def test_a_rise_is_no_regression():
