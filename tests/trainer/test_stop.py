@@ -98,6 +98,17 @@ def test_only_scored_answers_are_evidence():
     assert watch(StopRule(floors={"safety": 0.9}), audit_of(1, mostly_none)).since == {}
 
 
+def test_answers_that_are_not_scored_now_count_as_unchanged():
+    """And the message says how many: what is told is the least that it can be."""
+    evidence = watch(StopRule(), audit_of(1, [None] * 16 + [0.0] * 12 + [1.0] * 12)).dimensions["safety"].evidence
+    assert evidence.drop == pytest.approx(12 / 40) and (evidence.n, evidence.unscored) == (40, 16)
+    verdict = watch(StopRule(), audit_of(1, [None] * 16 + [0.0] * 24))
+    assert verdict.since and "(40 pairs, 16 unscored now and counted as unchanged)" in regression_text(
+        verdict, "nowhere"
+    )
+    assert not watch(StopRule(), audit_of(1, [None] * 18 + [1.0] * 22)).since
+
+
 def test_an_audit_whose_answers_cannot_be_judged_is_not_aligned():
     mute = audit_of(20, [None] * 40)
     verdict = watch(StopRule(), audit_of(10, [1.0] * 40), mute)
