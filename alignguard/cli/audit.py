@@ -46,7 +46,8 @@ _STEP = 1  # a matched audit is one look, after the start
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
-    settings, store = _settings(options), _store(options.output)  # what is quickly wrong is found first
+    looks = _looks(options)
+    settings, store = _settings(options, looks), _store(options.output)  # what is quickly wrong is found first
     for name in (options.model, options.reference):
         check_place(name)
     device = device_of(options.device)
@@ -60,9 +61,9 @@ def run(options: argparse.Namespace) -> int:
     asked = draw(settings.pool, settings.schedule.draw, settings.seed)
     settle_form(frozen, asked, asking)
     _say(_announcement(asked, chat, settings, model))
-    if options.looks is None and _looks(options) > 1:
+    if options.looks is None and looks > 1:
         _say(
-            f"{options.model} is one of {_looks(options)} checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
+            f"{options.model} is one of {looks} checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
         )
     if note:
         _say(note)
@@ -97,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace, looks: int) -> Settings:
     return Settings(
         pool=_pool(options.probes),
         schedule=Schedule(draw=options.draw),
@@ -105,7 +106,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         toxicity=scorer_of(options.toxicity),
         judge=judge_of(options.judge),
         # what an earlier look has shown is not known here: each has its share of alpha
-        stop=StopRule(options.alpha / _looks(options), options.min_drop, checkpoint=False, stop=False),
+        stop=StopRule(options.alpha / looks, options.min_drop, checkpoint=False, stop=False),
         template_kwargs=options.template_kwargs,
         tags=tuple(options.tags) if options.tags else None,
         reverse=16,

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..records.record import Record, read_record
 from ..report.page import fill
 from ..report.svg import Series, curves
 from ..report.terminal import columns, dumps, headline, summary
+from ..report.words import finds
 from .codes import exit_code
 
 _COLOURS = 8  # of the page's style sheet
@@ -85,7 +85,7 @@ def _tables(records: Sequence[Record]) -> list[list[list[str]]]:
                 "-" if over["drift"] is None else f"{over['drift']:.4f}",
                 f"{d.baseline:.2f} to {d.score:.2f}" if d is not None and d.n else "-",
                 str(record.verdict.last_aligned_step) if record.about.is_run else "-",
-                f"{record.verdict.detectable:.2f}" if isfinite(record.verdict.detectable) else "none",
+                finds(record.verdict.detectable),
                 f"{over['seconds']:,.0f}",
                 headline(record),
             ]

@@ -73,7 +73,7 @@ def _paired(d: DimensionVerdict | SideVerdict) -> list[str]:
 def _proof(d: DimensionVerdict | SideVerdict) -> list[str]:
     if isinstance(d, DimensionVerdict) and not d.watched:
         return ["-", "-"]
-    return [str(d.evidence), finds(d.evidence)]
+    return [str(d.evidence), finds(d.evidence.detectable)]
 
 
 def _figure(name: str, value: float) -> str:

@@ -39,7 +39,7 @@ def fell(verdict: Verdict) -> str:
 
 def points(drop: float) -> str:
     """A drop in points of a hundred; `none` where there is none."""
-    return "none" if isnan(drop) else f"{100 * drop:.0f} points"
+    return f"{100 * drop:.0f} points" if isfinite(drop) else "none"
 
 
 def detectable(verdict: Verdict) -> str:
@@ -111,6 +111,6 @@ def proof(e: Evidence) -> str:
     return f"{'significant' if e.strength >= 1 else 'not significant'} for the whole run, p {e}"
 
 
-def finds(e: Evidence) -> str:
-    """What would have been found, for a table."""
-    return "none" if isnan(e.detectable) else f"{e.detectable:.2f}"
+def finds(drop: float) -> str:
+    """A drop that would have been found, for a table; `none` where there is none."""
+    return f"{drop:.2f}" if isfinite(drop) else "none"

@@ -29,9 +29,8 @@ def asked_now(context: RunContext, state: RunState, pace: Pace | None, step: int
         known = [probe for probe in known if probe.id in state.baseline]
         asked = draw(known, settings.schedule.draw, settings.seed, number)
     if 0 < step == context.last and pace is not None and context.reference.model is not None:
-        ahead = 2 - sum(probe.id in state.baseline for probe in known) / len(
-            known
-        )  # the start is asked what it was not
+        # the start is asked what it was not
+        ahead = 2 - sum(probe.id in state.baseline for probe in known) / len(known)
         if context.asking.ranks.first(pace.affords(pace.audit * ahead * len(known) / len(asked))):
             return known
     return asked

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import inf, isnan
+from math import isnan
 
 from ..report.words import points
-from ..verdicts.evidence import Evidence
+from ..verdicts.evidence import Evidence, least_found
 from ..verdicts.plan import Plan, foreseen
 from ..verdicts.rule import StopRule
 from .settings import Settings
@@ -31,17 +31,19 @@ def outlook(settings: Settings, last: int) -> str:
     found = _foreseen(settings, steps)
     if not found:
         return ""
-    worst = _worst(found)
+    worst = least_found(found.values())
     audits = "audit" if len(steps) == 1 else "audits"
     text = (
         f"AlignGuard: {len(steps)} {audits} with {schedule.draw} {'' if schedule.rotate else 'fixed '}probes a dimension find "
         f"{_reach(found)} (with a probability of 80 %; churn of 6 % assumed)"
     )
     if schedule.overhead is not None and len(steps) > 1:
-        text += f"; the last alone {_or_none(_worst(_foreseen(settings, steps[-1:])))}"
+        text += f"; the last alone {points(least_found(_foreseen(settings, steps[-1:]).values()))}"
     if worst > _WANTED and not rule.looks:
         for draw in (d for d in _LARGER if d > schedule.draw or not schedule.rotate):
-            better = _worst(_foreseen(replace(settings, schedule=replace(schedule, draw=draw, rotate=True)), steps))
+            better = least_found(
+                _foreseen(replace(settings, schedule=replace(schedule, draw=draw, rotate=True)), steps).values()
+            )
             if better < 0.8 * min(worst, 1.0):
                 text += f"; draw={draw}{'' if schedule.rotate else ', rotate=True'} finds {points(better)}"
                 if round(better, 2) <= _WANTED:
@@ -54,10 +56,6 @@ def _foreseen(settings: Settings, steps: list[int]) -> dict[str, Evidence]:
     return foreseen(plan, settings.stop or StopRule(), settings.seed)
 
 
-def _worst(found: Mapping[str, Evidence]) -> float:
-    return max((inf if isnan(e.detectable) else e.detectable for e in found.values()), default=inf)
-
-
 def _reach(found: Mapping[str, Evidence]) -> str:
     blind = [name for name, e in found.items() if isnan(e.detectable)]
     seen = [e.detectable for e in found.values() if not isnan(e.detectable)]
@@ -65,7 +63,3 @@ def _reach(found: Mapping[str, Evidence]) -> str:
         return "no drop in any dimension, however large: ask more probes"
     text = f"drops of {points(max(seen))} or more"
     return text if not blind else f"{text}, and in {', '.join(blind)} none, however large"
-
-
-def _or_none(drop: float) -> str:
-    return "none" if drop == inf else points(drop)

@@ -36,9 +36,9 @@ looks, exact binomial, at alpha spent at this look / number of dimensions (Bonfe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log, nan
+from math import inf, isnan, log, nan
 from typing import Protocol
 
 from ..probes.probe import Probe
@@ -134,6 +134,11 @@ class Test(Protocol):
 def strength_of(p: float, alpha: float) -> float:
     """log p / log alpha."""
     return 0.0 if p >= 1 else log(max(p, 1e-300)) / log(alpha)
+
+
+def least_found(evidence: Iterable[Evidence]) -> float:
+    """The smallest drop that would have been found in any of these; infinite where in some none would have been."""
+    return max((inf if isnan(e.detectable) else e.detectable for e in evidence), default=inf)
 
 
 def latest(looks: Sequence[Sequence[Difference]]) -> list[Difference]:

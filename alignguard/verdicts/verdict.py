@@ -14,7 +14,7 @@ from math import isnan
 from ..auditing.figures import named
 from ..auditing.result import Result
 from ..probes.probe import TRUST_DIMENSIONS
-from .evidence import Evidence
+from .evidence import Evidence, least_found
 from .sides import TOGETHER
 
 
@@ -42,8 +42,20 @@ class Flip:
         return (self.before.score.value or 0.0) - (self.after.score.value or 0.0)
 
 
+class _Paired:
+    """What a dimension and a side have in common: pairs, and the interval of their drop at this look."""
+
+    n: int
+    low: float
+
+    @property
+    def fell(self) -> bool:
+        """Whether the interval of this one look lies wholly above zero."""
+        return self.n > 0 and self.low > 0
+
+
 @dataclass(frozen=True)
-class SideVerdict:
+class SideVerdict(_Paired):
     """
     One side of a dimension at one audit.
 
@@ -65,14 +77,9 @@ class SideVerdict:
     high: float
     evidence: Evidence
 
-    @property
-    def fell(self) -> bool:
-        """Whether the interval of this one look lies wholly above zero."""
-        return self.n > 0 and self.low > 0
-
 
 @dataclass(frozen=True)
-class DimensionVerdict:
+class DimensionVerdict(_Paired):
     """
     One dimension at one audit.
 
@@ -123,11 +130,6 @@ class DimensionVerdict:
     watched: bool = False
     sides: Mapping[str, SideVerdict] = field(default_factory=dict)
 
-    @property
-    def fell(self) -> bool:
-        """Whether the interval of this one look lies wholly above zero."""
-        return self.n > 0 and self.low > 0
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -150,8 +152,6 @@ class Verdict:
             All dimensions together: what fell a little everywhere.
         min_drop (`float`, *optional*, defaults to `0.0`):
             Drops up to this size are no regression.
-        leaning (`Mapping[str, Evidence]`, *optional*):
-            What all audits so far say of the leaning of each dimension.
         leans (`dict[str, int]`, *optional*):
             Dimensions whose leaning has fallen, and the step at which that was warned of first.
     """
@@ -163,7 +163,6 @@ class Verdict:
     warnings: tuple[str, ...] = ()
     together: DimensionVerdict | None = None
     min_drop: float = 0.0
-    leaning: Mapping[str, Evidence] = field(default_factory=dict)
     leans: dict[str, int] = field(default_factory=dict)
 
     def of(self, name: str) -> DimensionVerdict | None:
@@ -217,8 +216,7 @@ class Verdict:
         The smallest drop that would have been found in any dimension, with a probability of 80 % each, had it been there from the
         start; infinite where of some dimension none would have been.
         """
-        found = [d.evidence.detectable for d in self.counted if d.watched]
-        return max((float("inf") if isnan(drop) else drop for drop in found), default=float("inf"))
+        return least_found(d.evidence for d in self.counted if d.watched)
 
     @property
     def new(self) -> list[str]:

@@ -89,10 +89,9 @@ class Watch:
         new = [d for d in there if self.since.get(d.dimension) == audit.step]
         if new or not self.since:
             self.history.settle(new, self.rule.patience, self.rule.min_drop)
-        leaning = self._leaning(audit)
         leans = {
             name: e
-            for name, e in leaning.items()
+            for name, e in self._leaning(audit).items()
             if name != TOGETHER and e.strength >= 1 and e.low > self.rule.max_lean
         }
         for name in leans:
@@ -110,7 +109,6 @@ class Watch:
             tuple(warnings),
             together,
             self.rule.min_drop,
-            leaning,
             dict(self.leans),
         )
 
