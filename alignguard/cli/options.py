@@ -143,6 +143,13 @@ def _count(text: str) -> int:
     return value
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"a share between 0 and 1 is expected (0.15: 15 points), not {text}")
+    return value
+
+
 def _compare(commands: Any) -> None:
     parser = _command(commands, "compare", "show several runs over one another", _COMPARE)
     parser.add_argument(
@@ -165,7 +172,7 @@ def _report(commands: Any) -> None:
 def _max_missed_drop(option: Any) -> None:
     option(
         "--max-missed-drop",
-        type=float,
+        type=_share,
         metavar="DROP",
         help="end with 1 where a larger drop than this could have been missed (0.15: 15 points), since too little was asked",
     )

@@ -122,6 +122,14 @@ def test_the_rule_and_the_draw_decide_what_is_called(there, tmp_path, capsys, pr
     assert (missed in capsys.readouterr().err) == ("--max-missed-drop" in options)
 
 
+def test_a_missed_drop_is_a_share(there, tmp_path, capsys):
+    """15, meant as points, was a gate that nothing could fail."""
+    with pytest.raises(SystemExit) as ended:
+        run(there, "other", "--max-missed-drop", "15", output=tmp_path / "out")
+    assert ended.value.code == 2
+    assert "a share between 0 and 1 is expected (0.15: 15 points), not 15" in capsys.readouterr().err
+
+
 def test_checkpoints_of_one_run_share_alpha(there, tmp_path, capsys):
     """Who audits 20 checkpoints at full alpha each calls one sound run in four."""
     for step in (1, 2, 3):
