@@ -297,8 +297,11 @@ def _agree(found: Mapping[str, torch.Tensor], targets: Sequence[int], head: Head
     """
     Whether the policy would say each token too: one within rounding of the top is the top, and which of them generation takes
     is chance; but where all are alike, as in a broken model, none is.
+
+    What decoding rounds grows with a model's depth. The start did say each token: by as much as it lies below the start's own
+    top, read as the policy is, decoding there was off.
     """
-    near = found["behind"] <= near_by * found["top"].abs().clamp(min=1)
+    near = found["behind"] - found["behind_p"] <= near_by * found["top"].abs().clamp(min=1)
     near &= found["logprob"] > log(_ALIKE / len(head))
     return (near.cpu() | (found["argmax"].cpu() == torch.tensor(targets))).tolist()
 

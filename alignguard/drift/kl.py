@@ -97,8 +97,8 @@ def kl_tokens(
 
     Returns:
         `dict[str, torch.Tensor]`, each of shape (n,): `kl` (nats), `logprob` of the target under q (nats), `argmax` of q
-        (token ids), `top` and `behind`, q's highest logit and how far below it the target's lies (nats), and `lse_p` and
-        `lse_q`, the logsumexp of the logits (float64); with `everything` also `reverse`, KL(q || p), `entropy_p` and
+        (token ids), `top` and `behind`, q's highest logit and how far below it the target's lies (nats), `behind_p`, how far
+        below p's, and `lse_p` and `lse_q`, the logsumexp of the logits (float64); with `everything` also `reverse`, KL(q || p), `entropy_p` and
         `entropy_q` (nats).
     """
     parts = []
@@ -113,13 +113,14 @@ def _kl_chunk(
 ) -> dict[str, torch.Tensor]:
     n, device = len(targets), hidden_q.device
     p, q = (_Sum(n, device, 2 if everything else weighted) for weighted in (1, 0))
-    argmax, target = torch.zeros_like(targets), torch.zeros(n, device=device)
+    argmax, target, target_p = torch.zeros_like(targets), torch.zeros(n, device=device), torch.zeros(n, device=device)
     hidden_p, hidden_q = head_p.prepare(hidden_p), head_q.prepare(hidden_q)
     for start, stop in tiles(min(len(head_p), len(head_q)), n, hidden_q):
         z_p, z_q = head_p.logits(hidden_p, start, stop), head_q.logits(hidden_q, start, stop)  # (n, v)
         top_q, tile_arg = z_q.max(1)
         argmax = torch.where(top_q > q.top, tile_arg + start, argmax)
         target = torch.where(*_pick(z_q, targets, start), target)
+        target_p = torch.where(*_pick(z_p, targets, start), target_p)
         gap = z_p - z_q
         if everything:
             p.add(z_p, z_p.amax(1), gap, z_p)
@@ -128,6 +129,7 @@ def _kl_chunk(
             p.add(z_p, z_p.amax(1), gap, out=z_p)
             q.add(z_q, top_q, out=z_q)
     found = {"kl": p.mean(0) - (p.lse - q.lse), "logprob": target - q.lse, "top": q.top, "behind": q.top - target}
+    found["behind_p"] = p.top - target_p
     if everything:
         found["reverse"] = -q.mean(0) - (q.lse - p.lse)
         found["entropy_p"], found["entropy_q"] = p.lse - p.mean(1), q.lse - q.mean(1)

@@ -6,7 +6,11 @@ Oracle: the answers themselves, and the policy's own logits.
 Before: of a model that had not moved 10 of 42 answers departed from their own (SmolLM2-135M-Instruct), were generated and
 judged anew, and step 0 had flips.
 After: none: every answer is its own, in bfloat16, float16 and float32 (of a tiny model with near ties).
+Before, on an H200: 1 of 103 answers of the same model still departed: what decoding rounds is more there than a fixed part of a
+logit. After: none.
 """
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from tiny import tiny_model
 from alignguard import Chat, TokenBudget, audit
 from alignguard.auditing.answers import ask_baseline
 from alignguard.auditing.asking import Asking
-from alignguard.auditing.drifts import items_of, remember
+from alignguard.auditing.drifts import items_of, measure_drift, remember
 from alignguard.auditing.prompts import encode_prompt
 from alignguard.drift.cache import Cache
 from alignguard.drift.reference import freeze_start
@@ -52,13 +56,54 @@ def test_a_model_that_has_not_moved_departs_nowhere(near, tokenizer, probes, dty
         assert (result.score.value, result.score.status) == (baseline[id].score.value, baseline[id].score.status)
 
 
-def test_without_the_rule_it_would_depart(near, tokenizer, probes, monkeypatch):
-    """So that the test above can fail: the model does have ties."""
+def test_it_does_have_ties_that_fall_otherwise_when_it_is_read(near, tokenizer, probes):
+    """So that the test above can fail."""
     model = near.to(torch.bfloat16)
     baseline = ask_baseline(model, probes, how(model, tokenizer, decode_tokens=1))
-    monkeypatch.setattr("alignguard.auditing.drifts.rounding", lambda model: 0.0)
-    found = audit(model, None, probes, freeze_start(model, "copy"), baseline=baseline, asking=how(model, tokenizer))
-    assert any(result.drift.departs >= 0 for result in found.results.values())
+    other = 0
+    for item in items_of(probes, baseline, Chat.of(model, tokenizer)):
+        said = torch.tensor(item.answer.tokens)
+        with observing(model):
+            logits = model(torch.tensor([[*item.context, *said]])).logits[0, len(item.context) - 1 : -1]
+        other += int((logits.argmax(-1) != said).sum())
+    assert other
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_nor_where_decoding_is_off_by_more_than_rounding(near, tokenizer, probes, dtype):
+    """
+    Of a trained model in bfloat16 on an H200 one answer in a hundred had a token that lay further below the top when it was read.
+    Here the start's answers have the third likeliest token somewhere.
+    """
+    model = near.to(dtype)
+    asking = how(model, tokenizer)
+    baseline = ask_baseline(model, probes, asking)
+    for item in items_of(probes, baseline, asking.chat):
+        tokens, place = list(item.answer.tokens), len(item.answer.tokens) // 2
+        if item.answer.thinks or place == 0:
+            continue
+        with observing(model):
+            logits = model(torch.tensor([[*item.context, *tokens]])).logits[0, len(item.context) - 1 + place].float()
+        third = int(logits.topk(3).indices[2])
+        if (
+            logits.max() - logits[third] < 3 * rounding(model) * logits.max().abs()
+            or third in asking.chat.eos_token_ids
+        ):
+            continue
+        tokens = [*tokens[:place], third]
+        answer = replace(baseline[item.id].answer, tokens=tuple(tokens), answer=asking.chat.decode(tokens))
+        baseline[item.id] = replace(baseline[item.id], answer=answer)
+    reference = freeze_start(model, "copy")
+    with observing(model):
+        still = measure_drift(model, reference, items_of(probes, baseline, asking.chat), asking)
+    assert all(drift.departs == -1 for drift in still.values())
+    with torch.no_grad():  # and one that has moved by more than that does depart
+        torch.manual_seed(1)
+        for weight in model.parameters():
+            weight += 0.2 * weight.std() * torch.randn_like(weight)
+    with observing(model):
+        moved = measure_drift(model, reference, items_of(probes, baseline, asking.chat), asking)
+    assert sum(drift.departs >= 0 for drift in moved.values()) > len(moved) / 2
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
