@@ -26,7 +26,8 @@ from .virtual import virtual_tokens
 
 _MOST = 1024  # tokens of a tree: its mask takes their square, and no token gains by being read with so many others
 _MASKED = ("sdpa", "eager")  # attention that takes a mask of any shape
-_TOLERANCE = 1e-4  # of the size of hidden states, at least; else what half precision rounds
+_TOLERANCE = 1e-4  # of the size of hidden states, in float32
+_FAR_LESS = 0.25  # in half precision: of what the branches before one would change; measured: 0.04 to 0.08
 _LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -224,17 +225,23 @@ def _why_apart(model: Any) -> str:
 
 @torch.no_grad()
 def _is_the_same(model: Any) -> bool:
-    """Whether branches say what they say alone."""
+    """
+    Whether branches say what they say alone: to the precision of float32, and else, where what a trained model rounds grows from
+    layer to layer, by far less than if each saw the branches before it.
+    """
     size = model.config.get_text_config().vocab_size
     prompt = [(7 * i + 5) % size for i in range(6)]
     rows = [Row(prompt, [(11 * i + 3 * k + 4) % size for i in range(3 + k)]) for k in range(6)]
+    tree = grow(rows)[0]
+    ends = [end for path in tree.ends for end in path]
     with observing(model):
-        hidden = _joined(model, [tree := grow(rows)[0], tree], 0)[:, 1].float()
-        for row, ends in zip(rows, tree.ends, strict=True):
-            alone = _apart(model, [row], 0)[len(prompt) - 1 : -1, 0].float()
-            if (hidden[ends] - alone).norm() > max(_TOLERANCE, rounding(model)) * alone.norm():
-                return False
-    return True
+        alone = torch.cat([_apart(model, [row], 0)[len(prompt) - 1 : -1, 0] for row in rows]).float()
+        found = _joined(model, [tree, tree], 0)[ends, 1].float()
+        allowed = _TOLERANCE * alone.norm()
+        if rounding(model) > _TOLERANCE:
+            wrong = _apart(model, [Row(tree.tokens, [0])], 0)[ends, 0].float()
+            allowed = torch.maximum(allowed, _FAR_LESS * (wrong - alone).norm())
+    return bool((found - alone).norm() <= allowed)
 
 
 def _attention(model: Any) -> str:

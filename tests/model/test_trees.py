@@ -193,3 +193,23 @@ def test_flash_attention_is_read_apart(tokenizer):
     model = tiny_model(tokenizer)
     model.config._attn_implementation = "flash_attention_2"
     assert "flash_attention_2 takes no mask" in why_apart(model)
+
+
+def test_what_a_deep_model_rounds_in_half_precision_is_no_other_answer(tokenizer):
+    """Trained models of 30 layers round by more than a fixed part of their hidden states: they were all read row by row."""
+    model = tiny_model(tokenizer, num_hidden_layers=48, scale=4.0).to(torch.bfloat16)
+    assert not why_apart(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_of_which_half_the_layers_see_other_branches_is_read_apart(tokenizer, dtype):
+    model = tiny_model(tokenizer, num_hidden_layers=8, scale=4.0).to(dtype)
+
+    def blind(layer, args, kwargs):
+        n = args[0].shape[1]
+        causal = torch.ones(n, n, dtype=torch.bool).tril()[None, None]
+        return args, {**kwargs, "attention_mask": causal}
+
+    for layer in model.model.layers[::2]:
+        layer.register_forward_pre_hook(blind, with_kwargs=True)
+    assert why_apart(model) == "LlamaForCausalLM says something else then"
