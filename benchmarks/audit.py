@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from aligned import load
@@ -27,10 +24,9 @@ from common import kept, side_by_side, table, write
 from decoding import plans, worst
 from plain import LOGPROB_GAP, differences, plain_audit, questions
 from rivals import against_lm_eval, against_trl
+from stages import staged
 from transformers import AutoModelForCausalLM
 
-import alignguard.auditing.answers as answering
-import alignguard.auditing.audit as auditing
 from alignguard import Audit, Chat, Probe, TokenBudget, audit, load_probes
 from alignguard.auditing.answers import ask_baseline
 from alignguard.auditing.asking import Asking
@@ -47,42 +43,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
 KL_GAP = 1e-3  # nats, of a token
 FEW = 1024  # padded tokens of a batch of the forward that an audit is held against
 QUICK = (1e-2, 0.8)  # drifts that --quick looks at
-STAGES: dict[str, tuple[Any, str]] = {
-    "drift": (auditing, "measure_drift"),
-    "generation": (auditing, "speak"),
-    "choices left over": (answering, "ask_choices"),
-    "margins left over": (answering, "refusal_margins"),
-    "leaning": (answering, "leanings"),
-    "drift left over": (auditing, "read_as_told"),
-    "reverse": (auditing, "measure_reverse"),
-    "judging": (answering, "judge_all"),
-}
-
-
-@contextmanager
-def staged(seconds: dict[str, float]) -> Iterator[None]:
-    """Seconds of each stage of the audits in the block go there; `whole` and `else`, what is in none of them."""
-    before = time.perf_counter()
-
-    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            begun = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                seconds[name] += time.perf_counter() - begun
-
-        return run
-
-    seconds.clear()
-    seconds |= dict.fromkeys(STAGES, 0.0)
-    with ExitStack() as stack:
-        for name, (module, attribute) in STAGES.items():
-            stack.enter_context(patch.object(module, attribute, timed(name, getattr(module, attribute))))
-        yield
-    spent = sum(seconds.values())
-    seconds["whole"] = time.perf_counter() - before
-    seconds["else"] = seconds["whole"] - spent
 
 
 class Bench:
