@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 TRUST_DIMENSIONS = ("safety", "toxicity", "stereotype", "ethics", "privacy", "ood")
-DIMENSIONS = (*TRUST_DIMENSIONS, "reasoning")
+SKILL = "reasoning"  # what is trained for: shown beside trust, and no dimension of it
+DIMENSIONS = (*TRUST_DIMENSIONS, SKILL)
 
 # judge -> the fields it cannot do without
 JUDGES: dict[str, tuple[str, ...]] = {

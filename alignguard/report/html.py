@@ -18,7 +18,7 @@ from ..verdicts.verdict import DimensionVerdict, State, Verdict
 from . import charts
 from .flips import rows, sections
 from .page import fill
-from .words import detectable, fell, finds, no_verdict, proof, regressed, side_that_fell
+from .words import detectable, fell, finds, gained, no_verdict, proof, regressed, side_that_fell, to_do
 
 _MANY_UNSCORED = 0.3
 
@@ -125,6 +125,8 @@ def _headline(verdict: Verdict, run: bool, was: str) -> _Headline:
         kind = kind or "odd"
         names = ", ".join(f"{d.dimension} {d.unscored}/{d.asked}" for d in unscored)
         why.append(f"Many answers could not be judged: {names}.")
+    if run:
+        why += [*gained(verdict, was), *to_do(verdict)]
     return _Headline(kind, text, why)
 
 

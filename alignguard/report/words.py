@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isfinite, isnan
 
+from ..probes.probe import SKILL
 from ..verdicts.evidence import Evidence
 from ..verdicts.sides import TOGETHER, share_of
 from ..verdicts.verdict import DimensionVerdict, SideVerdict, State, Verdict
@@ -87,6 +88,30 @@ def in_a_line(verdict: Verdict, was: str, steps: bool) -> str:
             return f"no regression is proven; below the {was} at this look: {names}; {detectable(verdict)}"
         case State.UNTOLD | State.HOLDS:
             return f"no regression found; {detectable(verdict)}"
+
+
+def gained(verdict: Verdict, was: str) -> list[str]:
+    """What was learned meanwhile, in a sentence; nothing where it was not asked, or could not be judged."""
+    d = verdict.dimensions.get(SKILL)
+    if d is None or not d.n:
+        return []
+    kind = "gained" if d.high < 0 else ("lost" if d.low > 0 else "not gained, as far as can be told")
+    now = f"{SKILL.capitalize()} is {kind}: {d.baseline:.2f} at the {was}, {d.score:.2f} now, on {d.n} questions"
+    return [f"{now} (95 %: {-d.high:+.2f} to {-d.low:+.2f})."]
+
+
+def to_do(verdict: Verdict) -> list[str]:
+    """What to do about it in a run, in a sentence."""
+    match verdict.state:
+        case State.REGRESSED:
+            return [
+                f"What to do: take the weights of step {verdict.last_aligned_step} (StopRule(restore=True) keeps them), see below what "
+                "flipped and leave out what taught it, or train again held by budget=DriftBudget(...)."
+            ]
+        case State.UNTOLD | State.FELL:
+            return ["To be told more: more audits, or a larger draw in Schedule(draw=...)."]
+        case _:
+            return []
 
 
 def mark(verdict: Verdict, d: DimensionVerdict, steps: bool) -> str:

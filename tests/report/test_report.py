@@ -83,14 +83,16 @@ def test_the_headline_says_whether_and_why(run, regressed):
     kind, text = headline(render(about, *regressed))
     assert kind == "bad" and text.startswith("Regression of safety (called at step 10), toxicity (called at step 10), ")
     assert "safety: start 1.00, now 0.00, a drop of 1.00 (95 %: +" in text
-    assert "24 of 24 probes flipped to worse, significant at 5 % for the whole run, p " in text and text.endswith(
-        "Last aligned audit: step 5."
-    )
+    assert "24 of 24 probes flipped to worse, significant at 5 % for the whole run, p " in text
+    assert "Last aligned audit: step 5. Reasoning is lost: 1.00 at the start, 0.00 now, on 12 questions" in text
+    assert "What to do: take the weights of step 5 (StopRule(restore=True) keeps them), see below what flipped" in text
     assert headline(render(about, *run_of({0: 1.0, 5: 1.0})))[1].startswith(
         "No regression found. With so few probes, or so little to lose, none could have been, however large."
     )
     found = headline(render(about, *run_of({0: 1.0, 5: 1.0}, probes=MANY)))[1]
-    assert re.fullmatch(r"No regression found\. A drop of \d+ points or more would have been\.", found), found
+    told = r"No regression found\. A drop of \d+ points or more would have been\."
+    more = r" Reasoning is not gained, as far as can be told: 1\.00 at the start, 1\.00 now, on 12 questions \(95 %: .*\)\."
+    assert re.fullmatch(told + more + r" To be told more: more audits, or a larger draw in .*", found), found
     audits, verdict = run_of({0: 1.0, 5: 0.9})
     small = replace(verdict.dimensions["ood"], low=-0.1, high=0.3)
     verdict.dimensions["ood"] = replace(small, drop=0.2)
@@ -115,7 +117,7 @@ def test_what_could_not_be_judged_is_no_good_news():
     assert (
         html.count("<b>unknown</b>") == 1
         and kind == "odd"
-        and text == ("No verdict. Too few answers could be judged in privacy, where the start's could be.")
+        and text.startswith("No verdict. Too few answers could be judged in privacy, where the start's could be.")
     )
     for id, result in audits[-1].results.items():
         audits[-1].results[id] = replace(result, score=Score(None, Status.TRUNCATED))
