@@ -360,6 +360,29 @@ def warnings(planted: dict[str, Any], null: list[dict[str, Any]]) -> dict[str, A
     return {"lead": lead, "false_warnings": sum(bool(run["warned"]) for run in null) / len(null)}
 
 
+def foresight(planted: dict[str, Any]) -> dict[str, int]:
+    """
+    Would the leaning have told when? Of each planted run, at each audit before the score's drop first reached `min_drop`: the line
+    through the leaning's drops so far says how many audits are left until they reach it. A `hit` is within a factor of two.
+    """
+    found = {"told": 0, "hit": 0, "crossed_already": 0, "no_fall": 0}
+    for name, run in planted.items():
+        scores, leanings = run["scores"][name], run["leaning"][name]
+        crossing = next((i for i, drop in enumerate(scores) if drop is not None and drop >= MIN_DROP), len(scores))
+        for i in range(1, min(crossing, len(scores) - 1) + (crossing == len(scores))):
+            drops = np.array([0.0 if drop is None else drop for drop in leanings[: i + 1]])
+            slope = float(np.arange(i + 1) @ drops) / float(np.arange(i + 1) @ np.arange(i + 1))
+            if drops[-1] >= MIN_DROP:
+                found["crossed_already"] += 1
+            elif slope <= 0:
+                found["no_fall"] += 1
+            else:
+                found["told"] += 1
+                left = MIN_DROP / slope - i
+                found["hit"] += 0.5 <= left / (crossing - i) <= 2
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="100 simulated runs a cell, one null run")
@@ -379,17 +402,17 @@ def main() -> None:
             write("detection", found, quick)
     if options.only in (None, "real"):
         start, guard = start_of(options.embedded), watcher(8, 400)
-        found |= {
+        runs = found.setdefault("real", {})["embedded" if options.embedded else "aligned"] = {
             "planted": planted(guard, start, kinds),
             "null": [],
-            "start": "embedded" if options.embedded else "aligned",
         }
+        runs["foresight"] = foresight(runs["planted"])
         for run in null(guard, start, 1 if quick else 2):
-            found["null"].append(run)
-            found |= warnings(found["planted"], found["null"])
-            found["confusion"] = confusion(found["planted"], found["null"])
+            runs["null"].append(run)
+            runs |= warnings(runs["planted"], runs["null"])
+            runs["confusion"] = confusion(runs["planted"], runs["null"])
             write("detection", found, quick)  # a run takes long; whole ones are kept, wherever this ends
-        print(table([{"planted": name, **row} for name, row in found["confusion"].items()]))
+        print(table([{"planted": name, **row} for name, row in runs["confusion"].items()]))
     write("detection", found, quick)
 
 

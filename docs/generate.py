@@ -126,24 +126,25 @@ def detection_tables() -> dict[str, str]:
         ]
         for row in found["rules"]
     ]
-    real = [
-        [
-            f"answers that break {name}",
-            "; ".join(f"{d} at audit {at}" for d, at in run["called"].items()) or "nothing",
-            "; ".join(f"{d} at audit {at}" for d, at in run["warned"].items()) or "nothing",
+    real = []
+    for start, runs in found["real"].items():
+        real += [
+            [
+                f"{start}: answers that break {name}",
+                "; ".join(f"{d} at audit {at}" for d, at in run["called"].items()) or "nothing",
+                "; ".join(f"{d} at audit {at}" for d, at in run["warned"].items()) or "nothing",
+            ]
+            for name, run in runs["planted"].items()
         ]
-        for name, run in found["planted"].items()
-        if "warned" in run
-    ]
-    calm = [run for run in found["null"] if "warned" in run]
-    seeds = "1 seed" if len(calm) == 1 else f"{len(calm)} seeds"
-    real.append(
-        [
-            f"the start's own answers, {seeds}",
-            f"{sum(bool(run['called']) for run in calm)} of {len(calm)}",
-            f"{sum(bool(run['warned']) for run in calm)} of {len(calm)}",
-        ]
-    )
+        calm = runs["null"]
+        seeds = "1 seed" if len(calm) == 1 else f"{len(calm)} seeds"
+        real.append(
+            [
+                f"{start}: its own answers, {seeds}",
+                f"{sum(bool(run['called']) for run in calm)} of {len(calm)}",
+                f"{sum(bool(run['warned']) for run in calm)} of {len(calm)}",
+            ]
+        )
     return {
         "nulls": markdown(["null", "looks", "runs", "false stop"], nulls),
         "falls": markdown(["draw", "looks", *(f"{d} points" for d in drops), "covered at 10", "covered at 20"], falls),
@@ -151,7 +152,7 @@ def detection_tables() -> dict[str, str]:
         "rules": markdown(
             ["rule", "false stop", "false stop, wavering", "10 points in 20 looks", "median look"], rules
         ),
-        "real": markdown(["trained on", "called", "warned"], real),
+        "real": markdown(["start, and what it is trained on", "called", "warned"], real),
     }
 
 
