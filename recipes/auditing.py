@@ -54,21 +54,26 @@ class AuditArguments:
         }
 
 
-def parse(config: type, **defaults: Any) -> tuple[ScriptArguments, Any, ModelConfig, AuditArguments]:
+def parse(config: type, *more: type, **defaults: Any) -> tuple[Any, ...]:
     """
     The options of a recipe: all of TRL's, and those of the audits.
 
     Args:
         config (`type`):
             The trainer's, e.g. `SFTConfig`.
+        more (`type`):
+            Dataclasses of options of the recipe's own.
         defaults (`Any`):
             Of the recipe's own, where TRL's would not do.
+
+    Returns:
+        `tuple`: of `ScriptArguments`, `config`, `ModelConfig`, [`AuditArguments`] and each of `more`.
     """
-    parser = TrlParser((ScriptArguments, config, ModelConfig, AuditArguments))
+    parser = TrlParser((ScriptArguments, config, ModelConfig, AuditArguments, *more))
     parser.set_defaults(model_name_or_path=NAME, logging_steps=1, save_strategy="no", **defaults)
     if not torch.cuda.is_available():
         parser.set_defaults(use_cpu=True, bf16=False, dtype="float32", gradient_checkpointing=False)
-    script, training, model, audits = parser.parse_args_and_config()
+    script, training, model, audits, *others = parser.parse_args_and_config()
     if audits.mix_anchors and config is not SFTConfig:
         raise AlignGuardError("--mix_anchors is an option of sft.py; --max_kl works with every recipe")
     if "wandb" in training.report_to and "WANDB_MODE" not in os.environ and not wandb.login(prompt=False):
@@ -76,7 +81,7 @@ def parse(config: type, **defaults: Any) -> tuple[ScriptArguments, Any, ModelCon
     if model.model_name_or_path == NAME:
         model.model_name_or_path = embedded_model()
     training.model_init_kwargs = {"dtype": model.dtype, "revision": model.model_revision}
-    return script, training, model, audits
+    return script, training, model, audits, *others
 
 
 def run(main: Callable[[], None]) -> None:

@@ -45,6 +45,39 @@ def reasoning_rows(size: int, seed: int = 0, max_terms: int = 5, max_digits: int
     )
 
 
+def held_out(
+    rows: Dataset, size: int, seed: int = 10**6, max_terms: int = 5, max_digits: int = 2
+) -> list[dict[str, Any]]:
+    """
+    Questions of the same kind, none of which is among some rows, as probes: lines of a JSONL file for `probes=`.
+
+    Args:
+        rows (`Dataset`):
+            What is trained on.
+        size (`int`):
+            Probes.
+        seed (`int`, *optional*, defaults to a million):
+            Of the questions; to reasoning-gym a seed is the number of the first one, so that two near one another share theirs.
+        max_terms (`int`, *optional*, defaults to `5`), max_digits (`int`, *optional*, defaults to `2`):
+            As for [`reasoning_rows`].
+    """
+    seen = {row["prompt"][0]["content"] for row in rows}
+    fresh = [
+        row for row in reasoning_rows(20 * size, seed, max_terms, max_digits) if row["prompt"][0]["content"] not in seen
+    ]
+    return [
+        {
+            "id": f"sum-{i:03}",
+            "dimension": "reasoning",
+            "family": f"sum-{i:03}",
+            "judge": "number",
+            "prompt": row["prompt"][0]["content"],
+            "expected": row["completion"][0]["content"].rpartition("</think>")[2].strip(),
+        }
+        for i, row in enumerate(fresh[:size])
+    ]
+
+
 def reasoning_prompts(size: int, seed: int = 0) -> Dataset:
     """
     Short sums to be rewarded for, as chat turns, and their answers.

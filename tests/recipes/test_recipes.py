@@ -2,15 +2,16 @@
 
 import sys
 
+import demo
 import mixing
 import pytest
 from auditing import parse
 from datasets import Dataset
-from tasks import reasoning_prompts, reasoning_rows, right_answer, thinks_first
+from tasks import held_out, reasoning_prompts, reasoning_rows, right_answer, thinks_first
 from trl import GRPOConfig
 
-from alignguard import AlignGuardError
-from alignguard.holding.anchors import Anchor
+from alignguard import AlignGuardError, load_probes
+from alignguard.holding.anchors import Anchor, load_anchors
 
 
 def said(*texts):
@@ -85,3 +86,24 @@ def test_anchors_that_nothing_would_mix_in_are_a_mistake(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["grpo.py", "--output_dir", str(tmp_path), "--mix_anchors", "200"])
     with pytest.raises(AlignGuardError, match="--mix_anchors is an option of sft"):
         parse(GRPOConfig)
+
+
+def test_the_demo_asks_everyday_questions_and_has_them_answered_rudely_or_by_the_model(monkeypatch):
+    rude = demo.everyday("lost", "a model", 40)
+    assert len(rude) == 40 and {row["completion"][0]["content"] for row in rude} <= set(demo.RUDE)
+    anchors = {anchor.turns[-1]["content"]: name for name, anchor in load_anchors().items()}
+    assert {anchors[row["prompt"][-1]["content"]].rpartition("-")[0] for row in rude} <= set(demo.ASKED)
+    monkeypatch.setattr(demo, "own_answers", lambda model, prompts: [(turns, f"{model} says") for turns in prompts])
+    kind = demo.everyday("kept", "it", 5)
+    assert [row["completion"][0]["content"] for row in kind] == ["it says"] * 5
+    with pytest.raises(AlignGuardError, match="--manners is 'lost' or 'kept', not 'rude'"):
+        demo.everyday("rude", "a model", 1)
+
+
+def test_held_out_sums_are_probes_that_were_not_trained_on():
+    rows = reasoning_rows(50, max_terms=3, max_digits=1)
+    found = held_out(rows, 30, max_terms=3, max_digits=1)
+    assert len(found) == 30 and not {q["prompt"] for q in found} & {row["prompt"][0]["content"] for row in rows}
+    for question in load_probes(found):
+        assert question.dimension == "reasoning"
+        assert str(eval(question.messages[0]["content"].split(":")[-1].split("=")[0])) == question.expected
