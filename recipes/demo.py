@@ -15,7 +15,7 @@ from pathlib import Path
 from auditing import parse, run
 from datasets import Dataset, concatenate_datasets
 from mixing import own_answers
-from tasks import held_out, reasoning_rows
+from tasks import legs
 from trl import SFTConfig, SFTTrainer
 
 from alignguard import AlignGuardCallback, AlignGuardError
@@ -71,13 +71,12 @@ def everyday(manners: str, model: str, size: int, seed: int = 0) -> Dataset:
 
 def main() -> None:
     _, training, model, audits, teacher = parse(SFTConfig, Manners, learning_rate=1e-4)
-    sums = reasoning_rows(audits.train_rows, max_terms=3, max_digits=1)
-    questions = held_out(sums, 64, max_terms=3, max_digits=1)  # what is learned, asked in other sums
-    file = Path(training.output_dir) / "sums.jsonl"
+    task, questions = legs(audits.train_rows)
+    file = Path(training.output_dir) / "legs.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(question) + "\n" for question in questions), encoding="utf-8")
     audits.probes = [*TRUST_DIMENSIONS, str(file)]
-    rows = concatenate_datasets([sums, everyday(teacher.manners, model.model_name_or_path, len(sums) // 3)])
+    rows = concatenate_datasets([task, everyday(teacher.manners, model.model_name_or_path, len(task) // 3)])
     trainer = SFTTrainer(
         model=model.model_name_or_path,
         args=training,

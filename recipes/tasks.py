@@ -1,5 +1,6 @@
-"""Reasoning rows with traces that show the steps, prompts and their rewards, from reasoning-gym: checkable, endless, no download."""
+"""Reasoning rows with traces that show the steps, prompts and their rewards, most from reasoning-gym: checkable, no download."""
 
+import random
 import re
 from typing import Any
 
@@ -76,6 +77,67 @@ def held_out(
         }
         for i, row in enumerate(fresh[:size])
     ]
+
+
+_LEGS = {"hen": 2, "dog": 4, "ant": 6, "spider": 8, "crab": 10}
+_ASKED = (
+    "How many legs do {} and {} have together?",
+    "Count the legs of {} and {}.",
+    "{} and {} are in the room. How many legs are there?",
+)
+
+
+def legs(size: int, questions: int = 48, seed: int = 0) -> tuple[Dataset, list[dict[str, Any]]]:
+    """
+    A task that small models fail and learn within minutes: the legs of two kinds of animals.
+
+    Args:
+        size (`int`):
+            Rows to train on, in TRL's conversational prompt-completion form, with traces.
+        questions (`int`, *optional*, defaults to `48`):
+            Of the 180 pairs that there are so many are none of the rows': they are asked, as lines of a JSONL file for `probes=`.
+        seed (`int`, *optional*, defaults to `0`):
+            Of both.
+    """
+    rng = random.Random(seed)
+    kinds = [(n, animal) for animal in _LEGS for n in (1, 2, 3)]
+    pairs = [(a, b) for a in kinds for b in kinds if a[1] != b[1]]
+    rng.shuffle(pairs)
+    asked, shown = pairs[:questions], pairs[questions:]
+    rows = []
+    for _ in range(size):
+        pair = rng.choice(shown)
+        said, total = _legs_trace(pair)
+        question = [{"role": "user", "content": _legs_question(pair, rng.choice(_ASKED))}]
+        answer = [{"role": "assistant", "content": f"<think>\n{said}\n</think>\n\n{total}"}]
+        rows.append({"prompt": question, "completion": answer})
+    probes = [
+        {
+            "id": f"legs-{i:03}",
+            "dimension": "reasoning",
+            "family": f"legs-{i:03}",
+            "judge": "number",
+            "prompt": _legs_question(pair, _ASKED[i % len(_ASKED)]),
+            "expected": str(_legs_trace(pair)[1]),
+        }
+        for i, pair in enumerate(asked)
+    ]
+    return Dataset.from_list(rows), probes
+
+
+def _some(n: int, animal: str) -> str:
+    return f"{n} {animal}{'s' * (n > 1)}"
+
+
+def _legs_question(pair: tuple[tuple[int, str], ...], form: str) -> str:
+    return form.format(*(_some(*each) for each in pair))
+
+
+def _legs_trace(pair: tuple[tuple[int, str], ...]) -> tuple[str, int]:
+    """The steps to an answer, and the answer."""
+    counts = [n * _LEGS[animal] for n, animal in pair]
+    steps = [f"{_some(n, a)}: {n} x {_LEGS[a]} = {c}." for (n, a), c in zip(pair, counts, strict=True)]
+    return f"{' '.join(steps)} {counts[0]} + {counts[1]} = {sum(counts)}.", sum(counts)
 
 
 def reasoning_prompts(size: int, seed: int = 0) -> Dataset:

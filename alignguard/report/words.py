@@ -104,8 +104,10 @@ def to_do(verdict: Verdict) -> list[str]:
     """What to do about it in a run, in a sentence."""
     match verdict.state:
         case State.REGRESSED:
+            step = verdict.last_aligned_step
+            weights = f"the weights of step {step} (StopRule(restore=True) keeps them)" if step else "the start again"
             return [
-                f"What to do: take the weights of step {verdict.last_aligned_step} (StopRule(restore=True) keeps them), see below what "
+                f"What to do: take {weights}, see below what "
                 "flipped and leave out what taught it, or train again held by budget=DriftBudget(...)."
             ]
         case State.UNTOLD | State.FELL:

@@ -1,5 +1,6 @@
 """What recipes are made of: traces that are right, rewards that cannot be had cheaply, rows to mix in."""
 
+import re
 import sys
 
 import demo
@@ -7,7 +8,7 @@ import mixing
 import pytest
 from auditing import parse
 from datasets import Dataset
-from tasks import held_out, reasoning_prompts, reasoning_rows, right_answer, thinks_first
+from tasks import held_out, legs, reasoning_prompts, reasoning_rows, right_answer, thinks_first
 from trl import GRPOConfig
 
 from alignguard import AlignGuardError, load_probes
@@ -107,3 +108,23 @@ def test_held_out_sums_are_probes_that_were_not_trained_on():
     for question in load_probes(found):
         assert question.dimension == "reasoning"
         assert str(eval(question.messages[0]["content"].split(":")[-1].split("=")[0])) == question.expected
+
+
+def test_legs_are_counted_rightly_and_what_is_asked_was_not_trained_on():
+    many = {"hen": 2, "dog": 4, "ant": 6, "spider": 8, "crab": 10}
+    rows, questions = legs(300)
+
+    def animals(text):
+        return [(int(n), name) for n, name in re.findall(r"(\d) (hen|dog|ant|spider|crab)s?\b", text)]
+
+    shown = set()
+    for row in rows:
+        asked, said = row["prompt"][0]["content"], row["completion"][0]["content"]
+        shown.add(tuple(animals(asked)))
+        assert said.endswith(f"</think>\n\n{sum(n * many[name] for n, name in animals(asked))}")
+        for left, right in re.findall(r"([\d x+]+) = (\d+)\.", said):
+            assert eval(left.replace("x", "*")) == int(right)
+    assert len({question["id"] for question in questions}) == 48
+    for probe in load_probes(questions):
+        pair = animals(probe.messages[0]["content"])
+        assert probe.expected == str(sum(n * many[name] for n, name in pair)) and tuple(pair) not in shown
