@@ -130,7 +130,7 @@ def _some(n: int, animal: str) -> str:
 
 
 def _legs_question(pair: tuple[tuple[int, str], ...], form: str) -> str:
-    return form.format(*(_some(*each) for each in pair))
+    return f"{form.format(*(_some(*each) for each in pair))} Answer with the number alone."
 
 
 def _legs_trace(pair: tuple[tuple[int, str], ...]) -> tuple[str, int]:
