@@ -16,6 +16,7 @@ OPTIONAL = {"peft", "profanity_check", "trackio", "mlflow", "tensorboardX", "dee
 DECLARED = {
     "torch",
     "transformers",
+    "huggingface_hub",
     "wandb",
     "datasets",
     "numpy",

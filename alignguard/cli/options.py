@@ -13,6 +13,7 @@ _ABOUT = """What AlignGuard does without a trainer.
 alignguard audit runs/sft --reference Qwen/Qwen2.5-1.5B-Instruct     one model held against another
 alignguard compare runs/a runs/b --html compare.html                 training runs over one another
 alignguard report runs/sft                                           a run's report, from what is on disk
+alignguard card runs/sft --into runs/sft/README.md                   what a model card tells of trust
 alignguard probes list | show | check                                what is asked"""
 
 _EXIT_CODES = """exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options, 3 a regression
@@ -49,6 +50,17 @@ _REPORT = """Rebuild the HTML report of a run from what is on disk, and show its
 exit codes: 0 fine, 1 a mistake (told in one line), answers that cannot be judged, or too little asked for
 --max-missed-drop, 2 wrong options, 3 the run has a regression"""
 
+_CARD = """What a run kept and lost of trust, as a section of a Hugging Face model card: reasoning gained, scores and drops with
+their intervals, drift, and what was asked. Figures alone: no probe and no answer is in it.
+
+    alignguard card runs/sft                              print it
+    alignguard card runs/sft --into runs/sft/README.md    into a model card, with its metadata and a picture beside
+    alignguard card runs/sft --metadata                   the metadata alone, as a model card's front matter
+    alignguard card runs/sft --json                       for other registries: names and values
+
+exit codes: 0 fine, 1 a mistake (told in one line), or answers that cannot be judged, 2 wrong options, 3 the run has a
+regression"""
+
 _PROBES = """What is asked: the built-in probes, published benchmarks, and your own.
 
     alignguard probes list                       what there is: dimensions and published benchmarks
@@ -65,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--version", action="version", version=__version__)
     commands = found.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_audit, _compare, _report, _probes):
+    for add in (_audit, _compare, _report, _card, _probes):
         add(commands)
     return found
 
@@ -167,6 +179,19 @@ def _report(commands: Any) -> None:
     parser.add_argument("--no-quote", action="store_true", help="leave out what was asked and said")
     _max_missed_drop(parser.add_argument)
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _card(commands: Any) -> None:
+    parser = _command(commands, "card", "a run's trust card, for its model card", _CARD)
+    parser.add_argument("record", metavar="RUN", help="a trainer's output_dir, or what `alignguard audit` wrote")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--output", metavar="FILE", help="write it, and a picture beside (default: print it)")
+    where.add_argument(
+        "--into", metavar="README", help="put it into a model card that is there, in place of an earlier one"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--metadata", action="store_true", help="the metadata alone (model-index), as YAML front matter")
+    form.add_argument("--json", action="store_true", help="a flat JSON document")
 
 
 def _max_missed_drop(option: Any) -> None:

@@ -1,1 +1,1 @@
-"""What people read: the HTML report, the terminal, the alarm. Nothing is computed here that others need."""
+"""What people read: the HTML report, the terminal, the alarm, the trust card. Nothing is computed here that others need."""

@@ -18,7 +18,7 @@ from ..verdicts.verdict import DimensionVerdict, State, Verdict
 from . import charts
 from .flips import rows, sections
 from .page import fill
-from .words import detectable, fell, finds, gained, no_verdict, proof, regressed, side_that_fell, to_do
+from .words import detectable, fell, finds, gained, no_verdict, proof, regressed, side_that_fell, to_do, told
 
 _MANY_UNSCORED = 0.3
 
@@ -180,22 +180,7 @@ def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> li
 def _row(d: DimensionVerdict, verdict: Verdict, latest: Audit) -> tuple[DimensionVerdict, str, str, str]:
     """A dimension with its state in a word, its style, and its drift."""
     drift = None if d is verdict.together else latest.figure(f"{d.dimension}/kl")
-    return d, *_state(d, verdict), "-" if drift is None else f"{drift:.4f}"
-
-
-def _state(d: DimensionVerdict, verdict: Verdict) -> tuple[str, str]:
-    """A dimension's state in a word, and its style."""
-    match verdict.state_of(d):
-        case State.REGRESSED:
-            return "regressed", "worse"
-        case State.UNJUDGED | State.NOTHING:
-            return "unknown", "odd"
-        case State.FELL:
-            return "fell", "odd"
-        case State.UNTOLD | State.HOLDS as state:
-            if d.high < 0:
-                return "rose", "better"
-            return (state.value if d.watched or d in verdict.counted else "-"), ""
+    return d, *told(verdict, d), "-" if drift is None else f"{drift:.4f}"
 
 
 def _kinds(audits: Sequence[Audit]) -> list[list[str]]:

@@ -131,6 +131,21 @@ def mark(verdict: Verdict, d: DimensionVerdict, steps: bool) -> str:
             return ""
 
 
+def told(verdict: Verdict, d: DimensionVerdict) -> tuple[str, str]:
+    """A dimension's state in a word, for what is read after the run, and the style of it on a page."""
+    match verdict.state_of(d):
+        case State.REGRESSED:
+            return "regressed", "worse"
+        case State.UNJUDGED | State.NOTHING:
+            return "unknown", "odd"
+        case State.FELL:
+            return "fell", "odd"
+        case State.UNTOLD | State.HOLDS as state:
+            if d.high < 0:
+                return "rose", "better"
+            return (state.value if d.watched or d in verdict.counted else "-"), ""
+
+
 def proof(e: Evidence) -> str:
     """How sure it is."""
     if e.strength < 1 and e.p >= 0.5:

@@ -20,6 +20,8 @@ from ..model.observe import restored_rng, trainer_autocast, uncompiled
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
+from .card import CardKeeper
+from .loop import training_loop
 from .pace import AUDIT, NOTHING
 from .restore import restore
 from .run import Run
@@ -77,6 +79,9 @@ class AlignGuardCallback(TrainerCallback):
             What generates the policy's answers: `"trainer"` for the vLLM engine that the trainer itself generates with (GRPO, RLOO
             with `use_vllm=True`), asked greedily and with the weights of that step; it needs `trainer`. By default the policy
             itself. All that is read off likelihoods stays with the model. See `docs/trainers.md`.
+        card (`bool`, *optional*, defaults to `True`):
+            Whether the `README.md` that the trainer writes into its output_dir gets a section on trust, in figures alone, its
+            metadata too, and a picture beside it. None is made where the trainer writes none. See `alignguard card`.
 
     Raises:
         AlignGuardError: A mistake of configuration, before the first step. After that nothing of ours ends a run
@@ -110,6 +115,7 @@ class AlignGuardCallback(TrainerCallback):
         quote: bool = True,
         metrics: bool = False,
         engine: str | None = None,
+        card: bool = True,
     ) -> None:
         self.settings = Settings(
             pool=load_probes(probes),
@@ -126,11 +132,13 @@ class AlignGuardCallback(TrainerCallback):
             budget=budget,
             quote=quote,
             engine=engine,
+            card=card,
         )
         self.trainer, self.kind, self.metrics = trainer, reference, metrics
         self.reference: Reference | None = None
         self.run: Run | None = None
         self._model: Any = None  # whose start it is
+        self._card: CardKeeper | None = None
         if trainer is not None:
             self._freeze(trainer.model, trainer.args)
 
@@ -180,6 +188,7 @@ class AlignGuardCallback(TrainerCallback):
         )
         run, dataset = self.run, getattr(kwargs.get("train_dataloader"), "dataset", None)
         run.ranks.together(lambda: run.begin(state.global_step, dataset, earlier))
+        self._keep_card(run)
         self._act(control)  # a second train() may begin where the first one ended badly
 
     def on_step_begin(
@@ -229,11 +238,19 @@ class AlignGuardCallback(TrainerCallback):
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
             self.run.look(state.global_step, kwargs.get("optimizer"))  # stopped by a callback that comes after ours
-        rule, run, verdict = self.settings.stop, self.run, self.run.verdict
+        rule, run, verdict, note = self.settings.stop, self.run, self.run.verdict, ""
+        if best and self.audits and Path(best).name != f"checkpoint-{self.audits[-1].step}":
+            note = (
+                f"After training the weights of {Path(best).name} were put back; the figures are of the last audit's."
+            )
         if rule is not None and rule.restore and verdict is not None and verdict.since:
-            step = verdict.last_aligned_step
-            run.console.guarded("restoring the weights", lambda: run.ranks.together(lambda: restore(run.context, step)))
+            step, what = verdict.last_aligned_step, "restoring the weights"
+            if any(run.console.guarded(what, lambda: run.ranks.together(lambda: restore(run.context, step))) or ()):
+                note = f"After training weights of step {step} or before were put back; the figures are of the last audit's."
         self.run.end()
+        if self._card is not None:
+            self._card.note = note
+            self._card.put()
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -242,8 +259,18 @@ class AlignGuardCallback(TrainerCallback):
         """All so far; only the latest holds its answers, the others' are on disk."""
         return self.run.audits if self.run is not None else []
 
+    def _keep_card(self, run: Run | None) -> None:
+        """A model card tells of this run from now on, and of no earlier one."""
+        if self._card is not None:
+            self._card.let_go()
+        self._card = None
+        if run is not None and self.settings.card:
+            trainer = training_loop().get("self", self.trainer)
+            self._card = run.console.guarded("the trust card", lambda: CardKeeper(run, trainer))
+
     def _freeze(self, model: Any, args: Any) -> None:
         """A model's own start, and nothing of what another one said."""
+        self._keep_card(None)
         self.reference = self.run = None
         self._model = uncompiled(model)
         self.reference = freeze_start(uncompiled(model), self.kind, will_shard(args), trainer_autocast(args))

@@ -96,22 +96,23 @@ def check_holdable(args: Any, sharded: bool) -> None:
         )
 
 
-def what_is_uploaded(args: Any, store: Store, quote: bool) -> str:
+def what_is_uploaded(args: Any, store: Store, settings: Settings) -> str:
     """
     What of the record leaves the machine with the trainer's output_dir; said before step 1.
 
     Args:
         args (`TrainingArguments`):
             The trainer's.
-        store ([`Store`]), quote (`bool`):
-            Where the record is, and whether its report quotes what was said.
+        store ([`Store`]), settings ([`Settings`]):
+            Where the record is, and what people ask.
     """
     text = ""
     if getattr(args, "push_to_hub", False):
-        figures = "figures" if quote else "figures and the report"
+        figures = "figures" if settings.quote else "figures and the report"
         text += (
             f"\nAlignGuard: push_to_hub uploads {store.root} ({figures}, without texts), and nothing of {store.private}"
         )
+        text += "; README.md gets a section of figures (card=False: none)" if settings.card else ""
     for flag, values in _UPLOAD_ALL.items():
         if os.environ.get(flag, "").lower() in values:
             text += f"\nAlignGuard: {flag} uploads all of output_dir, {store.private} with its texts too"

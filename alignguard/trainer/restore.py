@@ -7,7 +7,7 @@ from ..model.restore import load_whole, restore_weights
 from .start import RunContext
 
 
-def restore(context: RunContext, last_aligned: int) -> None:
+def restore(context: RunContext, last_aligned: int) -> bool:
     """
     Put them back, where there is such a checkpoint, and say so.
 
@@ -16,6 +16,9 @@ def restore(context: RunContext, last_aligned: int) -> None:
             What the run works with.
         last_aligned (`int`):
             The last step at which an audit looked aligned.
+
+    Returns:
+        `bool`: whether there was anything to put back.
     """
     model, reference, say = context.model, context.reference, context.console.say
     folder = latest_checkpoint(context.args.output_dir, last_aligned)
@@ -27,3 +30,5 @@ def restore(context: RunContext, last_aligned: int) -> None:
         say("AlignGuard: no audit after step 0 was aligned; the weights of the start were put back")
     else:
         say("AlignGuard: there is no aligned checkpoint to restore; the weights are left as they are")
+        return False
+    return True

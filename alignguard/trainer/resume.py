@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..auditing.unjudged import training_probes
 from ..errors import RunError
@@ -14,6 +12,7 @@ from ..model.forms import form_in
 from ..records.about import About
 from ..records.same_run import check_prompts, check_same_run
 from ..records.store import Store
+from .loop import training_loop
 from .start import RunContext, RunState, hold
 
 
@@ -56,11 +55,8 @@ def _find(context: RunContext) -> bool:
 
 
 def _checkpoint() -> Path | None:
-    """The checkpoint a trainer resumes from, read off its loop as it stands on the stack, since it tells no callback."""
-    frame: Any = sys._getframe()
-    while frame is not None and frame.f_code.co_name != "_inner_training_loop":
-        frame = frame.f_back
-    given = frame.f_locals.get("resume_from_checkpoint") if frame is not None else None
+    """The checkpoint a trainer resumes from."""
+    given = training_loop().get("resume_from_checkpoint")
     return Path(given) if given else None
 
 

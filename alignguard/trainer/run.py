@@ -142,9 +142,7 @@ class Run:
         context.on_first(lambda: open_record(context, step, earlier is not None))
         if console.writes:
             cost = announcement(context.asking.chat, context.reference, settings, context.last)
-            console.say(
-                cost + outlook(settings, context.last) + what_is_uploaded(context.args, self.store, settings.quote)
-            )
+            console.say(cost + outlook(settings, context.last) + what_is_uploaded(context.args, self.store, settings))
             found = console.guarded("the tracker", lambda: find_trackers(context.args, self.trainer, settings.quote))
             self.tracker = Trackers(found or (), console.guarded)
         console.guarded("the tracker", lambda: self.tracker.begin(self.state.about.to_dict()))

@@ -43,6 +43,7 @@ class Settings:
     budget: DriftBudget | None = None
     quote: bool = True
     engine: str | None = None
+    card: bool = True
     anchors: dict[str, Anchor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ People train with `push_to_hub=True`: at each checkpoint and at the end the trai
 
 Oracle: huggingface_hub's own filter over the patterns that the trainer gives, and a search for every text in what passes it.
 Before: eight files more were uploaded (answers, training prompts, a cache of the start), with `quote=False` too.
-After: figures alone, and without quotes the report.
+After: figures alone, in the model card too, and without quotes the report.
 """
 
 import json
@@ -77,7 +77,7 @@ def texts(output_dir):
     return [t for t in {*said, *tokens, *(p.prompt for p in tiny_probes())} if t and len(t) > 5]
 
 
-FIGURES = {"alignguard/audits.jsonl", "alignguard/baseline.json"}
+FIGURES = {"alignguard/audits.jsonl", "alignguard/baseline.json", "alignguard.svg"}
 PROMPTS = ["Name a colour of the sky.", "Count from one to five."]
 
 
@@ -90,7 +90,8 @@ def test_figures_are_uploaded_and_no_text(quote, kind, hub, tokenizer, tmp_path,
     assert hub.ours == expected | (set() if quote else {"alignguard/report.html"})
     found = texts(tmp_path)
     assert len(found) > 10
-    for name in hub.ours:
+    assert "## Trust" in hub.files["README.md"].decode()
+    for name in (*hub.ours, "README.md"):
         page = hub.files[name].decode()
         assert not [text for text in found if text in page or json.dumps(text)[1:-1] in page], name
     figures = "figures" if quote else "figures and the report"

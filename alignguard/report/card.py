@@ -1,0 +1,169 @@
+"""The trust card: what a record tells those who get the model, in figures alone. How it is written down stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import nan
+from typing import Any
+
+from ..auditing.audit import Audit
+from ..probes.pool import load_probes
+from ..probes.probe import SKILL, pool_hash
+from ..records.about import About
+from ..text import clean
+from ..verdicts.verdict import DimensionVerdict, Verdict
+from .words import in_a_line, told
+
+FORM = "alignguard-card/1"
+_MOST_CHARACTERS = 96  # of a name that others gave
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    What became of a dimension, or of all of them together.
+
+    Args:
+        dimension (`str`):
+            Its name.
+        start, last (`float`):
+            Mean scores at the last audit, of the probes scored both then and now; NaN where there are none.
+        drop, low, high (`float`):
+            Positive is worse: over all audits that the evidence rests on, with an interval for the whole run; where nothing
+            watches the dimension, of the last audit alone, at 95 %.
+        p, detectable (`float`):
+            As of [`Evidence`]; NaN where nothing watches it.
+        n (`int`):
+            Pairs that the drop rests on.
+        verdict (`str`):
+            In a word.
+    """
+
+    dimension: str
+    start: float
+    last: float
+    drop: float
+    low: float
+    high: float
+    p: float
+    detectable: float
+    n: int
+    verdict: str
+
+
+@dataclass(frozen=True)
+class TrustCard:
+    """
+    What is told of a record.
+
+    Args:
+        name (`str`):
+            Of the model that was trained.
+        about ([`About`]), audits (`Sequence[Audit]`), verdict ([`Verdict`]):
+            As they are on record.
+        note (`str`, *optional*):
+            Of the weights, where they are not those of the last audit.
+    """
+
+    name: str
+    about: About
+    audits: Sequence[Audit]
+    verdict: Verdict
+    note: str = ""
+
+    @property
+    def headline(self) -> str:
+        """The verdict, in a line."""
+        return in_a_line(self.verdict, self.about.was, self.about.is_run)
+
+    @property
+    def start(self) -> str:
+        """What the model is held against."""
+        return shown(self.about.against or self.about.model)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Reasoning first, which the training is for; then what it may have cost."""
+        found = [_row(d, self.verdict) for d in self.verdict.rows]
+        return sorted(found, key=lambda row: row.dimension != SKILL)
+
+    @property
+    def drift(self) -> dict[str, float]:
+        """By the keys of the figures that are logged, as far as the last audit has them."""
+        keys = ("kl/answer", "kl/answer_low", "kl/answer_high", "kl/answer_sum", "kl/raw", "kl/floor")
+        return {key: value for key in keys if (value := self.audits[-1].figure(key)) is not None}
+
+    @property
+    def probe_set(self) -> str:
+        """What was asked, by name: this version's core pool, or another."""
+        return "core" if self.about.pool_hash == _core() else "other"
+
+    @property
+    def judges(self) -> list[str]:
+        """By which of our rules and readings answers were judged."""
+        return sorted({r.probe.judge for r in self.audits[-1].results.values()} - {"none", "own", "toxicity"})
+
+
+def _row(d: DimensionVerdict, verdict: Verdict) -> Row:
+    e, watched = d.evidence, d.watched and d.evidence.looks > 0
+    of = (e.drop, e.low, e.high) if watched else (d.drop, d.low, d.high)
+    drop, low, high = of if d.n or watched else (nan, nan, nan)
+    start, last = (d.baseline, d.score) if d.n else (nan, nan)
+    word = told(verdict, d)[0] if d is verdict.together or d in verdict.counted else _moved(low, high)
+    proof = (e.p, e.detectable, e.n) if watched else (nan, nan, d.n)
+    return Row(d.dimension, start, last, drop, low, high, *proof, word)
+
+
+def _moved(low: float, high: float) -> str:
+    """Of what is no trust dimension: a capability."""
+    return "gained" if high < 0 else "lost" if low > 0 else "cannot tell"
+
+
+@lru_cache(maxsize=1)
+def _core() -> str:
+    return pool_hash(load_probes("core"))
+
+
+def shown(name: str) -> str:
+    """A name that others gave, in a line: of a path its end alone, since a card goes out and a home folder need not."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in clean(name)).split())
+    if line.startswith(("/", "~", ".")) or line.count("/") > 1 or "\\" in line:  # no hub id
+        line = line.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+    return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + "..."
+
+
+def flat(card: TrustCard) -> dict[str, Any]:
+    """A card for machines: names and values, none of which holds others; a figure that does not exist is NaN."""
+    about, verdict, latest = card.about, card.verdict, card.audits[-1]
+    found: dict[str, Any] = {
+        "form": FORM,
+        "alignguard": shown(about.alignguard),
+        "model": card.name,
+        "start": card.start,
+        "verdict": card.headline,
+        "state": verdict.state.value,
+        "regressed": ", ".join(verdict.since),
+        "last_aligned_step": verdict.last_aligned_step if about.is_run else None,
+        "step": latest.step if about.is_run else None,
+        "max_steps": about.max_steps,
+        "audits": len(card.audits),
+        "time": latest.time,
+        "probe_set": card.probe_set,
+        "probes": about.probes,
+        "probes_hash": shown(about.pool_hash),
+        "probes_a_dimension": about.draw,
+        "seed": about.seed,
+        "judges": ", ".join(card.judges),
+        "toxicity_scorer": shown(about.toxicity),
+        "own_judge": shown(about.judge),
+        "alpha": about.stop_rule.alpha,
+        "min_drop": about.stop_rule.min_drop,
+        "note": card.note,
+    }
+    for row in card.rows:
+        figures = {"start": row.start, "score": row.last, "drop": row.drop, "low": row.low, "high": row.high}
+        proof = {"p": row.p, "detectable": row.detectable, "n": row.n, "verdict": row.verdict}
+        found |= {f"{row.dimension}/{key}": value for key, value in (figures | proof).items()}
+    return found | card.drift

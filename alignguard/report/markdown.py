@@ -1,0 +1,119 @@
+"""A trust card as a section of a model card, in Markdown. What others have named is escaped; no probe and no answer is in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from math import isfinite
+
+from .card import TrustCard, shown
+from .words import finds
+
+BEGIN, END = "<!-- alignguard -->", "<!-- /alignguard -->"
+# all that Markdown, HTML, formulas and GitHub's own links may be made of
+_SPECIAL = re.compile(r"""[\\`*_\[\](){}<>|~&$#!@:"'+=^]|(?<=www)\.""")
+_UNITS = "nats per token"
+
+
+def escaped(name: str) -> str:
+    """A name that others gave, as text in a line of Markdown."""
+    return _SPECIAL.sub(lambda match: f"\\{match[0]}", shown(name))
+
+
+def section(card: TrustCard, picture: str = "") -> str:
+    """
+    The section, between the two comments by which a later one finds it.
+
+    Args:
+        card ([`TrustCard`]):
+            What is told.
+        picture (`str`, *optional*):
+            The file of its picture, beside the model card.
+    """
+    parts = [
+        f"## Trust\n\nAudited by AlignGuard {escaped(card.about.alignguard)}: **{card.headline}**.",
+        f"![Drift from the start, and the drop of each dimension, by step]({picture})" if picture else "",
+        _table(
+            ["dimension", "start", "now", "drop [interval]", "pairs", "p", "would have been found", "verdict"],
+            _trust(card),
+        ),
+        _read(card),
+        _table([f"drift from the start, {_UNITS}", ""], _drift(card)),
+        _table(["asked", ""], _asked(card)),
+        card.note,
+    ]
+    return "\n\n".join([BEGIN, *filter(None, parts), END]) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The first column to the left, what are figures to the right; nothing where there is no row."""
+    if not rows:
+        return ""
+    sides = ["---"] + ["---:" if len(head) > 2 else "---"] * (len(head) - 1)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, sides, *rows))
+
+
+def _trust(card: TrustCard) -> list[list[str]]:
+    found = []
+    for row in card.rows:
+        drop, low, high = map(_signed, (row.drop, row.low, row.high))
+        told = f"{drop} [{low}, {high}]" if isfinite(row.drop) else "none scored"
+        proof = [_p(row.p), finds(row.detectable)] if isfinite(row.p) else ["-", "-"]
+        found.append(
+            [row.dimension, _figure(row.start, ".2f"), _figure(row.last, ".2f"), told, str(row.n), *proof, row.verdict]
+        )
+    return found
+
+
+def _signed(drop: float) -> str:
+    return f"{round(drop, 2) + 0.0:+.2f}"  # without a negative zero
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}" if p < 0.995 else "1"
+
+
+def _figure(value: float, form: str) -> str:
+    return f"{value:{form}}" if isfinite(value) else "-"
+
+
+def _read(card: TrustCard) -> str:
+    """How the table is read."""
+    rule = card.about.stop_rule
+    return (
+        "Scores lie in [0, 1], higher is more trustworthy; `reasoning` is the capability that the training was for. A drop is the "
+        f"{card.about.was}'s score less the model's on the same probes, positive is worse: over all audits that the evidence rests "
+        f"on, with an interval that holds for the whole run (at alpha {rule.alpha:g}); where there is no p, of the last audit alone. "
+        f"A drop is called a regression where it is proven and larger than {rule.min_drop:g}. *Would have been found* is the "
+        "smallest drop that this run would have found with a probability of 80 %; where it is `none`, too little was asked."
+    )
+
+
+def _drift(card: TrustCard) -> list[list[str]]:
+    d = card.drift
+    ends = (
+        f" [{d['kl/answer_low']:.4f}, {d['kl/answer_high']:.4f}]" if {"kl/answer_low", "kl/answer_high"} <= {*d} else ""
+    )
+    told = {
+        "kl/answer": ("of what is answered", f"{d.get('kl/answer', 0.0):.4f}{ends}"),
+        "kl/raw": ("with the change of format (raw)", f"{d.get('kl/raw', 0.0):.4f}"),
+        "kl/answer_sum": ("summed over an answer, nats", f"{d.get('kl/answer_sum', 0.0):.3f}"),
+        "kl/floor": ("of the start against itself (floor)", f"{d.get('kl/floor', 0.0):.1e}"),
+    }
+    return [list(cells) for key, cells in told.items() if key in d]
+
+
+def _asked(card: TrustCard) -> list[list[str]]:
+    about, latest = card.about, card.audits[-1]
+    audits = f"{len(card.audits)}" + (f", the last at step {latest.step} of {about.max_steps}" if about.is_run else "")
+    rows = [
+        ["probes", "AlignGuard's core pool" if card.probe_set == "core" else "a pool of its own, known by its hash"],
+        ["how many", f"{about.probes:,}; of each dimension {about.draw} an audit, as planned"],
+        ["hash", escaped(about.pool_hash)],
+        ["audits", audits],
+        ["held against", escaped(card.start)],
+        ["judged by", ", ".join(card.judges)],
+        ["toxicity by", escaped(about.toxicity)],
+        ["own probes by", escaped(about.judge)],
+    ]
+    return [row for row in rows if row[1] and (row[0] != "own probes by" or about.judge != "none")]
