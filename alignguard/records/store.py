@@ -135,6 +135,7 @@ def read_results(path: Path, pool: Sequence[Probe]) -> dict[str, Result]:
     return {row["id"]: _result(row, probes[row["id"]]) for row in rows if row["id"] in probes}
 
 
+MODELS = "models.json"  # of several models that were audited together, beside the folder of each one's record
 # with texts in them, or what texts can be told from
 _TEXTS = ("answers/*", "probes.jsonl", "train_prompts.json", "*.safetensors")
 
@@ -191,7 +192,7 @@ class Store:
 
     def set_aside(self) -> Path | None:
         """Move the record of an earlier run out of the way; where to, or `None` where there was none."""
-        if not (self.root / "audits.jsonl").exists() and not (self.root / "baseline.json").exists():
+        if not any((self.root / name).exists() for name in ("audits.jsonl", "baseline.json", MODELS)):
             return None
         folders, number = {self.root, self.private}, 1
         while any(folder.with_name(f"{folder.name}.{number}").exists() for folder in folders):
