@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import RunError
 from ..judging.scorers import judge_of, scorer_of
 from ..model.checkpoints import checkpoints
 from ..model.generation import TokenBudget
+from ..model.sampled import Sampling
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from ..probes.public.benchmarks import find_benchmark
@@ -36,7 +38,20 @@ def settings_of(options: argparse.Namespace, looks: int) -> Settings:
         train_prompts=0,
         seed=options.seed,
         quote=not options.no_quote,
+        sampling=_sampling(options),
     )
+
+
+def _sampling(options: argparse.Namespace) -> Sampling | None:
+    """How answers are drawn; greedy ones are the default, and always the same."""
+    if options.temperature > 0:
+        return Sampling(
+            options.temperature, Sampling.top_p if options.top_p is None else options.top_p, options.samples
+        )
+    for name, given in (("--samples", options.samples > 1), ("--top-p", options.top_p is not None)):
+        if given:
+            raise RunError(f"{name}: greedy answers are always the same; give --temperature 0.6, or leave {name} out")
+    return None
 
 
 def looks_of(models: Sequence[str]) -> int:

@@ -138,7 +138,8 @@ def _audited(
         _say(_announcement(way, settings, model))
     for note in filter(None, notes):
         _say(note)
-    ticks = work(way.asked, baseline=True) * new + work(way.asked, baseline=False)
+    samples = settings.sampling.samples if settings.sampling is not None else 1
+    ticks = work(way.asked, True, samples) * new + work(way.asked, False, samples)
     with tqdm(total=ticks, desc="AlignGuard audit", file=sys.stderr) as bar:
         asking.tick = lambda n: bar.update(n) and None
         found = audit(model, tokenizer, way.asked, reference, baseline=way.baseline, asking=asking, step=_STEP)
@@ -173,6 +174,11 @@ def _announcement(way: Way, settings: Settings, model: torch.nn.Module) -> str:
         f"of {settings.tokens.trace}, and {len(asked) - spoken} choices by likelihood; "
         f"{str(first.dtype).removeprefix('torch.')} on {first.device}; toxicity by {scorer_name(settings.toxicity)}"
     )
+    if (drawn := settings.sampling) is not None:
+        text += (
+            f"\nalignguard: each answer is sampled {drawn.samples} times, at temperature {drawn.temperature:g} and top_p "
+            f"{drawn.top_p:g}, with the seed {settings.seed}"
+        )
     text += f"\nalignguard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
     if settings.toxicity is None and counts["toxicity"]:
         text += f"\nalignguard: toxicity stays unscored; {INSTALL}, or give --toxicity a classifier"

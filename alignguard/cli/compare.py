@@ -29,6 +29,7 @@ _SAME = {
     "judge": "judge",
     "answer_tokens": "answer budget",
     "trace_tokens": "trace budget",
+    "sampling": "sampling",
 }
 
 

@@ -94,6 +94,17 @@ def _audit(commands: Any) -> None:
     )
     option("--draw", type=_count, default=48, metavar="N", help="probes a dimension (default 48)")
     option("--seed", type=int, default=0, help="of the draw and of sampled answers (default 0)")
+    option(
+        "--temperature", type=_heat, default=0.0, metavar="T", help="above 0: answers are sampled (default 0, greedy)"
+    )
+    option("--top-p", type=float, metavar="P", help="of the nucleus that is sampled from (default 0.95)")
+    option(
+        "--samples",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="sampled answers a probe, scored by their mean (default 1)",
+    )
     option("--output", default="alignguard-audit", metavar="DIR", help="report and record (default ./alignguard-audit)")
     option("--answer-tokens", type=_count, default=64, metavar="N", help="budget of an answer (default 64)")
     option("--trace-tokens", type=_count, default=512, metavar="N", help="budget of a trace (default 512)")
@@ -145,6 +156,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"1 or more is expected, not {value}")
+    return value
+
+
+def _heat(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"0 or more is expected, not {text}")
     return value
 
 

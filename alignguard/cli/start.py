@@ -86,7 +86,9 @@ class Start:
         chat = Chat.of(model, tokenizer, settings.template_kwargs, settings.tags)
         kind = (dtype, chat.fingerprint(), chat.eos_token_ids)
         if kind not in self._ways:
-            asking = Asking(chat, settings.tokens, settings.toxicity, settings.judge, seed=settings.seed)
+            asking = Asking(
+                chat, settings.tokens, settings.toxicity, settings.judge, seed=settings.seed, sampling=settings.sampling
+            )
             way = Way(asking, draw(settings.pool, settings.schedule.draw, settings.seed))
             settle_form(self.frozen, way.asked, asking)
             self._ways[kind] = way

@@ -14,7 +14,7 @@ from ..verdicts.verdict import DimensionVerdict, State
 from .charts import against_drift
 from .page import fill
 from .svg import Series
-from .terminal import columns, figure, headline, is_natural, paired, proof, reference_metrics, summary
+from .terminal import columns, figure, headline, is_natural, paired, proof, reference_metrics, sampled, summary
 from .words import finds
 
 _COLOURS = 8  # of the page's style sheet
@@ -28,6 +28,7 @@ LEGEND = (
 def tables_of(records: Sequence[Record], failed: Mapping[str, str]) -> str:
     """For the terminal: scores, verdicts, and natural figures, a model a row or column."""
     parts = [f"{columns(_scores(records))}\n{LEGEND}", columns(_verdicts(records, failed))]
+    parts += [said] if (said := sampled(records[0]).partition(";")[0]) else []
     if len(figures := _figures(records)) > 1:
         parts.append(columns(figures))
     notes = dict.fromkeys(f"{r.about.model}: {note}" for r in records for note in r.verdict.warnings)

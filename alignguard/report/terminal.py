@@ -45,12 +45,26 @@ def tables(record: Record) -> str:
     drift += floor(record.audits[-1])
     parts = [columns([head, *rows]), f"drift, nats/token: {drift}"] if drift else [columns([head, *rows])]
     before = reference_metrics(record)
+    parts += [said] if (said := sampled(record)) else []
     names = [name for name in before if name in metrics and is_natural(name)]
     if names:
         figures = [[name.removeprefix(PREFIX), *(figure(name, m[name]) for m in (before, metrics))] for name in names]
         parts.append(columns([["figure", was, now], *figures]))
     notes = "\n".join(f"note: {note}" for note in (*verdict.warnings, record.note) if note)
     return "\n\n".join([*parts, notes] if notes else parts)
+
+
+def sampled(record: Record) -> str:
+    """How answers were drawn, and by how much that moves scores, in a line; empty where they are greedy."""
+    drawn = record.about.sampling
+    if drawn is None:
+        return ""
+    errors = {name: record.audits[-1].figure(f"{name}/sample_error") for name in record.verdict.dimensions}
+    told = ", ".join(f"{name} {error:.3f}" for name, error in errors.items() if error is not None)
+    text = "{samples} sampled answers a probe, at temperature {temperature:g}, top_p {top_p:g}".format(**drawn)
+    return f"{text}, seed {record.about.seed}" + (
+        f"; a score's standard error from sampling alone: {told}" if told else ""
+    )
 
 
 def _rows(d: DimensionVerdict, record: Record) -> list[list[str]]:
@@ -100,7 +114,8 @@ def reference_metrics(record: Record) -> dict[str, float]:
 def summary(record: Record) -> dict[str, Any]:
     """A record as JSON; figures that do not exist are null."""
     verdict, latest = record.verdict, record.audits[-1]
-    return {
+    drawn = {"sampling": {**record.about.sampling, "seed": record.about.seed}} if record.about.sampling else {}
+    return drawn | {
         "record": str(record.store.root),
         "report": str(record.store.report(record.about.quote)),
         "model": record.about.model,
