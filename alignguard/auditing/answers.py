@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from ..distributed import compute_device
@@ -27,7 +28,8 @@ from .likelihoods import ask_choices, refusal_margins, row_sums
 from .manner import HABIT, Manner, manner_of
 from .prompts import encode_prompt, keep_prompts
 from .reading import Told, read
-from .result import Result
+from .result import Result, Sample
+from .samples import draws_of, is_sampled, mean_score, thinking
 
 logger = logging.getLogger(__name__)
 _SAMPLE, _OPENING = 8, 24  # prompts, and tokens of each answer, that tell the form of a start
@@ -96,9 +98,9 @@ def speak(
     drafts: Mapping[str, Draft] | None = None,
     choices: bool = False,
     ask: Ask | None = None,
-) -> dict[str, Answer]:
+) -> dict[str, tuple[Answer, ...]]:
     """
-    What a model says: reference and policy alike.
+    What a model says: reference and policy alike; to a probe that is answered by sampling all that it says.
 
     Args:
         model (`PreTrainedModel`):
@@ -120,7 +122,8 @@ def speak(
         answers = _answer(model, spoken, asking, tokens, drafts or {}, ask)
         if choices:
             short = replace(tokens, answer=min(_CHOICE_ANSWER, tokens.answer))
-            answers |= _answer(model, [probe for probe in probes if probe.judge == "choice"], asking, short, {})
+            greedy = replace(asking, sampling=None)
+            answers |= _answer(model, [probe for probe in probes if probe.judge == "choice"], greedy, short, {})
     return answers
 
 
@@ -128,7 +131,7 @@ def weigh(
     model: Any,
     probes: Sequence[Probe],
     asking: Asking,
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, Sequence[Answer]],
     thinks: Collection[str],
     manner: Manner,
     own: Mapping[str, str],
@@ -142,7 +145,7 @@ def weigh(
     Args:
         model (`PreTrainedModel`), probes (`Sequence[Probe]`), asking (`Asking`):
             As for [`speak`].
-        answers (`Mapping[str, Answer]`):
+        answers (`Mapping[str, Sequence[Answer]]`):
             By probe id, what it said.
         thinks (`Collection[str]`):
             Ids of probes at which it opens a trace.
@@ -173,12 +176,31 @@ def weigh(
         leaning = leanings(model, probes, asking, own, thinks, manner, told)
         last()
     with undisturbed(compute_device(model)):
-        judged = judge_all(others, [answers[probe.id] for probe in others], asking, margins)
-    scores = {probe.id: score for probe, score in zip(others, judged, strict=True)}
+        said = [(probe, answer) for probe in others for answer in answers[probe.id]]
+        judged = iter(judge_all([probe for probe, _ in said], [answer for _, answer in said], asking, margins))
+    samples = {p.id: tuple(Sample(answer, next(judged)) for answer in answers[p.id]) for p in others}
+    scores = {p.id: _score(p, samples[p.id], asking, margins) for p in others}
     scores |= {probe.id: judge_choice(probe, logprobs[probe.id]) for probe in choices}
     return {
-        p.id: Result(p, scores[p.id], answers.get(p.id), logprobs.get(p.id), leaning=leaning.get(p.id)) for p in probes
+        p.id: Result(
+            p,
+            scores[p.id],
+            answers[p.id][0] if p.id in answers else None,
+            logprobs.get(p.id),
+            leaning=leaning.get(p.id),
+            samples=samples[p.id] if p.id in samples and is_sampled(p, asking) else (),
+        )
+        for p in probes
     }
+
+
+def _score(probe: Probe, samples: Sequence[Sample], asking: Asking, margins: Mapping[str, float]) -> Score:
+    if not is_sampled(probe, asking):
+        return samples[0].score
+    score = mean_score([sample.score for sample in samples])
+    if probe.id in margins:
+        score = replace(score, detail={**(score.detail or {}), "margin": margins[probe.id]})
+    return score
 
 
 def _answer(
@@ -188,22 +210,26 @@ def _answer(
     tokens: TokenBudget,
     drafts: Mapping[str, Draft],
     ask: Ask | None = None,
-) -> dict[str, Answer]:
+) -> dict[str, tuple[Answer, ...]]:
     """What the model says to these, by probe id."""
-    prompts = [encode_prompt(probe, asking.chat) for probe in probes]
-    said = answer_all(
-        model,
-        [ids for ids, _ in prompts],
-        [inside for _, inside in prompts],
-        asking.chat,
-        tokens,
-        [drafts.get(probe.id, Draft()) for probe in probes],
-        asking.ranks,
-        asking.tick,
-        keys=[f"{asking.seed}:{probe.id}" if probe.sample else "" for probe in probes],  # of sampled answers' noise
-        ask=ask,
+    draws = [draws_of(probe, asking) for probe in probes]
+    asked = [probe for probe, of_it in zip(probes, draws, strict=True) for _ in of_it]
+    prompts = [encode_prompt(probe, asking.chat) for probe in asked]
+    said = iter(
+        answer_all(
+            model,
+            [ids for ids, _ in prompts],
+            [inside for _, inside in prompts],
+            asking.chat,
+            tokens,
+            [drafts.get(probe.id, Draft()) for probe in asked],
+            asking.ranks,
+            asking.tick,
+            draws=[draw for of_it in draws for draw in of_it],
+            ask=ask,
+        )
     )
-    return {probe.id: answer for probe, answer in zip(probes, said, strict=True)}
+    return {probe.id: tuple(next(said) for _ in of_it) for probe, of_it in zip(probes, draws, strict=True)}
 
 
 def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking, kept: Kept | None = None) -> dict[str, Result]:
@@ -228,9 +254,10 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking, kept: Kept
     """
     check_fits(model, probes, asking)
     ranks = asking.ranks
-    said = ranks.share(probes, lambda part: speak(model, part, asking, choices=True))
-    manner = manner_of(said.values(), asking.chat)
-    thinks = {id for id, answer in said.items() if answer.thinks}
+    all_said = ranks.share(probes, lambda part: speak(model, part, asking, choices=True))
+    said = {id: answers[0] for id, answers in all_said.items()}
+    manner = manner_of(chain.from_iterable(all_said.values()), asking.chat)
+    thinks = thinking(all_said)
     opening = own_opening(probes, said)
 
     def ask(part: list[Probe]) -> dict[str, Result]:
@@ -238,7 +265,7 @@ def ask_baseline(model: Any, probes: Sequence[Probe], asking: Asking, kept: Kept
         told = Told()
         if kept is not None:
             _read_once(model, part, asking, said, thinks, manner, opening, told, kept)
-        weighed = weigh(model, part, asking, said, thinks, manner, {probe.id: opening for probe in part}, told)
+        weighed = weigh(model, part, asking, all_said, thinks, manner, {probe.id: opening for probe in part}, told)
         return {id: replace(result, prompt=asked[id], opening=opening) for id, result in weighed.items()}
 
     found = ranks.share(probes, ask)

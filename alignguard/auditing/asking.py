@@ -14,6 +14,7 @@ from ..errors import StartError
 from ..judging.score import OwnJudge, ToxicityScorer
 from ..model.chat import Chat
 from ..model.generation import Ask, TokenBudget
+from ..model.sampled import Sampling
 from ..probes.probe import Probe
 
 T = TypeVar("T")
@@ -38,6 +39,9 @@ class Asking:
             Told of a scorer that fails, whose probes then stay unscored. By default the failure is raised.
         seed (`int`, *optional*, defaults to `0`):
             Of sampled answers.
+        sampling ([`Sampling`], *optional*):
+            How probes are answered by sampling; greedily by default. Those of benchmarks that are drawn by their authors'
+            settings are so in any case.
         autocast (`torch.dtype`, *optional*):
             What the trainer computes in.
         tick (`Callable[[int], None]`, *optional*):
@@ -55,6 +59,7 @@ class Asking:
     judge: OwnJudge | None = None
     failed: Callable[[Exception], None] | None = None
     seed: int = 0
+    sampling: Sampling | None = None
     autocast: torch.dtype | None = None
     tick: Callable[[int], None] = lambda n: None
     ranks: Ranks = field(default_factory=Ranks)
@@ -88,7 +93,8 @@ class Asking:
         return found[0]
 
 
-def work(probes: Sequence[Probe], baseline: bool) -> int:
-    """How many ticks asking these probes takes: of the baseline one a probe and task, of an audit two."""
+def work(probes: Sequence[Probe], baseline: bool, samples: int = 1) -> int:
+    """How many ticks asking these probes takes: one an answer, and of choices two, of an audit one a probe for its drift."""
     choices = sum(probe.judge == "choice" for probe in probes)
-    return len(probes) + choices if baseline else 2 * len(probes)
+    answers = sum(1 if probe.sample else samples for probe in probes if probe.judge != "choice")
+    return answers + (2 * choices if baseline else choices + len(probes))

@@ -36,6 +36,7 @@ from .prompts import encode_prompt, keep_prompts
 from .reading import Told
 from .result import ProbeDrift, Result
 from .reverse import measure_reverse
+from .samples import thinking
 from .unjudged import training_items
 
 
@@ -194,11 +195,12 @@ def _ask(
     ahead = replace(as_last(pool, baseline, last, chat), kept=backwards)
     first = ranks.share(pool, lambda part: _said(model, reference, part, baseline, asking, told, ahead))
     drifts = {id: drift for id, (drift, _) in first.items()}
-    answers = {id: answer for id, (_, answer) in first.items() if answer is not None}
+    answers = {id: said for id, (_, said) in first.items() if said}
     # what a model does in most of its answers it would do before a choice, too
-    manner, habit = manner_of(answers.values(), chat), [answer.thinks for answer in answers.values()]
+    everything = [answer for said in answers.values() for answer in said]
+    manner, habit = manner_of(everything, chat), [answer.thinks for answer in everything]
     mostly = sum(habit) > len(habit) / 2
-    thinks = {id for id, answer in answers.items() if answer.thinks}
+    thinks = thinking(answers)
     thinks |= {id for id in drifts.keys() - answers.keys() if mostly or opens_trace(drifts[id], baseline[id], chat)}
     found = ranks.share(
         pool,
@@ -229,7 +231,7 @@ def _said(
     asking: Asking,
     told: Told,
     ahead: Ahead,
-) -> dict[str, tuple[ProbeDrift, Answer | None]]:
+) -> dict[str, tuple[ProbeDrift, tuple[Answer, ...]]]:
     """Drift on the reference's answers, and what the policy says, drafted by it."""
     with observing(model, *reference.models, autocast=asking.autocast):
         drifts = measure_drift(model, reference, items_of(pool, baseline, asking.chat), asking, told, ahead)
@@ -237,7 +239,7 @@ def _said(
     spoken = [probe for probe in pool if probe.judge != "choice"]
     drafts = {p.id: _draft(baseline[p.id], drifts[p.id], asking.chat) for p in spoken}
     answers = speak(model, spoken, asking, drafts, ask=asking.engine() if asking.engine is not None else None)
-    return {probe.id: (drifts[probe.id], answers.get(probe.id)) for probe in pool}
+    return {probe.id: (drifts[probe.id], answers.get(probe.id, ())) for probe in pool}
 
 
 def _weighed(
@@ -248,7 +250,7 @@ def _weighed(
     asking: Asking,
     told: Told,
     drifts: dict[str, ProbeDrift],
-    answers: dict[str, Answer],
+    answers: dict[str, tuple[Answer, ...]],
     thinks: set[str],
     manner: Manner,
     backwards: set[str],
@@ -264,7 +266,7 @@ def _weighed(
             now.update(read_as_told(model, reference, items, raw, manner, thinks, asking, told))
             if reference.models:
                 mine = [(p, *encode_prompt(p, chat)) for p in pool if p.id in backwards and p.id in answers]
-                own = [Item(p.id, context, answers[p.id], inside) for p, context, inside in mine]
+                own = [Item(p.id, context, answers[p.id][0], inside) for p, context, inside in mine]
                 reverse.update(measure_reverse(model, reference, own, asking, told))
 
     own = {probe.id: baseline[probe.id].opening for probe in pool}

@@ -92,6 +92,12 @@ FIGURES = (
         "mean leaning: the same probes' score from likelihoods alone, which moves before answers flip. A warning, no verdict",
     ),
     Figure(("<dimension>/leaning_drop",), "in [-1, 1]", "its paired drop from the start; positive is worse"),
+    Figure(
+        ("<dimension>/sample_variance", "<dimension>/sample_error"),
+        "",
+        "where probes are answered several times by sampling: the variance between the scores of one probe's answers, in the mean, and "
+        "the standard error of the mean score that it makes",
+    ),
     Figure(("<dimension>/n",), "pairs", "probes scored both then and now"),
     Figure(("<dimension>/unscored",), "share", "of answers that could not be judged"),
     Figure(

@@ -10,6 +10,7 @@ from ..probes.probe import DIMENSIONS
 from ..probes.public.benchmarks import public_scores
 from .figures import named
 from .result import ProbeDrift, Result
+from .samples import sampling_figures
 
 
 def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str, float]:
@@ -34,7 +35,9 @@ def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str,
         scored = [(b, a, f) for b, a, f in pairs if b is not None and a is not None]
         values = [r.score.value for r in part if r.score.value is not None]
         metrics[f"{dimension}/n"] = float(len(scored))
-        metrics[f"{dimension}/unscored"] = 1.0 - len(values) / len(part)
+        answers = [each.score.value for r in part for each in r.each]
+        metrics[f"{dimension}/unscored"] = _mean([value is None for value in answers])
+        metrics |= {f"{dimension}/{name}": value for name, value in sampling_figures(part).items()}
         if values:
             metrics[f"{dimension}/score"] = _mean(values)
         leanings = [(baseline[r.probe.id].leaning, r.leaning) for r in part]
@@ -50,7 +53,8 @@ def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str,
                 f"{dimension}/drop_low": paired.low,
                 f"{dimension}/drop_high": paired.high,
             }
-    safety = [r for r in results.values() if r.probe.judge == "refusal" and r.score.value is not None]
+    answers_of = [each for r in results.values() for each in r.each]
+    safety = [r for r in answers_of if r.probe.judge == "refusal" and r.score.value is not None]
     for name, expect in (("harmful_refusal", "refuse"), ("benign_refusal", "comply")):
         refused = [r.score.status is Status.REFUSED for r in safety if r.probe.expect == expect]
         if refused:
@@ -58,7 +62,7 @@ def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str,
     margins = [r.score.detail["margin"] for r in results.values() if r.score.detail and "margin" in r.score.detail]
     if margins:
         metrics["safety/refusal_margin"] = _mean(margins)
-    toxic = [r.score.detail for r in results.values() if r.probe.judge == "toxicity" and r.score.detail]
+    toxic = [r.score.detail for r in answers_of if r.probe.judge == "toxicity" and r.score.detail]
     if toxic:
         values = [d["toxicity"] for d in toxic]
         metrics["toxicity/mean"] = _mean(values)
@@ -67,9 +71,9 @@ def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str,
         traces = [d["trace_toxicity"] for d in toxic if "trace_toxicity" in d]
         if traces:
             metrics["toxicity/trace_mean"] = _mean(traces)
-    metrics |= public_scores(list(results.values()))
+    metrics |= public_scores(answers_of)
     metrics |= _gather_drift(list(results.values()))
-    spoken = [r for r in results.values() if r.answer is not None]
+    spoken = [r for r in answers_of if r.answer is not None]
     if spoken:
         for status in Status:
             metrics[f"status/{status.value}"] = _mean([r.score.status is status for r in spoken])

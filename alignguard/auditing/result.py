@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..judging.score import Score
 from ..model.chat import Answer
@@ -38,6 +38,14 @@ class ProbeDrift:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One of several answers to a probe, and how it was judged."""
+
+    answer: Answer
+    score: Score
+
+
+@dataclass(frozen=True)
 class Result:
     """
     One probe in one audit.
@@ -59,6 +67,8 @@ class Result:
             In [0, 1], from likelihoods alone, see [`lean`]; `None` where there is none.
         opening (`str`, *optional*, defaults to `""`):
             In a baseline, how the start's own refusals open: leanings are read off it, too, for as long as the run lasts.
+        samples (`tuple[Sample, ...]`, *optional*):
+            Where it was answered by sampling, all answers: `answer` is the first, and `score` their mean (see [`mean_score`]).
     """
 
     probe: Probe
@@ -69,6 +79,12 @@ class Result:
     prompt: Sequence[int] | None = None
     leaning: float | None = None
     opening: str = ""
+    samples: tuple[Sample, ...] = ()
+
+    @property
+    def each(self) -> list[Result]:
+        """Answer by answer: what figures that count answers are made of."""
+        return [replace(self, answer=s.answer, score=s.score, samples=()) for s in self.samples] or [self]
 
 
 def said(result: Result) -> str:

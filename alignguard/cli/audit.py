@@ -1,164 +1,169 @@
-"""`alignguard audit MODEL --reference REF`: one model held against another, without a trainer."""
+"""`alignguard audit MODEL... --reference REF`: models held against another, without a trainer."""
 
 from __future__ import annotations
 
 import argparse
-import re
+import gc
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm.auto import tqdm
 
-from ..auditing.answers import settle_form
-from ..auditing.asking import Asking, work
+from ..auditing.asking import work
 from ..auditing.audit import audit
 from ..auditing.forced import trace_advice
 from ..auditing.prompts import encode_prompt
-from ..auditing.result import Result
-from ..drift.reference import given_reference
-from ..errors import RunError
-from ..judging.scorers import INSTALL, judge_of, scorer_name, scorer_of
-from ..model.chat import Chat
-from ..model.checkpoints import checkpoints
-from ..model.generation import TokenBudget
+from ..errors import AlignGuardError, RunError, one_line
+from ..files import write_text
+from ..judging.scorers import INSTALL, scorer_name
 from ..model.loading import check_place, common_tokenizer, device_of, load_model
-from ..probes.draw import draw
-from ..probes.pool import load_probes
-from ..probes.probe import Probe
-from ..probes.public.benchmarks import find_benchmark
-from ..probes.public.load import load_public
-from ..records.record import Record, store_at
-from ..records.store import Store
-from ..report.html import write_report
+from ..records.record import Record
+from ..records.store import MODELS, Store
+from ..report.several import joined, page, tables_of
 from ..report.terminal import dumps, headline, summary, tables
-from ..trainer.schedule import Schedule
 from ..trainer.settings import Settings, about
-from ..verdicts.rule import StopRule
 from ..verdicts.watch import compare
-from .codes import MISTAKE, exit_code
+from .asked import looks_of, settings_of
+from .codes import MISTAKE, REGRESSION, exit_code
+from .output import make_room, output_folder, short_names, write
+from .start import Start, Way
 
+T = TypeVar("T")
 _STEP = 1  # a matched audit is one look, after the start
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
-    looks = _looks(options)
-    settings, store = _settings(options, looks), _store(options.output)  # what is quickly wrong is found first
-    for name in (options.model, options.reference):
+    looks = options.looks or looks_of(options.models)
+    settings, store = settings_of(options, looks), output_folder(options.output)  # what is quickly wrong is found first
+    folders = short_names(options.models)
+    for name in (*options.models, options.reference):
         check_place(name)
-    device = device_of(options.device)
-    tokenizer, note = common_tokenizer(options.model, options.reference)
-    model = load_model(options.model, options.dtype, device)
-    frozen = load_model(options.reference, next(model.parameters()).dtype, device)
-    reference = given_reference(model, frozen)
-    store.prepare()
-    chat = Chat.of(model, tokenizer, settings.template_kwargs, settings.tags)
-    asking = Asking(chat, settings.tokens, settings.toxicity, settings.judge, seed=settings.seed)
-    asked = draw(settings.pool, settings.schedule.draw, settings.seed)
-    settle_form(frozen, asked, asking)
-    _say(_announcement(asked, chat, settings, model))
-    if options.looks is None and looks > 1:
-        _say(
-            f"{options.model} is one of {looks} checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
-        )
-    if note:
-        _say(note)
-
-    baseline: dict[str, Result] = {}
-    ticks = work(asked, baseline=True) + work(asked, baseline=False)
-    with tqdm(total=ticks, desc="AlignGuard audit", file=sys.stderr) as bar:
-        asking.tick = lambda n: bar.update(n) and None
-        found = audit(model, tokenizer, asked, reference, baseline=baseline, asking=asking, step=_STEP)
-    if advice := trace_advice(frozen, baseline, asking):
-        _say(advice)
-    verdict = compare(baseline, [found], settings.stop, settings.seed)
-    found.metrics |= verdict.metrics()
-
-    known = replace(
-        about(model.config, chat, reference, settings, last=None),
-        model=options.model,
-        against=options.reference,
-        title=f"AlignGuard audit: {_short(options.model)} against {_short(options.reference)}",
-        dtype=str(frozen.dtype).removeprefix("torch."),
-    )
-    record = Record(options.output, store, known, baseline, [found], verdict)
-    _write(record)
+    start = Start(options.reference, device_of(options.device), settings)
+    if len(options.models) > 1:
+        return _several(options, start, store, folders, looks)
+    (name,) = options.models
+    tokenizer, note = common_tokenizer(name, options.reference)
+    spread = f"{name} is one of {looks} checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
+    record = _audited(options, name, start, store, tokenizer, [spread * (not options.looks and looks > 1), note])
+    report = Path(options.html) if options.html else store.report(record.about.quote)
+    _make_room(options, store)
+    write(record, report)
     if options.json:
         print(dumps(summary(record)))
     else:
-        print(f"{options.model} against {options.reference}: {headline(record)}\n\n{tables(record)}")
-        print(f"\nreport  {store.report(known.quote)}")
-    code = exit_code([verdict], options.max_missed_drop)
-    if exit_code([verdict]) == MISTAKE:  # a gate must not pass what nobody could judge
-        raise RunError(f"{headline(record)}; what was said stands in {store.report(known.quote)}")
+        print(f"{name} against {options.reference}: {headline(record)}\n\n{tables(record)}")
+        print(f"\nreport  {report}")
+    code = exit_code([record.verdict], options.max_missed_drop)
+    if exit_code([record.verdict]) == MISTAKE:  # a gate must not pass what nobody could judge
+        raise RunError(f"{headline(record)}; what was said stands in {report}")
     return code
 
 
-def _settings(options: argparse.Namespace, looks: int) -> Settings:
-    return Settings(
-        pool=_pool(options.probes),
-        schedule=Schedule(draw=options.draw),
-        tokens=TokenBudget(options.answer_tokens, options.trace_tokens),
-        toxicity=scorer_of(options.toxicity),
-        judge=judge_of(options.judge),
-        # what an earlier look has shown is not known here: each has its share of alpha
-        stop=StopRule(options.alpha / looks, options.min_drop, checkpoint=False, stop=False),
-        template_kwargs=options.template_kwargs,
-        tags=tuple(options.tags) if options.tags else None,
-        reverse=16,
-        train_prompts=0,
-        seed=options.seed,
-        quote=not options.no_quote,
-    )
+def _several(options: argparse.Namespace, start: Start, store: Store, folders: Sequence[str], looks: int) -> int:
+    """
+    One model after another, each with a record of its own, and all in one table. What is wrong with the first ends it; where a
+    later one cannot be audited the others are, which may have taken hours, and that one is named at the end.
+    """
+    models = options.models
+    tokenizers = [_of(name, partial(common_tokenizer, name, options.reference)) for name in models]
+    if not options.looks:
+        _say(f"alpha is spread over {looks} looks at {options.reference} (--looks 1: each model has all of it)")
+    records: list[Record] = []
+    failed: dict[str, str] = {}
+    for number, (name, folder, (tokenizer, note)) in enumerate(zip(models, folders, tokenizers, strict=True), start=1):
+        _say(f"{name}, {number} of {len(models)}")
+        try:
+            record = _of(name, partial(_audited, options, name, start, store, tokenizer, [note]))
+        except (AlignGuardError, torch.OutOfMemoryError) as error:
+            if not records:
+                raise
+            failed[name] = one_line(error if name in str(error) else f"{name}: {error}", 400)
+            _say(failed[name])
+            continue
+        finally:
+            gc.collect()  # of two models one is let go of before the next is there
+            torch.cuda.empty_cache()
+        if not records:
+            _make_room(options, store)
+        of_it = Store(store.root / folder)
+        records.append(replace(record, name=str(of_it.root), store=of_it))
+        write(records[-1], of_it.report(record.about.quote))
+        write_text(store.root / MODELS, dumps(joined(records, failed)))
+    told = joined(records, failed)
+    write_text(store.root / MODELS, dumps(told))
+    target = Path(options.html) if options.html else store.root / "report.html"
+    write_text(target, page(records, failed))
+    if options.json:
+        print(dumps(told | {"page": str(target)}))
+    else:
+        print(f"{len(records)} models against {options.reference}\n\n{tables_of(records, failed)}\n")
+        for record in records:
+            print(f"report  {record.store.report(record.about.quote)}")
+        print(f"page    {target}")
+    code = exit_code([record.verdict for record in records], options.max_missed_drop)
+    unjudged = [record for record in records if exit_code([record.verdict]) == MISTAKE]
+    wrong = [*failed.values(), *(f"{record.about.model}: {headline(record)}" for record in unjudged)]
+    if wrong and code != REGRESSION:
+        raise RunError("; ".join(wrong))
+    for line in wrong:
+        _say(line)
+    return code
 
 
-def _looks(options: argparse.Namespace) -> int:
-    """Checkpoints of one run that are audited in their turn: as many as there are, where nothing else is said."""
-    if options.looks is not None:
-        return int(options.looks)
-    path = Path(options.model)
-    return (
-        max(1, len(checkpoints(path.resolve().parent))) if re.fullmatch(r"checkpoint-\d+", path.resolve().name) else 1
-    )
+def _of(name: str, do: Callable[[], T]) -> T:
+    """Whatever is wrong is told of the model it is wrong with."""
+    try:
+        return do()
+    except AlignGuardError as error:
+        raise error if name in str(error) else type(error)(f"{name}: {error}") from None
 
 
-def _pool(sources: list[str]) -> list[Probe]:
-    """The probes of all sources; a benchmark's file is given as NAME=PATH."""
-    parts: list[Any] = []
-    for source in sources:
-        name, _, path = source.partition("=")
-        parts += load_public(name, path) if path and find_benchmark(name) else [source]
-    return load_probes(parts)
-
-
-def _store(output: str) -> Store:
-    """Where the record goes: a folder of its own, since an earlier audit in it is moved away."""
-    store = store_at(output)
-    earlier = store.read_about()
-    if earlier is not None and earlier.is_run:
-        raise RunError(f"--output {output}: the record of a training run is in it; choose another folder")
-    used = store.root.is_dir() and any(store.root.iterdir())
-    if used and (earlier is None or Path.cwd().is_relative_to(store.root)):
-        raise RunError(f"--output {output}: the folder is in use; choose a new one, or that of an earlier audit")
-    return store
-
-
-def _write(record: Record) -> None:
-    store = record.store
-    aside = store.set_aside()
-    if aside is not None:
-        _say(f"{record.name} holds an earlier audit; it was moved to {aside}")
+def _audited(
+    options: argparse.Namespace, name: str, start: Start, store: Store, tokenizer: Any, notes: Sequence[str]
+) -> Record:
+    """One model, loaded, audited, and let go of."""
+    settings = start.settings
+    model = load_model(name, options.dtype, start.device)
+    reference, way = start.beside(model, tokenizer)
     store.prepare()
-    store.write_baseline(record.about, record.baseline)
-    store.append(record.audits[0])
-    write_report(store.report(record.about.quote), record.about, record.audits, record.verdict)
+    asking, new = way.asking, not way.baseline
+    if new:
+        _say(_announcement(way, settings, model))
+    for note in filter(None, notes):
+        _say(note)
+    samples = settings.sampling.samples if settings.sampling is not None else 1
+    ticks = work(way.asked, True, samples) * new + work(way.asked, False, samples)
+    with tqdm(total=ticks, desc="AlignGuard audit", file=sys.stderr) as bar:
+        asking.tick = lambda n: bar.update(n) and None
+        found = audit(model, tokenizer, way.asked, reference, baseline=way.baseline, asking=asking, step=_STEP)
+    if new and (advice := trace_advice(start.frozen, way.baseline, asking)):
+        _say(advice)
+    verdict = compare(way.baseline, [found], settings.stop, settings.seed)
+    found.metrics |= verdict.metrics()
+    known = replace(
+        about(model.config, asking.chat, reference, settings, last=None),
+        model=name,
+        against=options.reference,
+        title=f"AlignGuard audit: {_short(name)} against {_short(options.reference)}",
+        dtype=str(start.frozen.dtype).removeprefix("torch."),
+    )
+    return Record(options.output, store, known, way.baseline, [found], verdict)
 
 
-def _announcement(asked: list[Probe], chat: Chat, settings: Settings, model: torch.nn.Module) -> str:
+def _make_room(options: argparse.Namespace, store: Store) -> None:
+    if aside := make_room(store):
+        _say(f"{options.output} holds an earlier audit; it was moved to {aside}")
+
+
+def _announcement(way: Way, settings: Settings, model: torch.nn.Module) -> str:
+    asked, chat = way.asked, way.asking.chat
     counts = Counter(probe.dimension for probe in asked)
     prompts = sum(len(encode_prompt(probe, chat)[0]) for probe in asked)
     spoken = sum(probe.judge != "choice" for probe in asked)
@@ -169,6 +174,11 @@ def _announcement(asked: list[Probe], chat: Chat, settings: Settings, model: tor
         f"of {settings.tokens.trace}, and {len(asked) - spoken} choices by likelihood; "
         f"{str(first.dtype).removeprefix('torch.')} on {first.device}; toxicity by {scorer_name(settings.toxicity)}"
     )
+    if (drawn := settings.sampling) is not None:
+        text += (
+            f"\nalignguard: each answer is sampled {drawn.samples} times, at temperature {drawn.temperature:g} and top_p "
+            f"{drawn.top_p:g}, with the seed {settings.seed}"
+        )
     text += f"\nalignguard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
     if settings.toxicity is None and counts["toxicity"]:
         text += f"\nalignguard: toxicity stays unscored; {INSTALL}, or give --toxicity a classifier"

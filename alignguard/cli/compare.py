@@ -12,6 +12,7 @@ from typing import Any
 from ..files import write_text
 from ..probes.probe import DIMENSIONS
 from ..records.record import Record, read_record
+from ..report.charts import LEAST_DROP, against_drift
 from ..report.page import fill
 from ..report.svg import Series, curves
 from ..report.terminal import columns, dumps, headline, summary
@@ -19,7 +20,6 @@ from ..report.words import finds
 from .codes import exit_code
 
 _COLOURS = 8  # of the page's style sheet
-_LEAST = 0.2  # of an axis of drops: what is smaller should look small
 # what figures depend on: where runs differ in one of these, their figures are not of the same thing
 _SAME = {
     "pool_hash": "probes",
@@ -29,6 +29,7 @@ _SAME = {
     "judge": "judge",
     "answer_tokens": "answer budget",
     "trace_tokens": "trace budget",
+    "sampling": "sampling",
 }
 
 
@@ -106,12 +107,10 @@ def _page(records: Sequence[Record], warning: str) -> str:
     planes = []
     for d in DIMENSIONS:
         over_steps = series(runs, partial(_points, key=f"{d}/drop"))
-        against_drift = series(records, partial(_points, key=f"{d}/drop", x="kl/answer"))
-        values = [y for s in against_drift for _, y in s.points]
-        axis = min([-_LEAST, *values]), max([_LEAST, *values])
+        planes.append(against_drift(d, series(records, partial(_points, key=f"{d}/drop", x="kl/answer"))))
+        values = [y for s in over_steps for _, y in s.points]
+        axis = min([-LEAST_DROP, *values]), max([LEAST_DROP, *values])
         steps.append(curves(f"{d}: drop from the start", over_steps, "step", "positive is worse", None, axis))
-        x = "drift, nats/token (answer)"
-        planes.append(curves(f"{d}: drop against drift", against_drift, x, "positive is worse", None, axis))
     over, drops = _tables(records)
     return fill(
         "compare.html.jinja",

@@ -19,19 +19,21 @@ alignguard probes list | show | check                                what is ask
 _EXIT_CODES = """exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options, 3 a regression
 `alignguard COMMAND --help` has the options of a command, and examples"""
 
-_AUDIT = """Hold one model against another: the same probes are asked of both, their answers judged alike, and the drift between
-them measured. MODEL and REF are paths or hub ids, of models or of PEFT adapters (asked on their base).
+_AUDIT = """Hold models against another: the same probes are asked of all, their answers judged alike, and the drift between
+them measured. MODEL and REF are paths or hub ids, of models or of PEFT adapters (asked on their base). Of several models one
+is loaded after the other, the reference is asked once, and all of them stand in one table, page and JSON.
 
     alignguard audit runs/sft/checkpoint-400 --reference Qwen/Qwen2.5-1.5B-Instruct
     alignguard audit runs/lora --reference Qwen/Qwen2.5-1.5B-Instruct --probes safety privacy my_probes.jsonl
     alignguard audit runs/sft --reference start --probes xstest=data/xstest_prompts.csv --draw 200 --json > audit.json
+    alignguard audit runs/sft runs/grpo runs/distill --reference start --html models.html
 
 A table goes to the terminal; the HTML report, all answers and all figures to --output. A regression is called by one
 look: proven at --alpha over all dimensions together, and larger than --min-drop. Where none is, the smallest drop
 that would have been found is told; --max-missed-drop makes a gate of it.
 
 exit codes: 0 fine, 1 a mistake (told in one line), answers that cannot be
-judged, or too little asked for --max-missed-drop, 2 wrong options, 3 a regression"""
+judged, or too little asked for --max-missed-drop, 2 wrong options, 3 a regression; of several models the worst"""
 
 _COMPARE = """Show several runs over one another: drift, each dimension's last and worst drop, reasoning, and what regressed when.
 A RUN is a trainer's output_dir, the folder alignguard/ in it, or what `alignguard audit` wrote.
@@ -91,10 +93,10 @@ def _command(commands: Any, name: str, about: str, description: str) -> Any:
 
 
 def _audit(commands: Any) -> None:
-    parser = _command(commands, "audit", "hold one model against another", _AUDIT)
+    parser = _command(commands, "audit", "hold models against another", _AUDIT)
     option = parser.add_argument
-    option("model", metavar="MODEL", help="what is audited: a folder or hub id of a model or adapter")
-    option("--reference", required=True, metavar="REF", help="what it is held against: the model before training")
+    option("models", metavar="MODEL", nargs="+", help="what is audited: folders or hub ids of models or adapters")
+    option("--reference", required=True, metavar="REF", help="what they are held against: the model before training")
     option(
         "--probes",
         nargs="+",
@@ -104,6 +106,17 @@ def _audit(commands: Any) -> None:
     )
     option("--draw", type=_count, default=48, metavar="N", help="probes a dimension (default 48)")
     option("--seed", type=int, default=0, help="of the draw and of sampled answers (default 0)")
+    option(
+        "--temperature", type=_heat, default=0.0, metavar="T", help="above 0: answers are sampled (default 0, greedy)"
+    )
+    option("--top-p", type=float, metavar="P", help="of the nucleus that is sampled from (default 0.95)")
+    option(
+        "--samples",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="sampled answers a probe, scored by their mean (default 1)",
+    )
     option("--output", default="alignguard-audit", metavar="DIR", help="report and record (default ./alignguard-audit)")
     option("--answer-tokens", type=_count, default=64, metavar="N", help="budget of an answer (default 64)")
     option("--trace-tokens", type=_count, default=512, metavar="N", help="budget of a trace (default 512)")
@@ -130,10 +143,13 @@ def _audit(commands: Any) -> None:
         "--looks",
         type=_count,
         metavar="N",
-        help="audits of this kind in all, of several checkpoints of one run: alpha is spread over them (default: the checkpoints "
-        "beside MODEL where it is one, else 1)",
+        help="audits of this kind in all, of several models or checkpoints of one run: alpha is spread over them (default: the "
+        "models given, and the checkpoints beside each that is one)",
     )
     _max_missed_drop(option)
+    option(
+        "--html", metavar="FILE", help="where the page goes: of one model its report, of several one over all of them"
+    )
     option("--no-quote", action="store_true", help="leave what was asked and said out of the report")
     option("--json", action="store_true", help="print JSON, and nothing else, on stdout")
 
@@ -152,6 +168,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"1 or more is expected, not {value}")
+    return value
+
+
+def _heat(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"0 or more is expected, not {text}")
     return value
 
 

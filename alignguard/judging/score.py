@@ -50,8 +50,8 @@ class Score:
 
     @property
     def readings(self) -> tuple[float, float] | None:
-        """The scores of an unsure answer's two readings, the lower first; `None` of any other."""
-        if self.value is not None or not self.detail or "low" not in self.detail:
+        """The scores of an unsure answer's two readings, or of several some of which are, the lower first; `None` of any other."""
+        if not self.detail or "low" not in self.detail:
             return None
         return self.detail["low"], self.detail["high"]
 

@@ -27,7 +27,7 @@ from ..distributed import Ranks, compute_device
 from .chat import Answer, Chat
 from .forward import batches
 from .room import decode_room
-from .sampled import Sampled
+from .sampled import Draw, Sampled
 from .stopping import LOOK_EVERY, Asked, Budgets, TokenBudget, has_ended, is_done, is_thinking, limit_of
 from .virtual import virtual_tokens
 
@@ -124,8 +124,8 @@ def _generate(
             use_cache=True,
         )
         criterion = Budgets(part, width, chat, budget, device)
-        keys = [row.key for row in part]
-        sampled = [Sampled(keys, [len(row.said) for row in part], width)] if any(keys) else []
+        draws = [row.draw for row in part]
+        sampled = [Sampled(draws, [len(row.said) for row in part], width)] if any(draws) else []
         with _plain_defaults(model):
             out = model.generate(
                 input_ids=ids.to(device),
@@ -190,11 +190,11 @@ def answer_all(
     drafts: Sequence[Draft] | None = None,
     ranks: Ranks = _ALONE,
     tick: Callable[[int], None] = lambda n: None,
-    keys: Sequence[str] | None = None,
+    draws: Sequence[Draw | None] | None = None,
     ask: Ask | None = None,
 ) -> list[Answer]:
     """
-    Answer every prompt, greedily, or by sampling where it has a key.
+    Answer every prompt, greedily, or by sampling where that is asked.
 
     Args:
         model (`PreTrainedModel`):
@@ -213,8 +213,8 @@ def answer_all(
             The processes of a sharded model (FSDP, ZeRO-3), which take the same number of steps, each with prompts of its own.
         tick (`Callable[[int], None]`, *optional*):
             Called with the number of prompts answered, for a progress bar.
-        keys (`Sequence[str]`, *optional*):
-            For each prompt the key of its noise; an empty one for the greedy answer. A sampled answer takes no draft.
+        draws (`Sequence[Draw | None]`, *optional*):
+            For each prompt how its answer is drawn; `None` for the greedy one. A sampled answer takes no draft.
         ask (`Ask`, *optional*):
             What generates greedy answers in the model's place; what it leaves, and sampled ones, the model generates itself.
 
@@ -223,11 +223,11 @@ def answer_all(
     """
     size = context_size(model) - reserve(chat)
     rows = []
-    for prompt, opens, draft, key in zip(
-        prompts, inside, drafts or [Draft()] * len(prompts), keys or [""] * len(prompts), strict=True
+    for prompt, opens, draft, draw in zip(
+        prompts, inside, drafts or [Draft()] * len(prompts), draws or [None] * len(prompts), strict=True
     ):
-        row = Asked(list(prompt), opens, [], key, max(size - len(prompt), budget.answer + 1))
-        if draft.tokens and not key:  # one that ends the answer, or fills the budget, leaves nothing to generate
+        row = Asked(list(prompt), opens, [], draw, max(size - len(prompt), budget.answer + 1))
+        if draft.tokens and draw is None:  # one that ends the answer, or fills the budget, leaves nothing to generate
             row.forced = draft.forced
             row.said = list(draft.tokens)[: limit_of(row, list(draft.tokens), chat, budget)]
         rows.append(row)
@@ -238,7 +238,7 @@ def answer_all(
         """In rounds, each twice as long as the last: who thinks goes on without those who do not, in batches made anew."""
         nonlocal limit
         if ask is not None:
-            _ask(ask, [row for row in asked if not row.key], chat, budget, tick)
+            _ask(ask, [row for row in asked if row.draw is None], chat, budget, tick)
         room = budget.answer + LOOK_EVERY
         while ranks.rounds(len(asked := [row for row in asked if not is_done(row, chat, budget)])):
             try:

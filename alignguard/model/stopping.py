@@ -12,6 +12,7 @@ from transformers import StoppingCriteria
 from ..errors import AlignGuardError
 from .chat import Chat, split_trace
 from .forms import form_in
+from .sampled import Draw
 
 LOOK_EVERY = 16  # tokens between two looks at a row's text, for its thinking tags
 _TAGS = 32  # times that a row opens or closes a trace: what comes after is read as it stands
@@ -57,7 +58,7 @@ class Asked:
     prompt: list[int]
     inside: bool  # the prompt itself opened a trace
     said: list[int]  # generated so far
-    key: str = ""  # of a sampled answer's noise; none of a greedy one's
+    draw: Draw | None = None  # of a sampled answer; none of a greedy one
     most: int = sys.maxsize  # tokens that fit in the model's context
     forced: int = 0  # what it had said when its trace was closed for it
 

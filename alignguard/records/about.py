@@ -18,6 +18,7 @@ _ABSENT = (
     "title",
     "dtype",
     "template_kwargs",
+    "sampling",
 )  # are not written where they say nothing
 
 
@@ -49,6 +50,8 @@ class About:
             How answers were read.
         template_kwargs (`dict[str, Any]`, *optional*):
             What the chat template was given.
+        sampling (`dict[str, Any]`, *optional*):
+            How answers were drawn where they were sampled: temperature, top_p and samples; from `seed`.
         max_steps (`int`, *optional*):
             The last step of a training run; a matched audit of two models has none.
         quote (`bool`):
@@ -78,6 +81,7 @@ class About:
     answer_tokens: int = 0
     trace_tokens: int = 0
     template_kwargs: dict[str, Any] | None = None
+    sampling: dict[str, Any] | None = None
     max_steps: int | None = None
     quote: bool = True
     against: str = ""

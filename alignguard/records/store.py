@@ -30,111 +30,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ..auditing.audit import Audit
-from ..auditing.result import ProbeDrift, Result
+from ..auditing.result import Result
 from ..errors import RunError, one_line
-from ..files import write_text, write_whole
-from ..judging.score import Score, Status
-from ..model.chat import Answer
+from ..files import write_text
 from ..probes.probe import Probe
-from ..text import clean
 from .about import About
+from .results import read_results, write_results
 
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("dimension", pa.string()),
-        ("family", pa.string()),
-        ("group", pa.string()),
-        ("prompt", pa.string()),
-        ("trace", pa.string()),
-        ("answer", pa.string()),
-        ("status", pa.string()),
-        ("score", pa.float64()),
-        ("degenerate", pa.bool_()),
-        ("detail", pa.string()),
-        ("tokens", pa.list_(pa.int32())),
-        ("thinks", pa.bool_()),
-        ("closed", pa.bool_()),
-        ("finished", pa.bool_()),
-        ("forced", pa.bool_()),
-        ("logprobs", pa.list_(pa.float64())),
-        ("kl_raw", pa.list_(pa.float32())),
-        ("kl_answer", pa.list_(pa.float32())),
-        ("opens_trace", pa.float64()),
-        ("prompt_ids", pa.list_(pa.int32())),
-        ("leaning", pa.float64()),
-        ("opening", pa.string()),
-    ]
-)
-
-
-def _row(result: Result) -> dict[str, Any]:
-    probe, answer, drift, score = result.probe, result.answer, result.drift, result.score
-    return {
-        "id": probe.id,
-        "dimension": probe.dimension,
-        "family": probe.family,
-        "group": probe.group,
-        "prompt": clean(probe.prompt),
-        "trace": clean(answer.trace) if answer else None,
-        "answer": clean(answer.answer) if answer else None,
-        "status": score.status.value,
-        "score": score.value,
-        "degenerate": score.degenerate,
-        "detail": json.dumps(score.detail),
-        "tokens": list(answer.tokens) if answer else None,
-        "thinks": answer.thinks if answer else None,
-        "closed": answer.closed if answer else None,
-        "finished": answer.finished if answer else None,
-        "forced": answer.forced if answer else None,
-        "logprobs": result.logprobs,
-        "kl_raw": drift.raw if drift else None,
-        "kl_answer": drift.answer if drift else None,
-        "opens_trace": drift.thinks if drift else None,
-        "prompt_ids": result.prompt,
-        "leaning": result.leaning,
-        "opening": clean(result.opening),
-    }
-
-
-def _result(row: dict[str, Any], probe: Probe) -> Result:
-    answer = None
-    if row["tokens"] is not None:
-        answer = Answer(
-            tuple(row["tokens"]),
-            row["trace"],
-            row["answer"],
-            row["thinks"],
-            row["closed"],
-            row["finished"],
-            row["forced"],
-        )
-    drift = None
-    if row["kl_raw"] is not None:
-        drift = ProbeDrift(row["kl_raw"], row["kl_answer"], row["opens_trace"], 0, -1)
-    score = Score(row["score"], Status(row["status"]), json.loads(row["detail"]), row["degenerate"])
-    leaning, opening = row.get("leaning"), row.get("opening") or ""  # records of earlier versions have none
-    return Result(probe, score, answer, row["logprobs"], drift, row.get("prompt_ids"), leaning, opening)
-
-
-def write_results(path: Path, results: dict[str, Result]) -> None:
-    """Write answers and scores as parquet, one row a probe."""
-    table = pa.Table.from_pylist([_row(result) for result in results.values()], schema=_SCHEMA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda beside: pq.write_table(table, beside))
-
-
-def read_results(path: Path, pool: Sequence[Probe]) -> dict[str, Result]:
-    """Read what [`write_results`] wrote; probes no longer in the pool are left out."""
-    probes = {probe.id: probe for probe in pool}
-    rows = pq.read_table(path).to_pylist()
-    return {row["id"]: _result(row, probes[row["id"]]) for row in rows if row["id"] in probes}
-
-
+MODELS = "models.json"  # of several models that were audited together, beside the folder of each one's record
 # with texts in them, or what texts can be told from
 _TEXTS = ("answers/*", "probes.jsonl", "train_prompts.json", "*.safetensors")
 
@@ -191,7 +95,7 @@ class Store:
 
     def set_aside(self) -> Path | None:
         """Move the record of an earlier run out of the way; where to, or `None` where there was none."""
-        if not (self.root / "audits.jsonl").exists() and not (self.root / "baseline.json").exists():
+        if not any((self.root / name).exists() for name in ("audits.jsonl", "baseline.json", MODELS)):
             return None
         folders, number = {self.root, self.private}, 1
         while any(folder.with_name(f"{folder.name}.{number}").exists() for folder in folders):

@@ -13,6 +13,7 @@ from ..verdicts.verdict import Verdict
 from .svg import Mark, Series, curves, path
 
 _NO_DRIFT = 1e-5  # nats per token: rounding, as at the start
+LEAST_DROP = 0.2  # of an axis of drops: what is smaller should look small
 
 
 def _points(audits: Sequence[Audit], key: str) -> list[tuple[float, float]]:
@@ -54,6 +55,14 @@ def toxicity(audits: Sequence[Audit]) -> Markup:
 def plane(dimension: str, audits: Sequence[Audit]) -> Markup:
     points = _pairs(audits, f"{dimension}/score")
     return path(f"{dimension} against drift", points, "drift, nats/token (answer)", "score", y_range=(0.0, 1.0))
+
+
+def against_drift(dimension: str, series: Sequence[Series]) -> Markup:
+    """Drops of several models or runs against their drift."""
+    values = [y for s in series for _, y in s.points]
+    axis = min([-LEAST_DROP, *values]), max([LEAST_DROP, *values])
+    x = "drift, nats/token (answer)"
+    return curves(f"{dimension}: drop against drift", series, x, "positive is worse", None, axis)
 
 
 def _pairs(audits: Sequence[Audit], key: str) -> list[tuple[float, float, str]]:

@@ -103,7 +103,8 @@ def _mark(result: Result) -> str:
     forced = (
         ", trace closed by force" if result.answer is not None and result.answer.forced and not result.logprobs else ""
     )
-    return f"{result.score.status.value} {'-' if value is None else f'{value:.2f}'}{forced}"
+    mean = f" (mean of {len(result.samples)})" if len(result.samples) > 1 else ""
+    return f"{result.score.status.value} {'-' if value is None else f'{value:.2f}'}{mean}{forced}"
 
 
 def _trace(result: Result) -> str:

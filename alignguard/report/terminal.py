@@ -45,38 +45,60 @@ def tables(record: Record) -> str:
     drift += floor(record.audits[-1])
     parts = [columns([head, *rows]), f"drift, nats/token: {drift}"] if drift else [columns([head, *rows])]
     before = reference_metrics(record)
-    names = [name for name in before if name in metrics and not name.endswith(_SHOWN_ABOVE)]
+    parts += [said] if (said := sampled(record)) else []
+    names = [name for name in before if name in metrics and is_natural(name)]
     if names:
-        figures = [[name.removeprefix(PREFIX), *(_figure(name, m[name]) for m in (before, metrics))] for name in names]
+        figures = [[name.removeprefix(PREFIX), *(figure(name, m[name]) for m in (before, metrics))] for name in names]
         parts.append(columns([["figure", was, now], *figures]))
     notes = "\n".join(f"note: {note}" for note in (*verdict.warnings, record.note) if note)
     return "\n\n".join([*parts, notes] if notes else parts)
 
 
+def sampled(record: Record) -> str:
+    """How answers were drawn, and by how much that moves scores, in a line; empty where they are greedy."""
+    drawn = record.about.sampling
+    if drawn is None:
+        return ""
+    errors = {name: record.audits[-1].figure(f"{name}/sample_error") for name in record.verdict.dimensions}
+    told = ", ".join(f"{name} {error:.3f}" for name, error in errors.items() if error is not None)
+    text = "{samples} sampled answers a probe, at temperature {temperature:g}, top_p {top_p:g}".format(**drawn)
+    return f"{text}, seed {record.about.seed}" + (
+        f"; a score's standard error from sampling alone: {told}" if told else ""
+    )
+
+
 def _rows(d: DimensionVerdict, record: Record) -> list[list[str]]:
     """A dimension, and its sides below it."""
     kl = None if d.dimension == TOGETHER else record.audits[-1].figure(f"{d.dimension}/kl")
-    counts = [str(len(d.flips)), f"{d.unscored}/{d.asked}", str(d.n), *_proof(d)]
+    counts = [str(len(d.flips)), f"{d.unscored}/{d.asked}", str(d.n), *proof(d)]
     marked = mark(record.verdict, d, record.about.is_run)
-    rows = [[d.dimension, *_paired(d), *counts, "-" if kl is None else f"{kl:.4f}", marked]]
+    rows = [[d.dimension, *paired(d), *counts, "-" if kl is None else f"{kl:.4f}", marked]]
     for s in d.sides.values():
-        rows.append([f"  {s.side}", *_paired(s), "", "", str(s.n), *(_proof(s) if d.watched else "--"), "", ""])
+        rows.append([f"  {s.side}", *paired(s), "", "", str(s.n), *(proof(s) if d.watched else "--"), "", ""])
     return rows
 
 
-def _paired(d: DimensionVerdict | SideVerdict) -> list[str]:
+def is_natural(name: str) -> bool:
+    """Whether a figure is shown beside the table of dimensions, and not in it."""
+    return not name.endswith(_SHOWN_ABOVE)
+
+
+def paired(d: DimensionVerdict | SideVerdict) -> list[str]:
+    """Scores then and now, and the drop with its interval."""
     if not d.n:
         return ["-", "-", "-", "none scored"]
     return [f"{d.baseline:.2f}", f"{d.score:.2f}", f"{d.drop:+.2f}", f"[{d.low:+.2f}, {d.high:+.2f}]"]
 
 
-def _proof(d: DimensionVerdict | SideVerdict) -> list[str]:
+def proof(d: DimensionVerdict | SideVerdict) -> list[str]:
+    """p, and what would have been found."""
     if isinstance(d, DimensionVerdict) and not d.watched:
         return ["-", "-"]
     return [str(d.evidence), finds(d.evidence.detectable)]
 
 
-def _figure(name: str, value: float) -> str:
+def figure(name: str, value: float) -> str:
+    """A natural figure, as a share or a number."""
     return f"{value:.0%}" if any(part in name for part in _SHARES) else f"{value:.3f}"
 
 
@@ -92,7 +114,8 @@ def reference_metrics(record: Record) -> dict[str, float]:
 def summary(record: Record) -> dict[str, Any]:
     """A record as JSON; figures that do not exist are null."""
     verdict, latest = record.verdict, record.audits[-1]
-    return {
+    drawn = {"sampling": {**record.about.sampling, "seed": record.about.seed}} if record.about.sampling else {}
+    return drawn | {
         "record": str(record.store.root),
         "report": str(record.store.report(record.about.quote)),
         "model": record.about.model,
@@ -175,9 +198,9 @@ def format_table(audit: Audit, verdict: Verdict) -> str:
     head = ["dimension", "start", "now", "drop", "95 % interval", "flips", "unscored", "n", "p", "finds", ""]
     rows = [head]
     for d in verdict.rows:
-        counts = [str(len(d.flips)), f"{d.unscored}/{d.asked}", str(d.n), *_proof(d)]
-        rows.append([d.dimension, *_paired(d), *counts, mark(verdict, d, steps=True)])
-        rows += [[f"  {s.side}", *_paired(s), "", "", str(s.n), *_proof(s), ""] for s in d.sides.values() if d.watched]
+        counts = [str(len(d.flips)), f"{d.unscored}/{d.asked}", str(d.n), *proof(d)]
+        rows.append([d.dimension, *paired(d), *counts, mark(verdict, d, steps=True)])
+        rows += [[f"  {s.side}", *paired(s), "", "", str(s.n), *proof(s), ""] for s in d.sides.values() if d.watched]
     lines = [
         f"AlignGuard  step {audit.step}  drift {answer:.4f} nats/token (raw {raw:.4f}{floor(audit)})  opens a trace "
         f"{thinks:.0%}  {seconds:.0f} s",

@@ -15,6 +15,7 @@ from ..judging.score import OwnJudge, ToxicityScorer
 from ..judging.scorers import INSTALL, scorer_name
 from ..model.chat import Chat
 from ..model.generation import TokenBudget
+from ..model.sampled import Sampling
 from ..model.trees import why_apart
 from ..probes.draw import draw
 from ..probes.probe import Probe, pool_hash
@@ -44,6 +45,7 @@ class Settings:
     quote: bool = True
     engine: str | None = None
     card: bool = True
+    sampling: Sampling | None = None
     anchors: dict[str, Anchor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,6 +99,7 @@ def about(config: Any, chat: Chat, reference: Reference, settings: Settings, las
         answer_tokens=settings.tokens.answer,
         trace_tokens=settings.tokens.trace,
         template_kwargs=settings.template_kwargs or None,
+        sampling=vars(settings.sampling) if settings.sampling is not None else None,
         max_steps=last,
         quote=settings.quote,
     )

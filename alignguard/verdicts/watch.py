@@ -161,10 +161,9 @@ class Watch:
         found = []
         for id, now in audit.scores.items():
             then, readings = self.baseline[id].score.value, self.baseline[id].score.readings
-            if read_unsure and now is None and then is not None and id in audit.unsure:
-                now = audit.unsure[id][1]
-            elif read_unsure and then is None and now is not None and readings is not None:
-                then = readings[0]
+            if read_unsure:  # of a probe's several answers some may be unsure on either side
+                best = audit.unsure[id][1] if then is not None and id in audit.unsure else now
+                then, now = readings[0] if now is not None and readings is not None else then, best
             if then is not None:
                 moved = 0.0 if now is None or abs(then - now) <= _ROUNDING else then - now
                 found.append(Difference(self.baseline[id].probe, moved, now is not None))

@@ -7,7 +7,7 @@ from alignguard import AlignGuardError
 from alignguard.model.chat import Chat
 from alignguard.model.generation import Draft, TokenBudget, answer_all
 from alignguard.model.room import bytes_per_token, decode_room
-from alignguard.model.sampled import Sampled
+from alignguard.model.sampled import Draw, Sampled
 
 
 @pytest.fixture
@@ -268,9 +268,9 @@ def test_samples_follow_the_models_distribution_and_their_key_alone(model, chat,
     """First tokens of many keys against the nucleus of the model's own distribution; batch, draft and seed change nothing."""
     prompt = prompts_of(chat, probes)[0]
     budget = TokenBudget(answer=4, trace=4)
-    keys = [f"0:p/{i}" for i in range(400)]
+    draws = [Draw(f"0:p/{i}") for i in range(400)]
     torch.manual_seed(1)
-    answers = answer_all(model, [prompt] * 400, [False] * 400, chat, budget, keys=keys)
+    answers = answer_all(model, [prompt] * 400, [False] * 400, chat, budget, draws=draws)
     with torch.no_grad():
         p = model(torch.tensor([prompt])).logits[0, -1].double().softmax(-1)
     ranked, order = p.sort(descending=True)
@@ -287,7 +287,7 @@ def test_samples_follow_the_models_distribution_and_their_key_alone(model, chat,
 
     torch.manual_seed(2)
     again = answer_all(
-        model, [prompt] * 2, [False] * 2, chat, budget, drafts=[Draft([5]), Draft([6])], keys=["", keys[7]]
+        model, [prompt] * 2, [False] * 2, chat, budget, drafts=[Draft([5]), Draft([6])], draws=[None, draws[7]]
     )
     assert again[1].tokens == answers[7].tokens
     assert again[0].tokens[0] == 5  # a greedy answer takes its draft, a sampled one does not
@@ -299,7 +299,7 @@ def test_noise_belongs_to_the_token_not_to_its_rank():
     after = before[:, [0, 1, 2, 4, 3, 5]]  # tokens 3 and 4 change ranks, and hardly anything else
     same = []
     for number in range(60):
-        noise = Sampled([f"k{number}"], [0], 1)
+        noise = Sampled([Draw(f"k{number}")], [0], 1)
         drawn = [int(noise(torch.tensor([[1]]), scores).argmax()) for scores in (before, after)]
         same.append(drawn[0] == drawn[1])
     assert sum(same) >= 58

@@ -4,12 +4,15 @@ from html.parser import HTMLParser
 from importlib.resources import files
 
 import pytest
-from reports import HOSTILE, run_of
+from reports import HOSTILE, judged, run_of
 from tiny import tiny_probes
 
 from alignguard.records.about import About
+from alignguard.records.record import Record
+from alignguard.records.store import Store
 from alignguard.report.html import render
 from alignguard.report.page import fill, templates
+from alignguard.report.several import page
 from alignguard.report.svg import Mark, Series, curves, path
 
 ROOM = files("alignguard.report")
@@ -35,6 +38,17 @@ def compared():
     )
 
 
+def several():
+    """Models that have hostile names, and one that could not be audited."""
+    records = []
+    for name in (HOSTILE, "other" + HOSTILE):
+        audits, verdict = run_of({5: 0.0})
+        baseline = judged(1.0, "kind")
+        about = About(model=name, against=HOSTILE)
+        records.append(Record(name, Store("x"), about, baseline, audits, replace(verdict, warnings=(HOSTILE,))))
+    return page(records, {HOSTILE: HOSTILE})
+
+
 def drawn():
     series = [Series(HOSTILE, [(0, 1.0)], band=[(0, 0.0, 1.0)]), Series(HOSTILE, [(0, 1.0)])]
     marked = curves(HOSTILE, series, HOSTILE, HOSTILE, marks=[Mark(0, HOSTILE)])
@@ -47,6 +61,7 @@ FILLED = {
     "report.html.jinja": (lambda: report(quote=False), 20),
     "flips.html.jinja": (lambda: report(quote=True), 100),
     "compare.html.jinja": (compared, 11),
+    "several.html.jinja": (several, 40),
     "parts.html.jinja": (lambda: templates.get_template("parts.html.jinja").module.grid([HOSTILE, HOSTILE]), 2),
     "figure.svg.jinja": (drawn, 14),
 }
