@@ -13,6 +13,7 @@ _ABOUT = """What AlignGuard does without a trainer.
 alignguard audit runs/sft --reference Qwen/Qwen2.5-1.5B-Instruct     one model held against another
 alignguard compare runs/a runs/b --html compare.html                 training runs over one another
 alignguard report runs/sft                                           a run's report, from what is on disk
+alignguard export runs/sft --to inspect                              its audits, as logs that other tools open
 alignguard probes list | show | check                                what is asked"""
 
 _EXIT_CODES = """exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options, 3 a regression
@@ -49,6 +50,15 @@ _REPORT = """Rebuild the HTML report of a run from what is on disk, and show its
 exit codes: 0 fine, 1 a mistake (told in one line), answers that cannot be judged, or too little asked for
 --max-missed-drop, 2 wrong options, 3 the run has a regression"""
 
+_EXPORT = """Write every audit of a record as a log that another tool opens. A RUN is as for `alignguard report`.
+
+    alignguard export runs/sft --to inspect                  for Inspect: inspect view --log-dir alignguard-inspect
+    alignguard export runs/sft --to inspect --quote --output logs      with what was asked and said
+
+Figures, scores and probes' names are in it; not a word of what was asked and said, unless --quote is given.
+
+exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options"""
+
 _PROBES = """What is asked: the built-in probes, published benchmarks, and your own.
 
     alignguard probes list                       what there is: dimensions and published benchmarks
@@ -65,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--version", action="version", version=__version__)
     commands = found.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_audit, _compare, _report, _probes):
+    for add in (_audit, _compare, _report, _export, _probes):
         add(commands)
     return found
 
@@ -166,6 +176,15 @@ def _report(commands: Any) -> None:
     parser.add_argument("--output", metavar="FILE", help="the HTML file (default: report.html of the record)")
     parser.add_argument("--no-quote", action="store_true", help="leave out what was asked and said")
     _max_missed_drop(parser.add_argument)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _export(commands: Any) -> None:
+    parser = _command(commands, "export", "write a run's audits as logs that other tools open", _EXPORT)
+    parser.add_argument("record", metavar="RUN", help="a trainer's output_dir, or what `alignguard audit` wrote")
+    parser.add_argument("--to", required=True, choices=["inspect"], help="whose format")
+    parser.add_argument("--output", metavar="DIR", help="where they go (default ./alignguard-FORMAT)")
+    parser.add_argument("--quote", action="store_true", help="with what was asked and said")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
