@@ -1,4 +1,4 @@
-"""`alignguard export RUN --to inspect`: the audits of a record as logs that other tools read."""
+"""`alignguard export RUN --to inspect` or `--to lm-eval`: the audits of a record as logs that other tools read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from pathlib import Path
 
 from ..errors import RunError
 from ..export.inspect_log import write_inspect_logs
+from ..export.lm_eval_results import write_lm_eval_results
 from ..records.record import read_record
 from ..report.terminal import dumps
 
 # what writes each format, and what opens it
-_FORMATS = {"inspect": (write_inspect_logs, "inspect view --log-dir {}")}
+_FORMATS = {
+    "inspect": (write_inspect_logs, "inspect view --log-dir {}"),
+    "lm-eval": (write_lm_eval_results, "lm_eval.utils.make_table of {}/*/results_*.json, read as JSON"),
+}
 
 
 def run(options: argparse.Namespace) -> None:

@@ -53,6 +53,7 @@ exit codes: 0 fine, 1 a mistake (told in one line), answers that cannot be judge
 _EXPORT = """Write every audit of a record as a log that another tool opens. A RUN is as for `alignguard report`.
 
     alignguard export runs/sft --to inspect                  for Inspect: inspect view --log-dir alignguard-inspect
+    alignguard export runs/sft --to lm-eval                  as lm-eval's results_*.json and samples_*.jsonl
     alignguard export runs/sft --to inspect --quote --output logs      with what was asked and said
 
 Figures, scores and probes' names are in it; not a word of what was asked and said, unless --quote is given.
@@ -182,7 +183,7 @@ def _report(commands: Any) -> None:
 def _export(commands: Any) -> None:
     parser = _command(commands, "export", "write a run's audits as logs that other tools open", _EXPORT)
     parser.add_argument("record", metavar="RUN", help="a trainer's output_dir, or what `alignguard audit` wrote")
-    parser.add_argument("--to", required=True, choices=["inspect"], help="whose format")
+    parser.add_argument("--to", required=True, choices=["inspect", "lm-eval"], help="whose format")
     parser.add_argument("--output", metavar="DIR", help="where they go (default ./alignguard-FORMAT)")
     parser.add_argument("--quote", action="store_true", help="with what was asked and said")
     parser.add_argument("--json", action="store_true", help="print JSON")

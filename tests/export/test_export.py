@@ -7,7 +7,7 @@ from recorded import SCORES, recorded
 
 from alignguard.cli import main
 
-FORMATS = ["inspect"]
+FORMATS = ["inspect", "lm-eval"]
 
 
 def said(capsys, *words):
