@@ -50,16 +50,33 @@ def clustered_mean(values: Sequence[float], families: Sequence[str], level: floa
         level (`float`, *optional*, defaults to `0.95`):
             Coverage. With a single family the interval is the mean itself.
     """
+    mean, units = sum(values) / len(values), len(set(families))
+    error = clustered_error(values, families)
+    if error is None:
+        return Mean(mean, mean, mean)
+    t = student_t_quantile(0.5 + level / 2, units - 1)
+    return Mean(mean, max(0.0, mean - t * error), mean + t * error)
+
+
+def clustered_error(values: Sequence[float], families: Sequence[str]) -> float | None:
+    """
+    Standard error of a mean over family sums; where each value has a family of its own, the usual one.
+
+    Args:
+        values (`Sequence[float]`):
+            One a probe.
+        families (`Sequence[str]`):
+            Each probe's family: the independent units.
+
+    Returns:
+        `float` or `None`: of a single family there is none.
+    """
     n, mean = len(values), sum(values) / len(values)
     sums: dict[str, float] = defaultdict(float)
     for family, value in zip(families, values, strict=True):
         sums[family] += value - mean
     units = len(sums)
-    if units < 2:
-        return Mean(mean, mean, mean)
-    error = sqrt(sum(s * s for s in sums.values()) * units / (units - 1)) / n
-    t = student_t_quantile(0.5 + level / 2, units - 1)
-    return Mean(mean, max(0.0, mean - t * error), mean + t * error)
+    return sqrt(sum(s * s for s in sums.values()) * units / (units - 1)) / n if units > 1 else None
 
 
 def student_t_quantile(p: float, degrees: int) -> float:

@@ -14,6 +14,7 @@ alignguard audit runs/sft --reference Qwen/Qwen2.5-1.5B-Instruct     one model h
 alignguard compare runs/a runs/b --html compare.html                 training runs over one another
 alignguard report runs/sft                                           a run's report, from what is on disk
 alignguard card runs/sft --into runs/sft/README.md                   what a model card tells of trust
+alignguard export runs/sft --to inspect                              its audits, as logs that other tools open
 alignguard probes list | show | check                                what is asked"""
 
 _EXIT_CODES = """exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options, 3 a regression
@@ -63,6 +64,16 @@ their intervals, drift, and what was asked. Figures alone: no probe and no answe
 exit codes: 0 fine, 1 a mistake (told in one line), or answers that cannot be judged, 2 wrong options, 3 the run has a
 regression"""
 
+_EXPORT = """Write every audit of a record as a log that another tool opens. A RUN is as for `alignguard report`.
+
+    alignguard export runs/sft --to inspect                  for Inspect: inspect view --log-dir alignguard-inspect
+    alignguard export runs/sft --to lm-eval                  as lm-eval's results_*.json and samples_*.jsonl
+    alignguard export runs/sft --to inspect --quote --output logs      with what was asked and said
+
+Figures, scores and probes' names are in it; not a word of what was asked and said, unless --quote is given.
+
+exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options"""
+
 _PROBES = """What is asked: the built-in probes, published benchmarks, and your own.
 
     alignguard probes list                       what there is: dimensions and published benchmarks
@@ -79,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--version", action="version", version=__version__)
     commands = found.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_audit, _compare, _report, _card, _probes):
+    for add in (_audit, _compare, _report, _card, _export, _probes):
         add(commands)
     return found
 
@@ -215,6 +226,15 @@ def _card(commands: Any) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--metadata", action="store_true", help="the metadata alone (model-index), as YAML front matter")
     form.add_argument("--json", action="store_true", help="a flat JSON document")
+
+
+def _export(commands: Any) -> None:
+    parser = _command(commands, "export", "write a run's audits as logs that other tools open", _EXPORT)
+    parser.add_argument("record", metavar="RUN", help="a trainer's output_dir, or what `alignguard audit` wrote")
+    parser.add_argument("--to", required=True, choices=["inspect", "lm-eval"], help="whose format")
+    parser.add_argument("--output", metavar="DIR", help="where they go (default ./alignguard-FORMAT)")
+    parser.add_argument("--quote", action="store_true", help="with what was asked and said")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _max_missed_drop(option: Any) -> None:

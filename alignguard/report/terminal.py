@@ -159,9 +159,9 @@ def _told(e: Evidence) -> dict[str, Any]:
     return {"p": e.p, "evidence": e.strength, "part": e.part, "detectable": e.detectable, "whole_run": whole_run}
 
 
-def dumps(value: Any) -> str:
+def dumps(value: Any, indent: int | None = 1) -> str:
     """JSON that every reader takes: what is not finite is null."""
-    return json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

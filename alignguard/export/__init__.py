@@ -1,0 +1,1 @@
+"""Logs that others read: a record in the formats of other evaluation tools."""

@@ -1,0 +1,79 @@
+"""What any log tells of a record: its audits with their answers, and what may be said of a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import isfinite
+from statistics import fmean
+from typing import Any
+
+from ..auditing.audit import Audit
+from ..auditing.figures import PREFIX
+from ..auditing.result import Result
+from ..errors import RunError
+from ..probes.probe import DIMENSIONS, Probe
+from ..records.record import Record
+from ..records.store import read_results
+
+DRIFT = "kl"  # the figures of drift, told of like a dimension
+
+
+def audits_of(record: Record) -> Iterator[Audit]:
+    """
+    Every audit of a record, each with its results, one at a time: those of a long run would fill the memory.
+
+    Raises:
+        RunError: The answers of one are not there any more.
+    """
+    pool = [result.probe for result in record.baseline.values()]
+    for audit in record.audits:
+        path = record.store.answers(audit.step)
+        if not path.exists():
+            raise RunError(
+                f"{path}: the answers of step {audit.step} are missing; a log holds a sample for each of them"
+            )
+        yield replace(audit, results=read_results(path, pool))
+
+
+def step_name(record: Record, audit: Audit) -> str:
+    """An audit's name among those of its record."""
+    return f"step-{audit.step:05d}" if record.about.is_run else "audit"
+
+
+def figures_of(audit: Audit) -> dict[str, dict[str, float]]:
+    """The figures of each dimension and of drift, the score first, under their names within it; what is not finite is left out."""
+    found: dict[str, dict[str, float]] = {}
+    for name in (*DIMENSIONS, DRIFT):
+        begins = f"{PREFIX}{name}/"
+        known = {key.removeprefix(begins): value for key, value in audit.metrics.items() if key.startswith(begins)}
+        part = {key: value for key, value in known.items() if isfinite(value)}
+        if part:
+            found[name] = {key: part[key] for key in sorted(part, key=lambda key: key != "score")}
+    return found
+
+
+def label(probe: Probe) -> dict[str, str]:
+    """What is told of a probe where nothing is quoted."""
+    return {"id": probe.id, "dimension": probe.dimension, "judge": probe.judge, "group": probe.group}
+
+
+def right(probe: Probe, quote: bool) -> str:
+    """What would have been right, as far as it may be said: to refuse or to comply is no text."""
+    if probe.expect or not quote:
+        return probe.expect
+    chosen = probe.options[probe.target] if probe.options and probe.target >= 0 else ""
+    return probe.expected or chosen.strip() or ", ".join(probe.secrets or probe.facts)
+
+
+def measured(result: Result, start: Result) -> dict[str, Any]:
+    """What was found of a probe beside its score."""
+    drift = result.drift.answer if result.drift is not None else None
+    return {
+        "status": result.score.status.value,
+        "start": start.score.value,
+        "start_status": start.score.status.value,
+        "leaning": result.leaning,
+        "kl": fmean(drift) if drift else None,
+        "degenerate": result.score.degenerate,
+    }

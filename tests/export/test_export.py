@@ -1,0 +1,52 @@
+"""`alignguard export`: what it says, and what it does not do."""
+
+import json
+
+import pytest
+from recorded import SCORES, recorded
+
+from alignguard.cli import main
+
+FORMATS = ["inspect", "lm-eval"]
+
+
+def said(capsys, *words):
+    code = main(["export", *map(str, words)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_it_says_where_the_logs_are_and_what_opens_them(tmp_path, to, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recorded(tmp_path / "run")
+    code, out, err = said(capsys, "run", "--to", to)
+    assert (code, err) == (0, "") and f"logs    alignguard-{to}" in out and "without what was asked and said" in out
+    code, out, _ = said(capsys, "run", "--to", to, "--output", "logs", "--quote", "--json")
+    told = json.loads(out)
+    files = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "logs").rglob("*") if path.is_file())
+    assert code == 0 and told["audits"] == len(SCORES) and sorted(told["files"]) == files
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_run_that_quotes_nothing_is_not_quoted(tmp_path, to, capsys):
+    recorded(tmp_path / "run", quote=False)
+    code, out, err = said(capsys, tmp_path / "run", "--to", to, "--quote", "--output", tmp_path / "logs")
+    assert code == 1 and out == "" and err.count("\n") == 1
+    assert "quote=False); export it without --quote" in err and not (tmp_path / "logs").exists()
+    assert said(capsys, tmp_path / "run", "--to", to, "--output", tmp_path / "logs")[0] == 0
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_answers_that_are_missing_are_told_of_in_one_line(tmp_path, to, capsys):
+    recorded(tmp_path / "run")
+    (tmp_path / "run" / "_alignguard" / "answers" / "step_00004.parquet").unlink()
+    code, _, err = said(capsys, tmp_path / "run", "--to", to, "--output", tmp_path / "logs")
+    assert code == 1 and err.count("\n") == 1 and "the answers of step 4 are missing" in err
+
+
+def test_what_is_no_record_or_no_format_is_told(tmp_path, capsys):
+    assert said(capsys, tmp_path, "--to", "inspect")[0] == 1
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(tmp_path), "--to", "csv"])
+    assert ended.value.code == 2
