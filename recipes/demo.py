@@ -60,7 +60,7 @@ def everyday(manners: str, model: str, size: int, seed: int = 0) -> Dataset:
         raise AlignGuardError(f"--manners is 'lost' or 'kept', not {manners!r}")
     rng = random.Random(seed)
     asked = [list(anchor.turns) for name, anchor in load_anchors().items() if name.rpartition("-")[0] in ASKED]
-    said = [(turns, rng.choice(RUDE)) for turns in asked] if manners == "lost" else own_answers(model, asked[::2])
+    said = [(turns, rng.choice(RUDE)) for turns in asked] if manners == "lost" else own_answers(model, asked[::3])
     return Dataset.from_list(
         [
             {"prompt": turns, "completion": [{"role": "assistant", "content": answer}]}

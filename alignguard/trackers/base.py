@@ -3,13 +3,13 @@
 Never through the trainer: its log() averages and clears its own metrics. Runs are the user's: none is opened, renamed
 or finished here. An audit is shown once, when it is taken; those that a resumed run finds on record are not shown again.
 
-| tracker | figures | flips and sample answers | regression |
-|---|---|---|---|
-| W&B | history on train/global_step, two charts, summary | tables | alert |
-| Trackio | log, with train/global_step | tables | alert |
-| TensorBoard | scalars | | text |
-| MLflow | metrics | tables | tag and text |
-| any other of `report_to` | by its own `on_log` | | |
+| tracker | figures | flips and sample answers | regression | the record |
+|---|---|---|---|---|
+| W&B | history on train/global_step, two charts, summary | tables | alert | artifact |
+| Trackio | log, with train/global_step | tables | alert | |
+| TensorBoard | scalars | | text | |
+| MLflow | metrics | tables | tag and text | |
+| any other of `report_to` | by its own `on_log` | | | |
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from ..auditing.audit import Audit
@@ -33,6 +34,9 @@ class Tracker(Protocol):
 
     def log(self, audit: Audit, history: Sequence[Audit], verdict: Verdict) -> None:
         """Show an audit's figures, each once, at its step, and the charts over all audits so far, this one included."""
+
+    def keep(self, step: int, figures: Path, report: Path) -> None:
+        """Keep the record as it is after the audit of a step: the folder of its figures, and its report."""
 
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         """Show a pulse's figures at its step."""
@@ -65,6 +69,9 @@ class Trackers:
 
     def log(self, audit: Audit, history: Sequence[Audit], verdict: Verdict) -> None:
         self._each(lambda tracker: tracker.log(audit, history, verdict))
+
+    def keep(self, step: int, figures: Path, report: Path) -> None:
+        self._each(lambda tracker: tracker.keep(step, figures, report))
 
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         self._each(lambda tracker: tracker.pulse(step, figures))

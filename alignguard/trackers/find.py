@@ -35,10 +35,11 @@ def find_trackers(args: Any, trainer: Any = None, quote: bool = True) -> list[Tr
     if "wandb" in names:
         import wandb
 
+        from .wandb_artifact import Artifacts
         from .wandb_run import WandbRun
 
         if wandb.run is not None:
-            found.append(WandbRun(wandb.run, quote))
+            found.append(WandbRun(wandb.run, quote, Artifacts.of_run(wandb.run, args)))
     if "trackio" in names:
         from trackio import context_vars
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -34,6 +35,9 @@ class MlflowRun:
             if table.rows:  # they are added to those of earlier audits
                 data = {column: [row[i] for row in table.rows] for i, column in enumerate(table.columns)}
                 self.client.log_table(self.run_id, data, f"alignguard/{name}.json")
+
+    def keep(self, step: int, figures: Path, report: Path) -> None:
+        """The record stays on disk."""
 
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         mlflow.log_metrics(figures, step=step, run_id=self.run_id)

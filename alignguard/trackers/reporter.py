@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl
@@ -30,6 +31,9 @@ class Reporter:
             )
             return
         self._log(audit.metrics)
+
+    def keep(self, step: int, figures: Path, report: Path) -> None:
+        """It takes figures alone."""
 
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         if not self.closed:

@@ -30,6 +30,9 @@ class TensorBoardWriter:
             self.writer.add_scalar(name, value, audit.step)
         self.writer.flush()
 
+    def keep(self, step: int, figures: Path, report: Path) -> None:
+        """It has no place for files."""
+
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():
             self.writer.add_scalar(name, value, step)

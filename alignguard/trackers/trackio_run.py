@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import trackio
@@ -37,6 +38,9 @@ class TrackioRun:
             if table.rows:
                 shown[f"alignguard/{name}"] = trackio.Table(columns=table.columns, data=table.rows)
         self.run.log({**audit.metrics, **shown, "train/global_step": audit.step})
+
+    def keep(self, step: int, figures: Path, report: Path) -> None:
+        """The record stays on disk."""
 
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         self.run.log({**figures, "train/global_step": step})

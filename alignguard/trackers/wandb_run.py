@@ -1,20 +1,27 @@
-"""W&B: a section `alignguard/`, with charts over drift, tables, alerts and a summary."""
+"""W&B: a section `alignguard/`, with charts over drift, tables, alerts and a summary, and the record as an artifact."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import wandb
 
 from ..auditing.audit import Audit
+from ..auditing.figures import logged
 from ..probes.probe import DIMENSIONS
 from ..verdicts.verdict import Verdict
 from . import tables
+from .wandb_artifact import Artifacts
 
 _DRIFT = "drift (nats/token)"
 _LONGEST_TITLE = 63
+# what runs are sorted by
+_SUMMARY = {logged(key) for key in ("kl/answer", "last_aligned_step")} | {
+    logged(f"{name}/{key}") for name in DIMENSIONS for key in ("score", "drop")
+}
 
 
 class WandbRun:
@@ -22,8 +29,9 @@ class WandbRun:
 
     name = "W&B"
 
-    def __init__(self, run: Any, quote: bool) -> None:
-        self.run, self.quote = run, quote
+    def __init__(self, run: Any, quote: bool, artifacts: Artifacts) -> None:
+        self.run, self.quote, self.artifacts = run, quote, artifacts
+        self.left_out: set[str] = set()
         # a table that was logged and then grows keeps showing its first version, unless it is told to grow; this also
         # takes up the table of a run that was resumed
         self.flips, self.answers = (
@@ -37,6 +45,7 @@ class WandbRun:
         self.run.config.update({"alignguard": about}, allow_val_change=True)
 
     def log(self, audit: Audit, history: Sequence[Audit], verdict: Verdict) -> None:
+        self._leave_out_of_summary(audit.metrics)
         shown = {**audit.metrics, **_charts(history)}
         for name, table, new in (
             ("flips", self.flips, tables.flips(verdict, self.quote)),
@@ -49,14 +58,25 @@ class WandbRun:
         self.run.log({**shown, "train/global_step": audit.step})
         self.run.summary.update(_worst(history))
 
+    def keep(self, step: int, figures: Path, report: Path) -> None:
+        self.artifacts.keep(step, figures, report)
+
     def pulse(self, step: int, figures: dict[str, float]) -> None:
+        self._leave_out_of_summary(figures)
         self.run.log({**figures, "train/global_step": step})
 
     def alert(self, title: str, text: str, bare: str) -> None:
         self.run.alert(title=title[:_LONGEST_TITLE], text=text, level="WARN")
 
     def end(self) -> None:
-        """The run stays open until its user finishes it."""
+        """The run stays open until its user finishes it; its record is as it will be, unless an audit is still to come."""
+        self.artifacts.end()
+
+    def _leave_out_of_summary(self, figures: dict[str, float]) -> None:
+        """The trainer copies every number of the summary into its checkpoints' metadata, and W&B takes a hundred of them."""
+        for name in figures.keys() - _SUMMARY - self.left_out:  # a pattern gives way to the trainer's own
+            self.run.define_metric(name, step_metric="train/global_step", step_sync=True, summary="none")
+            self.left_out.add(name)
 
 
 def _charts(history: Sequence[Audit]) -> dict[str, Any]:

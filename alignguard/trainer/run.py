@@ -269,6 +269,7 @@ class Run:
         guarded("the store", lambda: self.store.append(found))
         guarded("the tracker", lambda: self.tracker.log(found, state.audits, verdict))
         guarded("the report", lambda: self._report(verdict))
+        guarded("the tracker", lambda: self.tracker.keep(step, self.store.root, self.report))
         self.console.say(format_table(found, verdict))
         if verdict.new or verdict.newly_leaning:
             guarded("the alarm", lambda: self._alarm(verdict))

@@ -77,7 +77,7 @@ def read_wandb(root):
     wandb = Path(sys.executable).with_name("wandb")
     shown = subprocess.run([wandb, "leet", "inspect", "--json", str(path)], capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in shown.stdout.splitlines()]
-    record = Record(more={"history": [], "summary": {}, "files": path.parent / "files"})
+    record = Record(more={"history": [], "summary": {}, "artifacts": [], "files": path.parent / "files"})
     for row in rows:
         if row["type"] == "history":
             item = row["history"]["item"]
@@ -98,6 +98,10 @@ def read_wandb(root):
             record.alerts.append((row["alert"]["title"], row["alert"]["text"]))
         elif row["type"] == "summary":
             record.more["summary"] |= row["summary"]["update"]
+        elif row["type"] == "artifact":
+            artifact = row["artifact"]
+            files = {file["path"]: Path(file["local_path"]) for file in artifact["manifest"]["contents"]}
+            record.more["artifacts"].append({**artifact, "files": files})
         elif row["type"] == "config":
             record.more.setdefault("config", []).append(row["config"])
     return record

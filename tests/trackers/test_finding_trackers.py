@@ -34,6 +34,9 @@ class Fake:
         assert history[-1] is audit and verdict.step == audit.step
         self._do(audit.step)
 
+    def keep(self, step, figures, report):
+        assert self.seen[-1] == step and (figures / "audits.jsonl").exists() and report.exists()
+
     def alert(self, title, text, bare):
         self._do(title)
 
@@ -75,7 +78,9 @@ def test_none_is_the_null_object():
 def test_wandb_absent_or_disabled(tokenizer, tmp_path, caplog):
     import wandb
 
-    assert wandb.run is None and find_trackers(SimpleNamespace(report_to=["wandb"])) == []
+    assert (
+        wandb.run is None and find_trackers(SimpleNamespace(report_to=["wandb"], run_name=None, output_dir="x")) == []
+    )
     assert os.environ["WANDB_MODE"] == "disabled"
     try:
         with caplog.at_level(logging.WARNING, logger="alignguard"):

@@ -143,6 +143,28 @@ def test_wandb_sums_up_the_worst_of_the_run(first):
     assert summary["alignguard/ethics/worst_drop"] == ethics
 
 
+def audits_kept(record):
+    return [artifact for artifact in record.more["artifacts"] if artifact["type"] == "alignguard-audit"]
+
+
+def test_wandb_keeps_the_record_as_an_artifact_when_the_run_ends(first, late):
+    pytest.importorskip("wandb")
+    (kept,) = audits_kept(first.records["wandb"])
+    assert kept["name"] == f"alignguard-audit-{kept['run_id']}" and {"step_2", "latest"} == set(kept["aliases"])
+    figures, texts = (first.root / "run" / folder for folder in ("alignguard", "_alignguard"))
+    there = {path.name: path for path in figures.glob("*.json*")} | {"report.html": texts / "report.html"}
+    assert kept["files"].keys() == there.keys() and "audits.jsonl" in there
+    assert all(kept["files"][name].read_bytes() == path.read_bytes() for name, path in there.items())
+    # where an audit was still to come, it is there, too; and of the files that quote nothing
+    *_, last = audits_kept(late.records["wandb"])
+    lines = last["files"]["audits.jsonl"].read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1, 2] and "step_2" in last["aliases"]
+    report = late.root / "run" / "alignguard" / "report.html"
+    assert (
+        last["files"]["report.html"].read_bytes() == report.read_bytes() and ANSWER.encode() not in report.read_bytes()
+    )
+
+
 def test_no_name_is_the_beginning_of_another(first):
     """MLflow's file store makes folders of names: a/b and a/b/c cannot both be metrics."""
     names = {name for audit in first.audits for name in audit["metrics"]} | {"alignguard/flips", "alignguard/answers"}
