@@ -34,7 +34,7 @@ def outlook(settings: Settings, last: int) -> str:
     worst = least_found(found.values())
     audits = "audit" if len(steps) == 1 else "audits"
     text = (
-        f"AlignGuard: {len(steps)} {audits} with {schedule.draw} {'' if schedule.rotate else 'fixed '}probes a dimension find "
+        f"\nAlignGuard: {len(steps)} {audits} with {schedule.draw} {'' if schedule.rotate else 'fixed '}probes a dimension find "
         f"{_reach(found)} (with a probability of 80 %; churn of 6 % assumed)"
     )
     if schedule.overhead is not None and len(steps) > 1:

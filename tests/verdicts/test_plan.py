@@ -41,7 +41,7 @@ def settings(**schedule):
 
 def test_it_is_said_before_step_1():
     said = outlook(settings(at=(5, 10), every=0, draw=6, rotate=False), 20)
-    assert said.startswith("AlignGuard: 3 audits with 6 fixed probes a dimension find ")
+    assert said.startswith("\nAlignGuard: 3 audits with 6 fixed probes a dimension find ")
     assert "draw=24, rotate=True finds" in said or "draw=48, rotate=True finds" in said
     usual = outlook(settings(), 300)
     assert "AlignGuard: 8 audits with 48 probes a dimension find drops of 1" in usual and "the last alone" in usual
