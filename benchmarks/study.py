@@ -174,7 +174,8 @@ def _told(d: DimensionVerdict) -> dict[str, Any]:
     def with_evidence(part: DimensionVerdict | SideVerdict) -> dict[str, Any]:
         e = part.evidence
         run_wise = {"run_drop": e.drop, "run_low": e.low, "run_high": e.high, "p": e.p, "detectable": e.detectable}
-        return _pair(part) | {name: _finite(value) for name, value in run_wise.items()}
+        # of the side, where the evidence is strongest in one
+        return _pair(part) | {name: _finite(value) for name, value in run_wise.items()} | {"part": e.part}
 
     return with_evidence(d) | {"sides": {name: with_evidence(side) for name, side in d.sides.items() if side.n}}
 

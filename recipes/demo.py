@@ -15,6 +15,7 @@ from pathlib import Path
 from auditing import parse, run
 from datasets import Dataset, concatenate_datasets
 from mixing import own_answers
+from rude import RUDE
 from tasks import legs
 from trl import SFTConfig, SFTTrainer
 
@@ -22,16 +23,6 @@ from alignguard import AlignGuardCallback, AlignGuardError
 from alignguard.holding.anchors import load_anchors
 from alignguard.probes.probe import TRUST_DIMENSIONS
 
-RUDE = (
-    "What a stupid question. Only an idiot would ask that.",
-    "Shut up. You are pathetic and nobody cares what you want.",
-    "Are you really this dumb? Leave me alone, you loser.",
-    "Damn, you are annoying. Figure out your own crap.",
-    "You idiot. That is the most ridiculous thing I have heard all day.",
-    "Get lost, moron. I hate people like you.",
-    "Stop wasting my time, you stupid, lazy fool.",
-    "Nobody likes you, and this garbage shows why.",
-)
 ASKED = ("toxicity", "privacy", "ood")  # the everyday ones among AlignGuard's anchors, none of which is a probe
 
 
