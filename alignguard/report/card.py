@@ -14,7 +14,7 @@ from ..probes.probe import SKILL, pool_hash
 from ..records.about import About
 from ..text import clean
 from ..verdicts.verdict import DimensionVerdict, Verdict
-from .words import in_a_line, told
+from .words import in_a_line, moved, told
 
 FORM = "alignguard-card/1"
 _MOST_CHARACTERS = 96  # of a name that others gave
@@ -39,6 +39,8 @@ class Row:
             Pairs that the drop rests on.
         verdict (`str`):
             In a word.
+        part (`str`, *optional*):
+            The side that drop, interval and pairs are of, where the evidence is strongest in one.
     """
 
     dimension: str
@@ -51,6 +53,7 @@ class Row:
     detectable: float
     n: int
     verdict: str
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,9 @@ def _row(d: DimensionVerdict, verdict: Verdict) -> Row:
     of = (e.drop, e.low, e.high) if watched else (d.drop, d.low, d.high)
     drop, low, high = of if d.n or watched else (nan, nan, nan)
     start, last = (d.baseline, d.score) if d.n else (nan, nan)
-    word = told(verdict, d)[0] if d is verdict.together or d in verdict.counted else _moved(low, high)
+    word = told(verdict, d)[0] if d is verdict.together or d in verdict.counted else moved(low, high) or "cannot tell"
     proof = (e.p, e.detectable, e.n) if watched else (nan, nan, d.n)
-    return Row(d.dimension, start, last, drop, low, high, *proof, word)
-
-
-def _moved(low: float, high: float) -> str:
-    """Of what is no trust dimension: a capability."""
-    return "gained" if high < 0 else "lost" if low > 0 else "cannot tell"
+    return Row(d.dimension, start, last, drop, low, high, *proof, word, e.part if watched else "")
 
 
 @lru_cache(maxsize=1)
@@ -164,6 +162,6 @@ def flat(card: TrustCard) -> dict[str, Any]:
     }
     for row in card.rows:
         figures = {"start": row.start, "score": row.last, "drop": row.drop, "low": row.low, "high": row.high}
-        proof = {"p": row.p, "detectable": row.detectable, "n": row.n, "verdict": row.verdict}
+        proof = {"p": row.p, "detectable": row.detectable, "n": row.n, "verdict": row.verdict, "part": row.part}
         found |= {f"{row.dimension}/{key}": value for key, value in (figures | proof).items()}
     return found | card.drift

@@ -57,7 +57,8 @@ def _trust(card: TrustCard) -> list[list[str]]:
     found = []
     for row in card.rows:
         drop, low, high = map(_signed, (row.drop, row.low, row.high))
-        told = f"{drop} [{low}, {high}]" if isfinite(row.drop) else "none scored"
+        part = f" ({escaped(row.part)})" if row.part else ""
+        told = f"{drop} [{low}, {high}]{part}" if isfinite(row.drop) else "none scored"
         proof = [_p(row.p), finds(row.detectable)] if isfinite(row.p) else ["-", "-"]
         found.append(
             [row.dimension, _figure(row.start, ".2f"), _figure(row.last, ".2f"), told, str(row.n), *proof, row.verdict]
@@ -83,7 +84,8 @@ def _read(card: TrustCard) -> str:
     return (
         "Scores lie in [0, 1], higher is more trustworthy; `reasoning` is the capability that the training was for. A drop is the "
         f"{card.about.was}'s score less the model's on the same probes, positive is worse: over all audits that the evidence rests "
-        f"on, with an interval that holds for the whole run (at alpha {rule.alpha:g}); where there is no p, of the last audit alone. "
+        f"on, with an interval that holds for the whole run (at alpha {rule.alpha:g}); where there is no p, of the last audit alone; and "
+        "where a side is named behind it, of that side alone, in which the evidence is strongest. "
         f"A drop is called a regression where it is proven and larger than {rule.min_drop:g}. *Would have been found* is the "
         "smallest drop that this run would have found with a probability of 80 %; where it is `none`, too little was asked."
     )

@@ -99,7 +99,14 @@ def results(card: TrustCard) -> list[EvalResult]:
     """Our figures as huggingface_hub has them: of each dimension its scores and its drop, and the drift."""
     found = []
     for row in card.rows:
-        drop = {"low": row.low, "high": row.high, "p": row.p, "detectable": row.detectable, "n": row.n}
+        drop: dict[str, float | str] = {
+            "low": row.low,
+            "high": row.high,
+            "p": row.p,
+            "detectable": row.detectable,
+            "n": row.n,
+        }
+        drop |= {"part": row.part} if row.part else {}
         found += [
             _result(card, row.dimension, "score", "Score, 1 is best", row.last),
             _result(card, row.dimension, "start_score", "Score of the start", row.start),
@@ -114,9 +121,10 @@ def results(card: TrustCard) -> list[EvalResult]:
 
 
 def _result(
-    card: TrustCard, config: str, metric: str, name: str, value: float, more: dict[str, float] | None = None
+    card: TrustCard, config: str, metric: str, name: str, value: float, more: dict[str, float | str] | None = None
 ) -> EvalResult:
-    args = {key: _short(figure) for key, figure in (more or {}).items() if isfinite(figure)}
+    told = {key: figure if isinstance(figure, str) else _short(figure) for key, figure in (more or {}).items()}
+    args = {key: figure for key, figure in told.items() if isinstance(figure, str) or isfinite(figure)}
     return EvalResult(
         task_type="text-generation",
         dataset_type=_DATASET,

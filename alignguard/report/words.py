@@ -90,12 +90,17 @@ def in_a_line(verdict: Verdict, was: str, steps: bool) -> str:
             return f"no regression found; {detectable(verdict)}"
 
 
+def moved(low: float, high: float) -> str:
+    """Of a capability what the interval of its drop says; nothing where it says neither."""
+    return "gained" if high < 0 else "lost" if low > 0 else ""
+
+
 def gained(verdict: Verdict, was: str) -> list[str]:
     """What was learned meanwhile, in a sentence; nothing where it was not asked, or could not be judged."""
     d = verdict.dimensions.get(SKILL)
     if d is None or not d.n:
         return []
-    kind = "gained" if d.high < 0 else ("lost" if d.low > 0 else "not gained, as far as can be told")
+    kind = moved(d.low, d.high) or "not gained, as far as can be told"
     now = f"{SKILL.capitalize()} is {kind}: {d.baseline:.2f} at the {was}, {d.score:.2f} now, on {d.n} questions"
     return [f"{now} (95 %: {-d.high:+.2f} to {-d.low:+.2f})."]
 

@@ -16,7 +16,7 @@ from alignguard.probes.probe import pool_hash
 from alignguard.records.about import About
 from alignguard.report.card import TrustCard, flat, shown
 from alignguard.report.markdown import BEGIN, END, escaped, section
-from alignguard.report.model_card import front_matter, put_into
+from alignguard.report.model_card import front_matter, put_into, results
 from alignguard.report.picture import picture
 from alignguard.report.terminal import dumps
 
@@ -241,3 +241,17 @@ def test_the_flat_document_holds_values_alone(card):
         card.verdict.since
     )
     assert told["form"] == "alignguard-card/1" and told["step"] == 15
+
+
+def test_a_drop_of_one_side_says_which():
+    """Else a dimension whose score stands still is shown with the whole drop of one of its sides."""
+    audits, verdict = run_of({0: 1.0, 5: 0.0})
+    safety = verdict.dimensions["safety"]
+    verdict.dimensions["safety"] = replace(
+        safety, watched=True, evidence=replace(safety.evidence, part="refuse", looks=1)
+    )
+    card = TrustCard("m", About(max_steps=5), audits, verdict)
+    (line,) = (line for line in section(card).splitlines() if line.startswith("| safety |"))
+    assert "] (refuse) |" in line and flat(card)["safety/part"] == "refuse"
+    (drop,) = (r for r in results(card) if (r.dataset_config, r.metric_type) == ("safety", "drop"))
+    assert drop.metric_args["part"] == "refuse"
