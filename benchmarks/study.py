@@ -1,11 +1,12 @@
 """What making a reasoner of an aligned model costs, by three ways of training, and whether drift is a witness of it.
 
-    python benchmarks/study.py --model DIR [--only NAME ...] [--steps 48] [--read]
+    python benchmarks/study.py --model DIR [--only NAME ...] [--steps N] [--read] [-- OPTION ...]
 
 One aligned start; SFT on traces, on-policy distillation from the reasoner that the first SFT made, and GRPO, each by its recipe
-with AlignGuard watching, and each once more held by a drift budget; two seeds of SFT. The task is sums of reasoning-gym; what is
-gained is measured on others of the same kind. A run that is whole is kept in `runs/study/`, and one that was cut off goes on from
-its last checkpoint when the command is given again: `results/study.json` and the table hold what there is. `--read` trains nothing.
+with AlignGuard watching, two or three seeds each, and the first of each once more held by a drift budget. The task is sums of
+reasoning-gym; what is gained is measured on others of the same kind. A run that is whole is kept in `runs/study/`, and one that was
+cut off goes on from its last checkpoint when the command is given again: `results/study.json` and the table hold what there is.
+`--read` trains nothing. Options after `--` go to the recipes.
 
 Correlations of drift with drops are Spearman's, over the audits of all runs, with 95 % intervals by resampling whole runs.
 """
@@ -18,11 +19,13 @@ import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from common import table, write
 from scipy.stats import spearmanr
 
@@ -38,7 +41,8 @@ MAX_KL = 0.05
 TEACHER = "sft-0"  # whose model is the teacher of distillation
 TERMS, DIGITS, QUESTIONS = 5, 2, 64
 BOOTSTRAPS = 2000
-COMMON = "--report_to none --per_device_train_batch_size 8 --answer_tokens 48 --trace_tokens 128 --save_strategy steps --save_total_limit 1"
+STEPS = {"sft": 96, "distill": 64, "grpo": 64}
+COMMON = "--report_to none --answer_tokens 64 --trace_tokens 128 --save_strategy steps --save_total_limit 1"
 
 
 @dataclass(frozen=True)
@@ -69,26 +73,33 @@ class Run:
     def folder(self) -> Path:
         return RUNS / self.name
 
+    @property
+    def device(self) -> Path:
+        """Where it is written what the run was taken on."""
+        return self.folder / "device.txt"
+
 
 def planned() -> list[Run]:
     """All runs, in the order in which they are taken."""
-    sft = "--learning_rate 2e-5"
-    grpo = "--learning_rate 2e-6 --num_generations 8 --max_completion_length 96"
-    distill = f"--learning_rate 2e-5 --max_completion_length 96 --teacher_model_name_or_path {RUNS / TEACHER}"
-    kinds = [("sft", 0, sft), ("sft", 1, sft), ("distill", 0, distill), ("grpo", 0, grpo)]
+    sft = "--learning_rate 2e-5 --per_device_train_batch_size 8"
+    # four questions a step
+    grpo = "--learning_rate 2e-6 --per_device_train_batch_size 32 --num_generations 8 --max_completion_length 96"
+    distill = f"{sft} --max_completion_length 96 --teacher_model_name_or_path {RUNS / TEACHER}"
+    options = {"sft": sft, "distill": distill, "grpo": grpo}
+    kinds = [(r, seed, options[r]) for r in ("sft", "distill", "grpo") for seed in range(3 if r == "sft" else 2)]
     free = [Run(f"{recipe}-{seed}", recipe, seed, False, options) for recipe, seed, options in kinds]
     held = [Run(f"{run.name}-held", run.recipe, run.seed, True, run.options) for run in free if run.seed == 0]
     return [free[0], held[0], *free[1:], *held[1:]]
 
 
-def train(run: Run, model: str, steps: int) -> None:
+def train(run: Run, model: str, steps: int, more: Sequence[str] = ()) -> None:
     """
-    Take a run, or go on with it.
+    Take a run, or go on with it; `more` are options of the recipe.
 
     Raises:
         SystemExit: The recipe failed.
     """
-    audits = f"--audit_at {steps // 8} {steps // 4} {steps // 2} --audit_every 0 --draw 16 --save_steps {steps // 2}"
+    audits = f"--audit_at {steps // 8} {steps // 4} {steps // 2} --audit_every 0 --draw 48 --save_steps {steps // 2}"
     command = [
         sys.executable,
         str(ROOT / "recipes" / f"{run.recipe}.py"),
@@ -96,11 +107,14 @@ def train(run: Run, model: str, steps: int) -> None:
         *f"{COMMON} {run.options} {audits} --dataset_name {RUNS / 'task'}".split(),
         *("--probes", *TRUST_DIMENSIONS, str(RUNS / "questions.jsonl")),
         *(("--max_kl", str(MAX_KL)) if run.held else ()),
+        *more,
     ]
     last = sorted(run.folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     if last:
         command += ["--resume_from_checkpoint", str(last[-1])]
     print(f"{run.name}: {' '.join(command[1:])}", flush=True)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.device.write_text(torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU", encoding="utf-8")
     if subprocess.run(command).returncode != 0:
         sys.exit(f"{run.name} failed; its message stands above")
     for checkpoint in run.folder.glob("checkpoint-*"):
@@ -146,6 +160,7 @@ def found(run: Run, record: Record) -> dict[str, Any]:
     return {
         "run": run.name,
         "held": run.held,
+        "device": run.device.read_text(encoding="utf-8") if run.device.exists() else None,
         "steps": last.step,
         "reasoning": _pair(skill) if skill is not None and skill.n else None,
         "drift": drift,
@@ -234,7 +249,7 @@ def report(model: str) -> None:
     drift = correlations(runs)
     print(table([line(run) for run in runs]))
     print(table([{"drift against drops": name, **figures} for name, figures in drift.items()]))
-    write("study", {"model": Path(model).name, "runs": runs, "correlations": drift})
+    write("study", {"model": Path(model).name, "runs": runs, "correlations": drift}, quick=False)
 
 
 def main() -> None:
@@ -242,8 +257,9 @@ def main() -> None:
     names = [run.name for run in planned()]
     parser.add_argument("--model", required=True, help="the aligned start: a folder, or an id on the hub")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--steps", type=int, default=48, help="of a run")
+    parser.add_argument("--steps", type=int, help=f"of each run; {STEPS} by default")
     parser.add_argument("--read", action="store_true", help="train nothing")
+    parser.add_argument("more", nargs="*", metavar="OPTION", help="of the recipes, after --")
     options = parser.parse_args()
     task()
     for run in planned():
@@ -251,7 +267,7 @@ def main() -> None:
             continue
         if run.recipe == "distill" and whole(planned()[0]) is None:
             sys.exit(f"{run.name} learns from {TEACHER}, which is not whole yet; run that first")
-        train(run, options.model, options.steps)
+        train(run, options.model, options.steps or STEPS[run.recipe], options.more)
     report(options.model)
 
 
