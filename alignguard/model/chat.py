@@ -293,7 +293,7 @@ class Chat:
         whole = self.decode(tokens)
         close = (form_in(whole, self.form) or self.form).close
         count = whole.count(close)
-        return self._first(tokens, lambda text: text.count(close) >= count) if count else len(tokens)
+        return self.fewest(tokens, lambda text: text.count(close) >= count) if count else len(tokens)
 
     def forced_tokens(self, answer: Answer) -> slice:
         """Which tokens of an answer closed its trace for it; none where it did so itself."""
@@ -314,14 +314,14 @@ class Chat:
         if not wrapper.strip():
             return self.closing(tokens) if answer.thinks else 0
         begins = len(whole) - len(rest.lstrip()) + len(wrapper)
-        return self._first(tokens, lambda text: len(text) >= begins)
+        return self.fewest(tokens, lambda text: len(text) >= begins)
 
     def after_trace(self, tokens: Sequence[int]) -> str:
         """What was generated after the last trace, to the letter: a tokenizer may join the end of a tag with what follows."""
         text = self.decode(tokens)
         return text.rpartition((form_in(text, self.form) or self.form).close)[2]
 
-    def _first(self, tokens: Sequence[int], reached: Callable[[str], bool]) -> int:
+    def fewest(self, tokens: Sequence[int], reached: Callable[[str], bool]) -> int:
         """The fewest tokens of which something is so, which is then so of more."""
         low, high = 0, len(tokens)
         while low < high:

@@ -152,7 +152,9 @@ def _ask(ask: Ask, rows: list[Asked], chat: Chat, budget: TokenBudget, tick: Cal
     Have every row continued elsewhere until it ends or its budget does: those that answer first, then traces with their answers.
     Where that fails, rows are left as they are.
     """
-    while asked := [row for row in rows if not is_done(row, chat, budget)]:
+    asked = rows
+    while asked := [row for row in asked if not is_done(row, chat, budget)]:
+        before = {row: len(row.said) for row in asked}
         found = ask([row.prompt + row.said for row in asked], max(_room(row, chat, budget) for row in asked))
         if found is None:
             return
@@ -165,6 +167,7 @@ def _ask(ask: Ask, rows: list[Asked], chat: Chat, budget: TokenBudget, tick: Cal
                 if len(row.said) < whole:  # its end, or that of its budget, came before
                     break
         tick(sum(is_done(row, chat, budget) for row in asked))
+        asked = [row for row in asked if len(row.said) > before[row]]
 
 
 def _room(row: Asked, chat: Chat, budget: TokenBudget) -> int:
@@ -241,13 +244,16 @@ def answer_all(
             _ask(ask, [row for row in asked if row.draw is None], chat, budget, tick)
         room = budget.answer + LOOK_EVERY
         while ranks.rounds(len(asked := [row for row in asked if not is_done(row, chat, budget)])):
+            before = {row: len(row.said) for row in asked}
             try:
                 _generate(model, asked, room, limit, chat, budget, ranks, tick)
-                room *= 2
             except torch.OutOfMemoryError:
                 if ranks.sharded or limit <= least:
                     raise
                 limit = max(least, limit // 2)  # what was free when the limit was found may be so no longer
+                continue
+            room *= 2
+            asked = [row for row in asked if len(row.said) > before[row]]  # whatever a model says, this ends
 
     tick(sum(is_done(row, chat, budget) for row in rows))
     finish(rows, tick)

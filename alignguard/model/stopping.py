@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,11 +14,11 @@ from transformers import StoppingCriteria
 
 from ..errors import AlignGuardError
 from .chat import Chat, split_trace
-from .forms import form_in
+from .forms import FAMILIES, form_in
 from .sampled import Draw
 
 LOOK_EVERY = 16  # tokens between two looks at a row's text, for its thinking tags
-_TAGS = 32  # times that a row opens or closes a trace: what comes after is read as it stands
+_MOST_TAGS = 32  # that a row opens or closes a trace with: what comes after them is read as it stands
 _TAIL = 64  # tokens of a trace that are looked at: those since the last look, and room for a tag that began before it
 
 
@@ -118,17 +121,37 @@ def is_thinking(row: Asked, chat: Chat) -> bool:
 
 def limit_of(row: Asked, said: list[int], chat: Chat, budget: TokenBudget) -> int:
     """
-    How many tokens this row may have said in all, judged by what it has said so far; what it went on to say beyond that, while
-    others of its batch were still at it, does not count.
+    How many tokens this row may have said in all, judged by what it has said so far.
+
+    That changes with each tag, and only there: it ends where what it had said up to then allows no more, whatever followed while
+    others of its batch were still at it. Else, of one that goes on opening traces, what is cut off would decide whether it may
+    go on, for ever.
     """
     if row.forced:
         return row.forced + budget.answer
-    limit = max(budget.answer, LOOK_EVERY)  # a tag may be longer than an answer
-    for _ in range(_TAGS):
-        before, limit = limit, _allowed(row, said[:limit], chat, budget)
-        if limit == before or before >= len(said):
+    limit, tags = 0, _tags(said, chat)
+    for at, following in zip([0, *tags], [*tags, sys.maxsize], strict=True):
+        limit = max(at, _allowed(row, said[:at], chat, budget))
+        if limit < following > LOOK_EVERY:  # a tag may be longer than an answer
             break
     return limit
+
+
+def _tags(said: list[int], chat: Chat) -> list[int]:
+    """After how many tokens each of the tags that it opens and closes traces with was there; of the first that there are."""
+    text = chat.decode(said)
+    forms = {
+        chat.form,
+        form_in(text, chat.form) or chat.form,
+        *(f for f in FAMILIES if text.lstrip().startswith(f.open)),
+    }
+    tag = re.compile("|".join(re.escape(tag) for form in forms for tag in (form.open, form.close)))
+    ends = [found.end() for found in islice(tag.finditer(text), _MOST_TAGS)]
+    return [chat.fewest(said, partial(_reaches, end)) for end in ends]
+
+
+def _reaches(end: int, text: str) -> bool:
+    return len(text) >= end
 
 
 def _allowed(row: Asked, said: list[int], chat: Chat, budget: TokenBudget) -> int:

@@ -1,3 +1,5 @@
+import random
+
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -131,6 +133,37 @@ def test_trace_and_answer_have_budgets_of_their_own(tokenizer, chat):
     assert forced.forced and forced.closed and forced.answer.startswith("I say this")
     assert len(forced.tokens) == 150 + len(chat.close_ids()) + 20
     assert not any(a.forced for a in (short, cut, thought, both))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("answer, trace", [(16, 40), (20, 30), (5, 24)])
+def test_who_goes_on_opening_and_closing_traces_comes_to_an_end(tokenizer, chat, answer, trace):
+    rng = random.Random(0)
+    tags = ["<think>", "</think>", "<reasoning>"]
+    texts = [
+        "".join(rng.choice(tags) + " a" * rng.randint(0, answer + 8) for _ in range(rng.randint(3, 7))) + " a" * 150
+        for _ in range(150)
+    ]
+    model, budget = Parrot(tokenizer, [*texts, "forced"]), TokenBudget(answer, trace)
+    prompts = [[3 + i] for i in range(len(texts))]
+    together = answer_all(model, prompts, [False] * len(texts), chat, budget)
+    # where an answer ends is told by what it said up to there: not by how far it went on for others in its batch
+    assert together == [answer_all(model, [prompt], [False], chat, budget)[0] for prompt in prompts]
+    for text, said in zip(texts, together, strict=True):
+        own = said.tokens[: said.tokens.index(chat.close_ids()[0])] if said.forced else said.tokens
+        assert list(own) == tokenizer(text)["input_ids"][: len(own)]
+        assert answer <= len(own) <= trace + answer
+
+
+def test_an_engine_that_says_nothing_is_not_asked_for_ever(tokenizer, chat):
+    model, asked = Parrot(tokenizer, [" word" * 60, ""]), []
+
+    def ask(prompts, most):
+        asked.append(prompts)
+        return [[] for _ in prompts]
+
+    (said,) = answer_all(model, [[3]], [False], chat, TokenBudget(20, 30), ask=ask)
+    assert len(asked) == 1 and len(said.tokens) == 20
 
 
 @pytest.mark.parametrize("answer, trace, close", [(20, 150, True), (20, 150, False), (3, 25, True), (40, 31, True)])
