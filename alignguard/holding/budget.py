@@ -3,11 +3,16 @@
 The coefficient of the penalty is found while training, as the multiplier of the constraint "anchor drift <= max_kl": a PI
 controller on the relative excess, whose integral part is the dual ascent of constrained optimisation (Bertsekas 1982, ch. 2)
 and whose proportional part damps it (Stooke et al. 2020, arXiv 2007.03964). It is zero where there is room.
+
+No penalty holds a model whose every step is larger than its budget, as the first ones of Adam are at many a learning rate: it is
+thrown from side to side. Where the drift is above twice `max_kl`, steps are made smaller, too, by a factor on the learning rate
+that shrinks with each of them and grows back within the budget (as PPO's learning rate is adapted to its KL: Schulman et al. 2017).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 from typing import Any
 
 from ..errors import AlignGuardError
@@ -15,6 +20,9 @@ from ..errors import AlignGuardError
 _PROPORTIONAL, _INTEGRAL = 0.2, 0.1  # of the relative excess, at each step
 _CLIP = 2.0  # the largest relative excess that counts: one odd batch of anchors is no reason to brake for long
 _MEMORY = 4.0  # steps that anchor drift is averaged over: one step sees a few anchors only
+_FAR = 2.0  # times the budget: from there on steps are made smaller
+_BRAKE, _RELEASE = 0.25, 1.02  # how fast: log of the factor by the excess over that, and growth within the budget
+_SLOWEST = 0.01  # of the trainer's own steps
 
 
 @dataclass(frozen=True)
@@ -72,12 +80,15 @@ class Controller:
             Of the relative excess.
         seen (`int`, *optional*, defaults to `0`):
             How often it was updated.
+        pace (`float`, *optional*, defaults to `1.0`):
+            The factor on the learning rate.
     """
 
     budget: DriftBudget
     mean: float = 0.0
     integral: float = 0.0
     seen: int = 0
+    pace: float = 1.0
 
     def excess(self, kl: float) -> float:
         """How far a drift is above the budget, relative to it; clipped."""
@@ -101,3 +112,7 @@ class Controller:
         # above one, so that a coefficient that grew large is given back within tens of steps, too
         grown = self.integral + _INTEGRAL * self.excess(kl) * max(1.0, self.integral)
         self.integral = min(max(grown, 0.0), self.budget.most)
+        if self.budget.coefficient is None:
+            over = self.mean / self.budget.max_kl
+            slower = exp(-_BRAKE * min(over - _FAR, _CLIP)) if over > _FAR else _RELEASE if over <= 1.0 else 1.0
+            self.pace = min(max(self.pace * slower, _SLOWEST), 1.0)

@@ -48,6 +48,7 @@ class Holder:
     kl: float = 0.0  # of the last step's anchors
     working: bool = True  # whether the last step was held
     manner: Manner = field(init=False)  # how the policy thinks and wraps its answers
+    _rates: list[tuple[dict[str, Any], Any]] = field(default_factory=list)  # learning rates, while they are lowered
     _thinks: set[str] = field(default_factory=set)  # where the policy opened a trace when it was last looked at
 
     def __post_init__(self) -> None:
@@ -131,6 +132,19 @@ class Holder:
         self.working, self.kl, self.penalty = True, kl, coefficient * kl
         self.controller.update(kl)
 
+    def slow(self, optimizer: Any) -> None:
+        """For one optimizer step lower its learning rates by the controller's factor; [`~Holder.let_go`] puts them back."""
+        if self.controller.pace < 1.0 and optimizer is not None:
+            self._rates = [(group, group["lr"]) for group in optimizer.param_groups]
+            for group, rate in self._rates:
+                group["lr"] = rate * self.controller.pace
+
+    def let_go(self) -> None:
+        """Put the learning rates back, before a scheduler looks at them: there are schedules that go on from what they find."""
+        for group, rate in self._rates:
+            group["lr"] = rate
+        self._rates = []
+
     def drift(self, model: Any, ids: list[str]) -> torch.Tensor:
         """*Answer* drift on these anchors, nats per token, shape (anchors,): the mean over each answer's tokens."""
         kl, opens = self._look(model, ids, [id in self._thinks for id in ids])
@@ -189,6 +203,7 @@ class Holder:
                 "budget/coefficient": self.controller.coefficient,
                 "budget/penalty": self.penalty,
                 "budget/anchor_kl": self.controller.mean,
+                "budget/pace": self.controller.pace,
                 "budget/max_kl": self.budget.max_kl,
             }
         )
@@ -206,7 +221,9 @@ class Holder:
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from a line of budget.jsonl."""
-        self.controller = Controller(self.budget, state["anchor_kl"], state["integral"], state["seen"])
+        self.controller = Controller(
+            self.budget, state["anchor_kl"], state["integral"], state["seen"], state.get("pace", 1.0)
+        )
         self.kl, self.penalty, self._thinks = state["kl"], state["penalty"], set(state["thinks"])
         if "manner" in state:
             own, (opened, wrapper) = self.asking.chat.form, state["manner"]

@@ -204,6 +204,15 @@ class AlignGuardCallback(TrainerCallback):
         """What was unfrozen since the last step has not moved yet: its start is kept."""
         if self.run is not None:
             self.run.keep_up()
+            if self.run.state.holder is not None:
+                self.run.state.holder.slow(kwargs.get("optimizer"))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The learning rate is again what the schedule says."""
+        if self.run is not None and self.run.state.holder is not None:
+            self.run.state.holder.let_go()
 
     @restored_rng()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -185,6 +185,72 @@ def test_the_coefficient_falls_at_the_first_step_within_the_budget():
     assert 0 < control.coefficient < before and control.mean > 0.05
 
 
+def test_steps_are_smaller_while_drift_is_far_beyond_the_budget():
+    control = Controller(DriftBudget(max_kl=0.05))
+    for kl in (0.0, 0.09, 0.05, 0.09):  # it is the penalty's to hold this
+        control.update(kl)
+    assert control.pace == 1.0
+    found = []
+    for _ in range(6):
+        control.update(0.5)
+        found.append(control.pace)
+    assert found == sorted(found, reverse=True) and found[-1] < 0.3
+    while control.mean > 0.05:
+        control.update(0.04)
+    slow = control.pace
+    control.update(0.04)
+    assert slow < control.pace < 1.05 * slow
+    for _ in range(300):
+        control.update(0.04)
+    assert control.pace == 1.0
+    for _ in range(100):
+        control.update(9.0)
+    assert control.pace == 0.01
+    fixed = Controller(DriftBudget(coefficient=3.0))
+    fixed.update(9.0)
+    assert fixed.pace == 1.0
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine_with_restarts", "exponential"])
+def test_a_smaller_step_is_one_at_a_lower_rate_and_the_schedule_goes_on(tokenizer, tmp_path, monkeypatch, schedule):
+    """At half the pace as with half the rate, to the bit, and what is logged is the schedule's own."""
+
+    def trained(name, rate, pace):
+        monkeypatch.setattr(Controller, "pace", property(lambda self: pace, lambda self, value: None), raising=False)
+        model = tiny_model(tokenizer, seed=1, scale=4.0)
+        budget, losses = DriftBudget(anchors=TEXTS, coefficient=0.0, answer_tokens=6), Losses()
+        trainer = sft(
+            tokenizer, tmp_path / name, [losses, guard(budget=budget)], model=model, learning_rate=rate, optim="sgd",
+            lr_scheduler_type="linear" if schedule == "exponential" else schedule,
+        )  # fmt: skip
+        if schedule == "exponential":  # one that goes on from the rate that it finds
+            optimizer = trainer.create_optimizer()
+            trainer.lr_scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.7)
+        trainer.train()
+        weights = [p.detach().clone() for p in trainer.model.parameters()]
+        return weights, [log["learning_rate"] for log in losses.logs if "learning_rate" in log]
+
+    slowed, rates = trained("slowed", 0.5, 0.5)
+    lower, _ = trained("lower", 0.25, 1.0)
+    whole, own = trained("whole", 0.5, 1.0)
+    assert all(torch.equal(p, q) for p, q in zip(slowed, lower, strict=True)) and rates == own and len(set(own)) > 1
+    assert not all(torch.equal(p, q) for p, q in zip(slowed, whole, strict=True))
+
+
+def test_steps_that_throw_it_far_beyond_its_budget_are_calmed(tokenizer, tmp_path):
+    """Each step of Adam at this rate moves it by more than its budget."""
+    budget = DriftBudget(
+        max_kl=0.05, anchors=[f"What is {i} and why would you say it?" for i in range(12)], answer_tokens=6
+    )
+    sft(
+        tokenizer, tmp_path, [guard(budget=budget)], model=tiny_model(tokenizer, seed=1, scale=4.0), max_steps=60,
+        learning_rate=3e-2, lr_scheduler_type="constant",
+    ).train()  # fmt: skip
+    found = lines(tmp_path, "budget.jsonl")
+    assert max(line["kl"] for line in found) > 0.2 and min(line["pace"] for line in found) < 0.5
+    assert max(line["kl"] for line in found[-30:]) < 0.12
+
+
 def test_the_scalers_factor_is_on_the_gradient(tokenizer):
     grads = []
     for scaler in (None, torch.amp.GradScaler("cpu", init_scale=64.0)):
