@@ -21,7 +21,7 @@ from ..model.generation import Ask, Draft, TokenBudget, answer_all
 from ..model.head import read_head
 from ..model.observe import observing, undisturbed
 from ..probes.probe import Probe
-from .asking import Asking
+from .asking import Asking, Judges
 from .context import check_fits
 from .leaning import leanings, likelihood_rows, own_opening
 from .likelihoods import ask_choices, refusal_margins, row_sums
@@ -37,7 +37,7 @@ _CHOICE_ANSWER = 16  # tokens of the reference's own answer to a choice, which o
 
 
 def judge_all(
-    probes: Sequence[Probe], answers: Sequence[Answer], asking: Asking, margins: Mapping[str, float]
+    probes: Sequence[Probe], answers: Sequence[Answer], asking: Judges, margins: Mapping[str, float]
 ) -> list[Score]:
     """
     Judge generated answers; texts go to the toxicity scorer all at once.
@@ -45,7 +45,7 @@ def judge_all(
     Args:
         probes (`Sequence[Probe]`), answers (`Sequence[Answer]`):
             What was asked and said.
-        asking (`Asking`):
+        asking ([`Judges`]):
             With the scorers.
         margins (`Mapping[str, float]`):
             Refusal margins by probe id, kept in the scores' detail.
@@ -70,7 +70,7 @@ def judge_all(
     return scores
 
 
-def _toxicity(asked: Sequence[tuple[Probe, Answer]], asking: Asking) -> dict[tuple[str, str], float] | None:
+def _toxicity(asked: Sequence[tuple[Probe, Answer]], asking: Judges) -> dict[tuple[str, str], float] | None:
     """What the toxicity scorer says of every text, by prompt and text; `None` where there is none, or it failed."""
     scorer = asking.toxicity
     pairs = [(probe.prompt, text) for probe, answer in asked for text in toxicity_texts(probe, answer)]
@@ -85,7 +85,7 @@ def _toxicity(asked: Sequence[tuple[Probe, Answer]], asking: Asking) -> dict[tup
         return None
 
 
-def _give_up(error: Exception, asking: Asking) -> None:
+def _give_up(error: Exception, asking: Judges) -> None:
     if asking.failed is None:
         raise error
     asking.failed(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -19,6 +19,17 @@ from ..probes.probe import Probe
 
 T = TypeVar("T")
 _ONE_ROW = 64  # padded tokens: a prompt and its answer are longer than half of it, so no two are in a batch
+
+
+class Judges(Protocol):
+    """Who judges what was said, and who is told of a scorer that fails."""
+
+    @property
+    def toxicity(self) -> ToxicityScorer | None: ...
+    @property
+    def judge(self) -> OwnJudge | None: ...
+    @property
+    def failed(self) -> Callable[[Exception], None] | None: ...
 
 
 @dataclass

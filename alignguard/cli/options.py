@@ -64,6 +64,15 @@ their intervals, drift, and what was asked. Figures alone: no probe and no answe
 exit codes: 0 fine, 1 a mistake (told in one line), or answers that cannot be judged, 2 wrong options, 3 the run has a
 regression"""
 
+_REJUDGE = """Judge what is on record anew, without asking any model: where no scorer was installed during the run, or a judge
+has changed since. A RUN is as for `alignguard report`; it stays as it is, and a new record is written beside it.
+
+    alignguard rejudge runs/sft                             into runs/sft-rejudged
+    alignguard rejudge runs/sft --toxicity minilm --output judged
+
+exit codes: 0 fine, 1 a mistake (told in one line), or answers that cannot be judged, 2 wrong options, 3 the run has a
+regression"""
+
 _EXPORT = """Write every audit of a record as a log that another tool opens. A RUN is as for `alignguard report`.
 
     alignguard export runs/sft --to inspect                  for Inspect: inspect view --log-dir alignguard-inspect
@@ -90,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--version", action="version", version=__version__)
     commands = found.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_audit, _compare, _report, _card, _export, _probes):
+    for add in (_audit, _compare, _report, _card, _rejudge, _export, _probes):
         add(commands)
     return found
 
@@ -142,10 +151,7 @@ def _audit(commands: Any) -> None:
         metavar="JSON",
         help="options of the chat template, e.g. '{\"enable_thinking\": true}'",
     )
-    option(
-        "--toxicity", metavar="NAME", help="a text classifier or guard, or 'minilm', in place of the built-in scorer"
-    )
-    option("--judge", metavar="NAME", help="a generative guard, for probes with the judge 'own'")
+    _scorers(option)
     option(
         "--alpha", type=float, default=0.05, help="chance of calling a regression where there is none (default 0.05)"
     )
@@ -226,6 +232,21 @@ def _card(commands: Any) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--metadata", action="store_true", help="the metadata alone (model-index), as YAML front matter")
     form.add_argument("--json", action="store_true", help="a flat JSON document")
+
+
+def _rejudge(commands: Any) -> None:
+    parser = _command(commands, "rejudge", "judge a run's answers anew, without asking a model", _REJUDGE)
+    parser.add_argument("record", metavar="RUN", help="a trainer's output_dir, or what `alignguard audit` wrote")
+    _scorers(parser.add_argument)
+    parser.add_argument("--output", metavar="DIR", help="where the new record goes (default: RUN-rejudged)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _scorers(option: Any) -> None:
+    option(
+        "--toxicity", metavar="NAME", help="a text classifier or guard, or 'minilm', in place of the built-in scorer"
+    )
+    option("--judge", metavar="NAME", help="a generative guard, for probes with the judge 'own'")
 
 
 def _export(commands: Any) -> None:

@@ -20,9 +20,9 @@ from ..errors import AlignGuardError
 _PROPORTIONAL, _INTEGRAL = 0.2, 0.1  # of the relative excess, at each step
 _CLIP = 2.0  # the largest relative excess that counts: one odd batch of anchors is no reason to brake for long
 _MEMORY = 4.0  # steps that anchor drift is averaged over: one step sees a few anchors only
-_FAR = 2.0  # times the budget: from there on steps are made smaller
+_FAR = 1.0  # relative excess from which on steps are made smaller: at twice the budget
 _BRAKE, _RELEASE = 0.25, 1.02  # how fast: log of the factor by the excess over that, and growth within the budget
-_SLOWEST = 0.01  # of the trainer's own steps
+_SLOWEST = 0.05  # of the trainer's own steps: what hardly moves cannot be brought back either
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ class Controller:
         grown = self.integral + _INTEGRAL * self.excess(kl) * max(1.0, self.integral)
         self.integral = min(max(grown, 0.0), self.budget.most)
         if self.budget.coefficient is None:
-            over = self.mean / self.budget.max_kl
-            slower = exp(-_BRAKE * min(over - _FAR, _CLIP)) if over > _FAR else _RELEASE if over <= 1.0 else 1.0
+            over = self.excess(kl)  # clipped: one odd batch of anchors does not stop the run
+            slower = (
+                exp(-_BRAKE * (over - _FAR)) if over > _FAR else _RELEASE if self.mean <= self.budget.max_kl else 1.0
+            )
             self.pace = min(max(self.pace * slower, _SLOWEST), 1.0)

@@ -187,7 +187,7 @@ def test_the_coefficient_falls_at_the_first_step_within_the_budget():
 
 def test_steps_are_smaller_while_drift_is_far_beyond_the_budget():
     control = Controller(DriftBudget(max_kl=0.05))
-    for kl in (0.0, 0.09, 0.05, 0.09):  # it is the penalty's to hold this
+    for kl in (0.0, 0.09, 0.06, 0.09):  # it is the penalty's to hold this
         control.update(kl)
     assert control.pace == 1.0
     found = []
@@ -205,7 +205,7 @@ def test_steps_are_smaller_while_drift_is_far_beyond_the_budget():
     assert control.pace == 1.0
     for _ in range(100):
         control.update(9.0)
-    assert control.pace == 0.01
+    assert control.pace == 0.05
     fixed = Controller(DriftBudget(coefficient=3.0))
     fixed.update(9.0)
     assert fixed.pace == 1.0
@@ -248,7 +248,7 @@ def test_steps_that_throw_it_far_beyond_its_budget_are_calmed(tokenizer, tmp_pat
     ).train()  # fmt: skip
     found = lines(tmp_path, "budget.jsonl")
     assert max(line["kl"] for line in found) > 0.2 and min(line["pace"] for line in found) < 0.5
-    assert max(line["kl"] for line in found[-30:]) < 0.12
+    assert max(line["kl"] for line in found[-30:]) < 0.2
 
 
 def test_the_scalers_factor_is_on_the_gradient(tokenizer):

@@ -1,0 +1,69 @@
+"""Answers on record judged anew: by a scorer that was not there, or by judges of a later version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..judging.judge import OwnJudge, ToxicityScorer, judge_choice
+from ..judging.score import Score
+from .answers import judge_all
+from .asking import Judges
+from .result import Result, Sample
+from .samples import mean_score
+
+
+@dataclass(frozen=True)
+class Scorers(Judges):
+    """
+    Who judges.
+
+    Args:
+        toxicity (`Callable[[list[str]], list[float]]`, *optional*):
+            Texts to probabilities of being toxic.
+        judge (`Callable[[str, str], float]`, *optional*):
+            For probes with the judge `own`.
+    """
+
+    toxicity: ToxicityScorer | None = None
+    judge: OwnJudge | None = None
+    failed: None = None
+
+
+def rejudged(results: Mapping[str, Result], scorers: Scorers) -> dict[str, Result]:
+    """
+    The same answers with new scores; what was read off likelihoods stays what it was.
+
+    Args:
+        results (`dict[str, Result]`):
+            By probe id, of the start or of one audit.
+        scorers ([`Scorers`]):
+            Who judges.
+
+    Raises:
+        ProbeError: A scorer failed.
+    """
+    said = {id: r.samples or (Sample(r.answer, r.score),) for id, r in results.items() if _is_read(r) and r.answer}
+    margins = {id: value for id, r in results.items() if (value := (r.score.detail or {}).get("margin")) is not None}
+    asked = [(results[id].probe, sample.answer) for id, samples in said.items() for sample in samples]
+    scores = iter(judge_all([probe for probe, _ in asked], [answer for _, answer in asked], scorers, margins))
+    found = {}
+    for id, result in results.items():
+        if id in said:
+            samples = tuple(Sample(sample.answer, next(scores)) for sample in said[id])
+            score = _together(samples, margins.get(id)) if result.samples else samples[0].score
+            result = replace(result, score=score, samples=samples if result.samples else ())
+        elif result.logprobs is not None and result.probe.judge == "choice":
+            result = replace(result, score=judge_choice(result.probe, result.logprobs))
+        found[id] = result
+    return found
+
+
+def _is_read(result: Result) -> bool:
+    """Whether its answer is judged by what it says: a training prompt's is not, and a choice is one of likelihoods."""
+    return result.probe.judge not in ("choice", "none")
+
+
+def _together(samples: tuple[Sample, ...], margin: float | None) -> Score:
+    score = mean_score([sample.score for sample in samples])
+    return score if margin is None else replace(score, detail={**(score.detail or {}), "margin": margin})
