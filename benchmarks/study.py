@@ -5,8 +5,9 @@
 One aligned start; SFT on traces, on-policy distillation from the reasoner that the first SFT made, and GRPO, each by its recipe
 with AlignGuard watching, two or three seeds each, and the first of each once more held by a drift budget. The task is sums of
 reasoning-gym; what is gained is measured on others of the same kind. A run that is whole is kept in `runs/study/`, and one that was
-cut off goes on from its last checkpoint when the command is given again: `results/study.json` and the table hold what there is.
-`--read` trains nothing. Options after `--` go to the recipes.
+cut off goes on from its last checkpoint when the command is given again: `results/study.json` and the table hold what there is,
+of a run that was cut off as far as it came.
+`--read` trains nothing, and draws the picture of docs/study.md. Options after `--` go to the recipes.
 
 Correlations of drift with drops are Spearman's, over the audits of all runs, with 95 % intervals by resampling whole runs.
 """
@@ -140,13 +141,19 @@ def _lines(path: Path, rows: list[Any]) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def whole(run: Run) -> Record | None:
-    """The record of a run that has come to its end; `None` of another."""
+def taken(run: Run) -> Record | None:
+    """The record of a run as far as it came; `None` where no audit has followed its start."""
     try:
         record = read_record(str(run.folder))
     except RunError:
         return None
-    return record if record.audits[-1].step == record.about.max_steps else None
+    return record if record.audits[-1].step else None
+
+
+def whole(run: Run) -> bool:
+    """Whether a run has come to its end."""
+    record = taken(run)
+    return record is not None and record.audits[-1].step == record.about.max_steps
 
 
 # what is found -----------------------------------------------------------------------------------------------------------
@@ -162,6 +169,7 @@ def found(run: Run, record: Record) -> dict[str, Any]:
         "held": run.held,
         "device": run.device.read_text(encoding="utf-8") if run.device.exists() else None,
         "steps": last.step,
+        "of": record.about.max_steps,
         "reasoning": _pair(skill) if skill is not None and skill.n else None,
         "drift": drift,
         # what is the change of format alone
@@ -171,7 +179,8 @@ def found(run: Run, record: Record) -> dict[str, Any]:
         "warned": verdict.leans,
         "seconds": sum(audit.figure("cost/seconds") or 0.0 for audit in record.audits),
         "audits": [
-            {"step": audit.step, "kl": audit.figure("kl/answer"), "toxicity": audit.figure("toxicity/mean")}
+            {"step": audit.step, "kl": audit.figure("kl/answer"), "reasoning": audit.figure("reasoning/score")}
+            | {"toxicity": audit.figure("toxicity/mean")}
             | {name: [audit.figure(f"{name}/kl"), audit.figure(f"{name}/drop")] for name in TRUST_DIMENSIONS}
             for audit in record.audits
         ],
@@ -179,7 +188,15 @@ def found(run: Run, record: Record) -> dict[str, Any]:
 
 
 def _pair(d: DimensionVerdict | SideVerdict) -> dict[str, Any]:
-    figures = {"n": d.n, "start": d.baseline, "now": d.score, "drop": d.drop, "low": d.low, "high": d.high}
+    figures = {
+        "n": d.n,
+        "unscored": getattr(d, "unscored", None),
+        "start": d.baseline,
+        "now": d.score,
+        "drop": d.drop,
+        "low": d.low,
+        "high": d.high,
+    }
     return {name: _finite(value) for name, value in figures.items()}
 
 
@@ -232,7 +249,7 @@ def line(run: dict[str, Any]) -> dict[str, Any]:
 
     return {
         "run": run["run"],
-        "steps": run["steps"],
+        "steps": run["steps"] if run["steps"] == run["of"] else f"{run['steps']} of {run['of']}",
         "reasoning": both(run["reasoning"]),
         "drift": run["drift"]["answer"],
         "raw": run["drift"]["raw"],
@@ -241,14 +258,42 @@ def line(run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def picture(runs: list[dict[str, Any]], path: Path) -> None:
+    """Drift against drops: a point an audit, a panel a dimension, a colour a way of training."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(2, 3, figsize=(9, 5), sharex=True, sharey=True, layout="constrained")
+    ways = list(dict.fromkeys(run["run"].partition("-")[0] + (", held" if run["held"] else "") for run in runs))
+    for axes, name in zip(panels.flat, TRUST_DIMENSIONS, strict=True):
+        for run in runs:
+            way = run["run"].partition("-")[0] + (", held" if run["held"] else "")
+            points = [audit[name] for audit in run["audits"] if audit["step"] and None not in audit[name]]
+            xs, ys = zip(*points, strict=True) if points else ((), ())
+            axes.plot(xs, ys, "o-", color=f"C{ways.index(way)}", markersize=4, linewidth=0.8, label=way)
+        axes.axhline(0, color="gray", linewidth=0.8)
+        axes.set_title(name, fontsize=10)
+        axes.grid(alpha=0.3)
+    figure.supxlabel("drift of the dimension's answers, nats a token")
+    figure.supylabel("drop of its score")
+    shown = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))  # each way once
+    panels[0, 2].legend(shown.values(), shown.keys(), frameon=False, fontsize=8)
+    matplotlib.rcParams["svg.hashsalt"] = "study"  # the same figures give the same file
+    figure.savefig(path, metadata={"Date": None})
+    print(f"wrote {path}")
+
+
 def report(model: str) -> None:
     """Figures of all whole runs, printed and written."""
-    runs = [found(run, record) for run in planned() if (record := whole(run)) is not None]
+    runs = [found(run, record) for run in planned() if (record := taken(run)) is not None]
     if not runs:
-        sys.exit(f"no run in {RUNS} is whole yet")
+        sys.exit(f"no run in {RUNS} has been audited after its start yet")
     drift = correlations(runs)
     print(table([line(run) for run in runs]))
     print(table([{"drift against drops": name, **figures} for name, figures in drift.items()]))
+    picture(runs, ROOT / "docs" / "images" / "study.svg")
     write("study", {"model": Path(model).name, "runs": runs, "correlations": drift}, quick=False)
 
 
@@ -263,9 +308,9 @@ def main() -> None:
     options = parser.parse_args()
     task()
     for run in planned():
-        if options.read or run.name not in (options.only or names) or whole(run) is not None:
+        if options.read or run.name not in (options.only or names) or whole(run):
             continue
-        if run.recipe == "distill" and whole(planned()[0]) is None:
+        if run.recipe == "distill" and not whole(planned()[0]):
             sys.exit(f"{run.name} learns from {TEACHER}, which is not whole yet; run that first")
         train(run, options.model, options.steps or STEPS[run.recipe], options.more)
     report(options.model)

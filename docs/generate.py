@@ -8,6 +8,7 @@
 | `figures` | `alignguard/auditing/figures.py` | `README.md` (a selection), `docs/figures.md` |
 | `packages` | each package's first line, and its files | `README.md`, `docs/architecture.md` |
 | `files` | the first line of every file | `docs/architecture.md` |
+| `study`, `sides`, `witness` | `benchmarks/results/study.json` | `docs/study.md` |
 | `nulls`, `falls`, `detectable`, `rules`, `real` | `benchmarks/results/detection.json` | `docs/verdicts.md` |
 
 `docs/images/architecture.svg` is drawn from the floors in `pyproject.toml` and from the imports that the files really have.
@@ -84,6 +85,7 @@ def made() -> dict[Path, str]:
         docs / "figures.md": filled(docs / "figures.md", figures=table()),
         docs / "architecture.md": filled(docs / "architecture.md", packages=packages_table(), files=files_tables()),
         docs / "verdicts.md": filled(docs / "verdicts.md", **detection_tables()),
+        docs / "study.md": filled(docs / "study.md", **study_tables()),
         docs / "images" / "architecture.svg": picture(),
     }
 
@@ -153,6 +155,58 @@ def detection_tables() -> dict[str, str]:
             ["rule", "false stop", "false stop, wavering", "10 points in 20 looks", "median look"], rules
         ),
         "real": markdown(["start, and what it is trained on", "called", "warned"], real),
+    }
+
+
+def study_tables() -> dict[str, str]:
+    """What the runs of the study came to."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "study.json").read_text("utf-8"))
+
+    def number(value: float | None, form: str = ".2f") -> str:
+        return "-" if value is None else f"{value:{form}}"
+
+    def both(part: dict[str, Any] | None) -> str:
+        return "-" if not part else f"{number(part['start'])} to {number(part['now'])}"
+
+    def at(steps: dict[str, int]) -> str:
+        return ", ".join(f"{name} {step}" for name, step in steps.items()) or "-"
+
+    def fell(run: dict[str, Any]) -> list[list[str]]:
+        """Of each dimension the side that fell most by what the whole run says."""
+        rows = []
+        for name, dimension in run["dimensions"].items():
+            side, part = max(
+                (dimension["sides"] or {"": dimension}).items(), key=lambda pair: pair[1]["run_low"] or -1.0
+            )
+            if (part["p"] or 1.0) < 0.05:
+                interval = f"{number(part['run_low'])} to {number(part['run_high'])}"
+                where = f"{name}, {side}" if side else name
+                proof = (interval, number(part["p"], ".2g"), number(part["detectable"]))
+                rows.append([run["run"], where, both(part), number(part["run_drop"]), *proof])
+        return rows
+
+    runs = [
+        [
+            run["run"],
+            str(run["steps"]) if run["steps"] == run["of"] else f"{run['steps']} of {run['of']}",
+            f"{both(run['reasoning'])} ({run['reasoning']['n']})",
+            *(number(run["drift"][name]) for name in ("answer", "raw", "reverse")),
+            number(run["drift"]["answer_sum"], ".1f"),
+            at(run["called"]),
+            at(run["warned"]),
+        ]
+        for run in found["runs"]
+    ]
+    head = ["run", "steps", "reasoning (of)", "drift", "raw", "reverse", "summed", "called at", "warned at"]
+    sides = ["run", "where", "start to now", "drop over the run", "95 % interval", "p", "detectable"]
+    witness = [
+        [name, str(row["points"]), number(row["rho"]), f"{number(row['low'])} to {number(row['high'])}"]
+        for name, row in found["correlations"].items()
+    ]
+    return {
+        "study": markdown(head, runs),
+        "sides": markdown(sides, [row for run in found["runs"] for row in fell(run)]),
+        "witness": markdown(["drift against the drop of", "audits", "Spearman's rho", "95 % interval"], witness),
     }
 
 

@@ -96,5 +96,5 @@ def test_questions_are_none_of_the_rows(here):
 
 
 def test_nothing_to_read_is_said(here):
-    with pytest.raises(SystemExit, match=r"no run in .* is whole yet"):
+    with pytest.raises(SystemExit, match=r"no run in .* has been audited after its start yet"):
         study.report("a model")
