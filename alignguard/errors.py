@@ -17,6 +17,10 @@ class StartError(AlignGuardError):
     """The frozen start cannot be had, or cannot be proven to be the start."""
 
 
+class EngineError(AlignGuardError):
+    """A served model cannot be asked, or what its server says cannot be read."""
+
+
 def one_line(error: object, most: int = 160) -> str:
     """What an error says, in one line of at most so many characters: libraries write paragraphs."""
     return " ".join(str(error).split())[:most]

@@ -15,10 +15,10 @@ import torch
 from transformers import GenerationConfig
 
 from alignguard import Audit
-from alignguard.auditing.answers import judge_all
 from alignguard.auditing.asking import Asking
 from alignguard.auditing.audit import as_last
 from alignguard.auditing.drifts import _as_told, items_of, opens_trace, said_from
+from alignguard.auditing.judged import judge_all
 from alignguard.auditing.leaning import likelihood_rows
 from alignguard.auditing.likelihoods import REFUSALS, openings
 from alignguard.auditing.manner import Manner

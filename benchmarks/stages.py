@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import alignguard.auditing.answers as answering
 import alignguard.auditing.audit as auditing
+import alignguard.auditing.judged as judging
 
 STAGES: dict[str, tuple[Any, str]] = {
     "drift": (auditing, "measure_drift"),
@@ -19,7 +20,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "leaning": (answering, "leanings"),
     "drift left over": (auditing, "read_as_told"),
     "reverse": (auditing, "measure_reverse"),
-    "judging": (answering, "judge_all"),
+    "judging": (judging, "judge_all"),
 }
 
 

@@ -1,4 +1,4 @@
-"""How a model answers probes, and how that is judged: one way for the reference and the policy."""
+"""How a model answers probes, and what is read off it beside: one way for the reference and the policy."""
 
 from __future__ import annotations
 
@@ -11,84 +11,27 @@ from typing import Any
 
 from ..distributed import compute_device
 from ..drift.kept import Kept
-from ..errors import ProbeError
-from ..judging.judge import judge_answer, judge_choice, toxicity_texts
-from ..judging.score import Score, checked
-from ..model.chat import Answer
+from ..model.chat import Answer, Chat
 from ..model.forms import form_in, leading_marker
 from ..model.forward import Row
 from ..model.generation import Ask, Draft, TokenBudget, answer_all
 from ..model.head import read_head
 from ..model.observe import observing, undisturbed
 from ..probes.probe import Probe
-from .asking import Asking, Judges
+from .asking import Asking
 from .context import check_fits
+from .judged import judged
 from .leaning import leanings, likelihood_rows, own_opening
 from .likelihoods import ask_choices, refusal_margins, row_sums
 from .manner import HABIT, Manner, manner_of
 from .prompts import encode_prompt, keep_prompts
 from .reading import Told, read
-from .result import Result, Sample
-from .samples import draws_of, is_sampled, mean_score, thinking
+from .result import Result
+from .samples import draws_of, thinking
 
 logger = logging.getLogger(__name__)
 _SAMPLE, _OPENING = 8, 24  # prompts, and tokens of each answer, that tell the form of a start
-_CHOICE_ANSWER = 16  # tokens of the reference's own answer to a choice, which only drift is measured on
-
-
-def judge_all(
-    probes: Sequence[Probe], answers: Sequence[Answer], asking: Judges, margins: Mapping[str, float]
-) -> list[Score]:
-    """
-    Judge generated answers; texts go to the toxicity scorer all at once.
-
-    Args:
-        probes (`Sequence[Probe]`), answers (`Sequence[Answer]`):
-            What was asked and said.
-        asking ([`Judges`]):
-            With the scorers.
-        margins (`Mapping[str, float]`):
-            Refusal margins by probe id, kept in the scores' detail.
-
-    Raises:
-        ProbeError: A scorer failed, unless `asking.failed` is told instead.
-    """
-    asked = list(zip(probes, answers, strict=True))
-    toxicity, judge = _toxicity(asked, asking), asking.judge
-    scores = []
-    for probe, answer in asked:
-        looked_up = None if toxicity is None else lambda part, p=probe: [toxicity[p.prompt, text] for text in part]
-        try:
-            score = judge_answer(probe, answer, looked_up, judge)
-        except ProbeError as error:
-            _give_up(error, asking)
-            judge = None
-            score = judge_answer(probe, answer, looked_up, judge)
-        if probe.id in margins:
-            score = replace(score, detail={**(score.detail or {}), "margin": margins[probe.id]})
-        scores.append(score)
-    return scores
-
-
-def _toxicity(asked: Sequence[tuple[Probe, Answer]], asking: Judges) -> dict[tuple[str, str], float] | None:
-    """What the toxicity scorer says of every text, by prompt and text; `None` where there is none, or it failed."""
-    scorer = asking.toxicity
-    pairs = [(probe.prompt, text) for probe, answer in asked for text in toxicity_texts(probe, answer)]
-    if scorer is None or not pairs:
-        return None if scorer is None else {}
-    prompts, texts = map(list, zip(*pairs, strict=True))
-    given = (texts, prompts) if getattr(scorer, "reads_prompts", False) else (texts,)
-    try:
-        return dict(zip(pairs, checked("the toxicity scorer", lambda: scorer(*given), len(texts)), strict=True))
-    except ProbeError as error:
-        _give_up(error, asking)
-        return None
-
-
-def _give_up(error: Exception, asking: Judges) -> None:
-    if asking.failed is None:
-        raise error
-    asking.failed(error)
+CHOICE_ANSWER = 16  # tokens of the reference's own answer to a choice, which only drift is measured on
 
 
 def speak(
@@ -121,7 +64,7 @@ def speak(
         spoken = [probe for probe in probes if probe.judge != "choice"]
         answers = _answer(model, spoken, asking, tokens, drafts or {}, ask)
         if choices:
-            short = replace(tokens, answer=min(_CHOICE_ANSWER, tokens.answer))
+            short = replace(tokens, answer=min(CHOICE_ANSWER, tokens.answer))
             greedy = replace(asking, sampling=None)
             answers |= _answer(model, [probe for probe in probes if probe.judge == "choice"], greedy, short, {})
     return answers
@@ -176,31 +119,7 @@ def weigh(
         leaning = leanings(model, probes, asking, own, thinks, manner, told)
         last()
     with undisturbed(compute_device(model)):
-        said = [(probe, answer) for probe in others for answer in answers[probe.id]]
-        judged = iter(judge_all([probe for probe, _ in said], [answer for _, answer in said], asking, margins))
-    samples = {p.id: tuple(Sample(answer, next(judged)) for answer in answers[p.id]) for p in others}
-    scores = {p.id: _score(p, samples[p.id], asking, margins) for p in others}
-    scores |= {probe.id: judge_choice(probe, logprobs[probe.id]) for probe in choices}
-    return {
-        p.id: Result(
-            p,
-            scores[p.id],
-            answers[p.id][0] if p.id in answers else None,
-            logprobs.get(p.id),
-            leaning=leaning.get(p.id),
-            samples=samples[p.id] if p.id in samples and is_sampled(p, asking) else (),
-        )
-        for p in probes
-    }
-
-
-def _score(probe: Probe, samples: Sequence[Sample], asking: Asking, margins: Mapping[str, float]) -> Score:
-    if not is_sampled(probe, asking):
-        return samples[0].score
-    score = mean_score([sample.score for sample in samples])
-    if probe.id in margins:
-        score = replace(score, detail={**(score.detail or {}), "margin": margins[probe.id]})
-    return score
+        return judged(probes, asking, answers, logprobs, margins, leaning)
 
 
 def _answer(
@@ -312,22 +231,36 @@ def settle_form(start: Any, probes: Sequence[Probe], asking: Asking) -> None:
         asking (`Asking`):
             How; the form of its chat is settled.
     """
-    chat = asking.chat
-    spoken = [probe for probe in probes if not probe.plain and probe.judge != "choice"]
-    if not chat.form.assumed or not spoken:
+    sample = opening_prompts(probes, asking)
+    if not sample:
         return
-    sample = [encode_prompt(spoken[i * len(spoken) // _SAMPLE], chat)[0] for i in range(_SAMPLE)]
-    short = replace(asking.tokens, answer=_OPENING, trace=_OPENING, force_close=False)
     with observing(start, autocast=asking.autocast):
-        said = answer_all(start, sample, [False] * _SAMPLE, chat, short, ranks=asking.ranks)
-    texts = asking.ranks.agree([chat.decode(answer.tokens) for answer in said])
+        said = answer_all(start, sample, [False] * len(sample), asking.chat, opening_tokens(asking), ranks=asking.ranks)
+    take_form(asking.ranks.agree([asking.chat.decode(answer.tokens) for answer in said]), asking.chat)
+
+
+def opening_prompts(probes: Sequence[Probe], asking: Asking) -> list[list[int]]:
+    """What tells the form of a start, as token ids: nothing where its chat template has told it, or there is nothing to ask."""
+    spoken = [probe for probe in probes if not probe.plain and probe.judge != "choice"]
+    if not asking.chat.form.assumed or not spoken:
+        return []
+    return [encode_prompt(spoken[i * len(spoken) // _SAMPLE], asking.chat)[0] for i in range(_SAMPLE)]
+
+
+def opening_tokens(asking: Asking) -> TokenBudget:
+    """How much of an answer is seen for that."""
+    return replace(asking.tokens, answer=_OPENING, trace=_OPENING, force_close=False)
+
+
+def take_form(texts: Sequence[str], chat: Chat) -> None:
+    """From here on read answers in the form that most of these openings have; a marker of thinking that is not known is told."""
     forms = Counter(form for text in texts if (form := form_in(text, chat.form)) is not None)
     form, times = forms.most_common(1)[0] if forms else (chat.form, 0)
-    if times >= HABIT * _SAMPLE:
+    if times >= HABIT * len(texts):
         chat.use(form, "as the start itself thinks")
         return
     marker, times = Counter(map(leading_marker, texts)).most_common(1)[0]
-    if marker and times >= HABIT * _SAMPLE:
+    if marker and times >= HABIT * len(texts):
         logger.warning(
             f"AlignGuard: the start begins its answers with {marker}, which is no marker of thinking that is known here; give "
             f"tags=({marker!r}, its closing one), or traces are taken for answers."

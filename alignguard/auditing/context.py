@@ -33,7 +33,12 @@ def check_fits(model: Any, probes: Iterable[Probe], asking: Asking) -> None:
     Raises:
         ProbeError: A prompt leaves no room for its answer.
     """
-    chat, size, tags = asking.chat, context_size(model), reserve(asking.chat)
+    check_room(context_size(model), type(model).__name__, probes, asking)
+
+
+def check_room(size: int, reader: str, probes: Iterable[Probe], asking: Asking) -> None:
+    """The same, of whoever reads so many tokens."""
+    chat, tags = asking.chat, reserve(asking.chat)
     for probe in probes:
         texts = [text for text in texts_of(probe) if len(text.encode()) >= asking.tokens.answer]  # no token is empty
         answer = max([asking.tokens.answer, *(len(chat.encode(text)) for text in texts)])
@@ -41,5 +46,5 @@ def check_fits(model: Any, probes: Iterable[Probe], asking: Asking) -> None:
         if prompt + tags + answer > size:
             raise ProbeError(
                 f"probe {probe.id!r} is {prompt:,} tokens long; with {answer:,} of answer and {tags:,} of thinking tags it "
-                f"does not fit in the {size:,} that {type(model).__name__} reads; leave it out, or lower TokenBudget(answer=)"
+                f"does not fit in the {size:,} that {reader} reads; leave it out, or lower TokenBudget(answer=)"
             )

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from ..judging.judge import OwnJudge, ToxicityScorer, judge_choice
 from ..judging.score import Score
-from .answers import judge_all
 from .asking import Judges
+from .judged import judge_all
 from .result import Result, Sample
 from .samples import mean_score
 

@@ -26,12 +26,13 @@ from ..model.loading import check_place, common_tokenizer, device_of, load_model
 from ..records.record import Record
 from ..records.store import MODELS, Store
 from ..report.several import joined, page, tables_of
-from ..report.terminal import dumps, headline, summary, tables
+from ..report.terminal import dumps, headline
 from ..trainer.settings import Settings, about
 from ..verdicts.watch import compare
+from . import engine
 from .asked import looks_of, settings_of
 from .codes import MISTAKE, REGRESSION, exit_code
-from .output import make_room, output_folder, short_names, write
+from .output import hand_over, make_room, output_folder, say, short, short_names, write
 from .start import Start, Way
 
 T = TypeVar("T")
@@ -40,6 +41,10 @@ _STEP = 1  # a matched audit is one look, after the start
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
+    if options.engine:
+        return engine.run(options)
+    if options.reference is None:
+        options.refuse("the following arguments are required: --reference (only with --engine is it left out)")
     looks = options.looks or looks_of(options.models)
     settings, store = settings_of(options, looks), output_folder(options.output)  # what is quickly wrong is found first
     folders = short_names(options.models)
@@ -52,18 +57,7 @@ def run(options: argparse.Namespace) -> int:
     tokenizer, note = common_tokenizer(name, options.reference)
     spread = f"{name} is one of {looks} checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
     record = _audited(options, name, start, store, tokenizer, [spread * (not options.looks and looks > 1), note])
-    report = Path(options.html) if options.html else store.report(record.about.quote)
-    _make_room(options, store)
-    write(record, report)
-    if options.json:
-        print(dumps(summary(record)))
-    else:
-        print(f"{name} against {options.reference}: {headline(record)}\n\n{tables(record)}")
-        print(f"\nreport  {report}")
-    code = exit_code([record.verdict], options.max_missed_drop)
-    if exit_code([record.verdict]) == MISTAKE:  # a gate must not pass what nobody could judge
-        raise RunError(f"{headline(record)}; what was said stands in {report}")
-    return code
+    return hand_over(options, record, f"{name} against {options.reference}")
 
 
 def _several(options: argparse.Namespace, start: Start, store: Store, folders: Sequence[str], looks: int) -> int:
@@ -74,24 +68,24 @@ def _several(options: argparse.Namespace, start: Start, store: Store, folders: S
     models = options.models
     tokenizers = [_of(name, partial(common_tokenizer, name, options.reference)) for name in models]
     if not options.looks:
-        _say(f"alpha is spread over {looks} looks at {options.reference} (--looks 1: each model has all of it)")
+        say(f"alpha is spread over {looks} looks at {options.reference} (--looks 1: each model has all of it)")
     records: list[Record] = []
     failed: dict[str, str] = {}
     for number, (name, folder, (tokenizer, note)) in enumerate(zip(models, folders, tokenizers, strict=True), start=1):
-        _say(f"{name}, {number} of {len(models)}")
+        say(f"{name}, {number} of {len(models)}")
         try:
             record = _of(name, partial(_audited, options, name, start, store, tokenizer, [note]))
         except (AlignGuardError, torch.OutOfMemoryError) as error:
             if not records:
                 raise
             failed[name] = one_line(error if name in str(error) else f"{name}: {error}", 400)
-            _say(failed[name])
+            say(failed[name])
             continue
         finally:
             gc.collect()  # of two models one is let go of before the next is there
             torch.cuda.empty_cache()
         if not records:
-            _make_room(options, store)
+            make_room(store)
         of_it = Store(store.root / folder)
         records.append(replace(record, name=str(of_it.root), store=of_it))
         write(records[-1], of_it.report(record.about.quote))
@@ -113,7 +107,7 @@ def _several(options: argparse.Namespace, start: Start, store: Store, folders: S
     if wrong and code != REGRESSION:
         raise RunError("; ".join(wrong))
     for line in wrong:
-        _say(line)
+        say(line)
     return code
 
 
@@ -135,31 +129,26 @@ def _audited(
     store.prepare()
     asking, new = way.asking, not way.baseline
     if new:
-        _say(_announcement(way, settings, model))
+        say(_announcement(way, settings, model))
     for note in filter(None, notes):
-        _say(note)
+        say(note)
     samples = settings.sampling.samples if settings.sampling is not None else 1
     ticks = work(way.asked, True, samples) * new + work(way.asked, False, samples)
     with tqdm(total=ticks, desc="AlignGuard audit", file=sys.stderr) as bar:
         asking.tick = lambda n: bar.update(n) and None
         found = audit(model, tokenizer, way.asked, reference, baseline=way.baseline, asking=asking, step=_STEP)
     if new and (advice := trace_advice(start.frozen, way.baseline, asking)):
-        _say(advice)
+        say(advice)
     verdict = compare(way.baseline, [found], settings.stop, settings.seed)
     found.metrics |= verdict.metrics()
     known = replace(
         about(model.config, asking.chat, reference, settings, last=None),
         model=name,
         against=options.reference,
-        title=f"AlignGuard audit: {_short(name)} against {_short(options.reference)}",
+        title=f"AlignGuard audit: {short(name)} against {short(options.reference)}",
         dtype=str(start.frozen.dtype).removeprefix("torch."),
     )
     return Record(options.output, store, known, way.baseline, [found], verdict)
-
-
-def _make_room(options: argparse.Namespace, store: Store) -> None:
-    if aside := make_room(store):
-        _say(f"{options.output} holds an earlier audit; it was moved to {aside}")
 
 
 def _announcement(way: Way, settings: Settings, model: torch.nn.Module) -> str:
@@ -183,11 +172,3 @@ def _announcement(way: Way, settings: Settings, model: torch.nn.Module) -> str:
     if settings.toxicity is None and counts["toxicity"]:
         text += f"\nalignguard: toxicity stays unscored; {INSTALL}, or give --toxicity a classifier"
     return text
-
-
-def _say(text: str) -> None:
-    print(f"alignguard: {text}", file=sys.stderr)
-
-
-def _short(name: str) -> str:
-    return name.rstrip("/").rpartition("/")[2]

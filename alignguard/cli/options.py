@@ -28,6 +28,10 @@ is loaded after the other, the reference is asked once, and all of them stand in
     alignguard audit runs/lora --reference Qwen/Qwen2.5-1.5B-Instruct --probes safety privacy my_probes.jsonl
     alignguard audit runs/sft --reference start --probes xstest=data/xstest_prompts.csv --draw 200 --json > audit.json
     alignguard audit runs/sft runs/grpo runs/distill --reference start --html models.html
+    alignguard audit runs/sft --engine http://localhost:8000/v1 --reference start-audit
+
+With --engine a server (vLLM, SGLang, llama.cpp) answers as MODEL. REF may then also be the --output of an earlier audit, a training
+run's output_dir, or another server's URL; without one, scores are told alone, which a later audit takes as its --reference.
 
 A table goes to the terminal; the HTML report, all answers and all figures to --output. A regression is called by one
 look: proven at --alpha over all dimensions together, and larger than --min-drop. Where none is, the smallest drop
@@ -108,7 +112,7 @@ def _command(commands: Any, name: str, about: str, description: str) -> Any:
     command = commands.add_parser(
         name, help=about, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command.set_defaults(command=name)
+    command.set_defaults(command=name, refuse=command.error)
     return command
 
 
@@ -116,7 +120,7 @@ def _audit(commands: Any) -> None:
     parser = _command(commands, "audit", "hold models against another", _AUDIT)
     option = parser.add_argument
     option("models", metavar="MODEL", nargs="+", help="what is audited: folders or hub ids of models or adapters")
-    option("--reference", required=True, metavar="REF", help="what they are held against: the model before training")
+    option("--reference", metavar="REF", help="what they are held against: the model before training")
     option(
         "--probes",
         nargs="+",
@@ -164,6 +168,18 @@ def _audit(commands: Any) -> None:
         "models given, and the checkpoints beside each that is one)",
     )
     _max_missed_drop(option)
+    option(
+        "--engine",
+        metavar="URL",
+        help="where MODEL is served, e.g. http://localhost:8000/v1: its tokenizer alone is loaded here",
+    )
+    option("--engine-model", metavar="NAME", help="its name there (default: the only one that is served)")
+    option(
+        "--engine-parallel", type=_count, default=16, metavar="N", help="questions to the server at once (default 16)"
+    )
+    option(
+        "--engine-key-env", metavar="NAME", help="the environment variable of the server's key (default OPENAI_API_KEY)"
+    )
     option(
         "--html", metavar="FILE", help="where the page goes: of one model its report, of several one over all of them"
     )

@@ -1,7 +1,9 @@
-"""Where the records of an audit go: a folder of its own, since an earlier audit in it is moved away."""
+"""What becomes of an audit: its record, in a folder of its own, since an earlier audit in it is moved away; and what is told of it."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from ..errors import RunError
 from ..records.record import Record, store_at
 from ..records.store import MODELS, Store
 from ..report.html import write_report
+from ..report.terminal import dumps, headline, summary, tables
+from .codes import MISTAKE, exit_code
 
 
 def output_folder(output: str) -> Store:
@@ -29,11 +33,12 @@ def output_folder(output: str) -> Store:
     return store
 
 
-def make_room(store: Store) -> Path | None:
-    """Move an earlier audit away; where to, or `None` where there was none."""
+def make_room(store: Store) -> None:
+    """Move an earlier audit away, and say where to."""
     aside = store.set_aside()
     store.prepare()
-    return aside
+    if aside:
+        say(f"{store.root} holds an earlier audit; it was moved to {aside}")
 
 
 def write(record: Record, report: Path) -> None:
@@ -43,6 +48,44 @@ def write(record: Record, report: Path) -> None:
     store.write_baseline(record.about, record.baseline)
     store.append(record.audits[0])
     write_report(report, record.about, record.audits, record.verdict)
+
+
+def hand_over(options: argparse.Namespace, record: Record, what: str) -> int:
+    """
+    Write the one record of a call, and tell of it; the exit code.
+
+    Args:
+        options (`argparse.Namespace`):
+            Of the call.
+        record ([`Record`]):
+            What was found.
+        what (`str`):
+            Which model, and what it is held against.
+
+    Raises:
+        RunError: Nobody could judge it, which a gate must not pass.
+    """
+    report = Path(options.html) if options.html else record.store.report(record.about.quote)
+    make_room(record.store)
+    write(record, report)
+    if options.json:
+        print(dumps(summary(record)))
+    else:
+        print(f"{what}: {headline(record)}\n\n{tables(record)}\n\nreport  {report}")
+    code = exit_code([record.verdict], options.max_missed_drop)
+    if exit_code([record.verdict]) == MISTAKE:
+        raise RunError(f"{headline(record)}; what was said stands in {report}")
+    return code
+
+
+def say(text: str) -> None:
+    """A line beside what is told: on stderr, so that stdout is what was asked for."""
+    print(f"alignguard: {text}", file=sys.stderr)
+
+
+def short(name: str) -> str:
+    """A path or hub id by its end."""
+    return name.rstrip("/").rpartition("/")[2]
 
 
 def short_names(names: Sequence[str]) -> list[str]:

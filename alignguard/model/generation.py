@@ -35,6 +35,8 @@ _ALONE = Ranks()
 # another way to go on: sequences of token ids, each continued greedily by at most so many tokens, past no end of an answer;
 # `None` where it failed, and has told so
 Ask = Callable[[list[list[int]], int], list[list[int]] | None]
+# the same of rows, which know what was asked, what was said so far, and how it is drawn
+AskRows = Callable[[list[Asked], int], list[list[int]] | None]
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,9 @@ def _say(row: Asked, tokens: list[int], chat: Chat, budget: TokenBudget) -> None
     row.said = said[: max(limit_of(row, said, chat, budget), len(row.said))]
 
 
-def _ask(ask: Ask, rows: list[Asked], chat: Chat, budget: TokenBudget, tick: Callable[[int], None]) -> None:
+def _ask(
+    ask: AskRows, rows: list[Asked], chat: Chat, budget: TokenBudget, tick: Callable[[int], None] = lambda n: None
+) -> None:
     """
     Have every row continued elsewhere until it ends or its budget does: those that answer first, then traces with their answers.
     Where that fails, rows are left as they are.
@@ -155,7 +159,7 @@ def _ask(ask: Ask, rows: list[Asked], chat: Chat, budget: TokenBudget, tick: Cal
     asked = rows
     while asked := [row for row in asked if not is_done(row, chat, budget)]:
         before = {row: len(row.said) for row in asked}
-        found = ask([row.prompt + row.said for row in asked], max(_room(row, chat, budget) for row in asked))
+        found = ask(asked, max(_room(row, chat, budget) for row in asked))
         if found is None:
             return
         for row, tokens in zip(asked, found, strict=True):
@@ -229,7 +233,7 @@ def answer_all(
     for prompt, opens, draft, draw in zip(
         prompts, inside, drafts or [Draft()] * len(prompts), draws or [None] * len(prompts), strict=True
     ):
-        row = Asked(list(prompt), opens, [], draw, max(size - len(prompt), budget.answer + 1))
+        row = _row(prompt, opens, draw, size, budget)
         if draft.tokens and draw is None:  # one that ends the answer, or fills the budget, leaves nothing to generate
             row.forced = draft.forced
             row.said = list(draft.tokens)[: limit_of(row, list(draft.tokens), chat, budget)]
@@ -241,7 +245,9 @@ def answer_all(
         """In rounds, each twice as long as the last: who thinks goes on without those who do not, in batches made anew."""
         nonlocal limit
         if ask is not None:
-            _ask(ask, [row for row in asked if row.draw is None], chat, budget, tick)
+            go_on = ask
+            greedy = [row for row in asked if row.draw is None]
+            _ask(lambda rows, most: go_on([row.prompt + row.said for row in rows], most), greedy, chat, budget, tick)
         room = budget.answer + LOOK_EVERY
         while ranks.rounds(len(asked := [row for row in asked if not is_done(row, chat, budget)])):
             before = {row: len(row.said) for row in asked}
@@ -258,11 +264,42 @@ def answer_all(
     tick(sum(is_done(row, chat, budget) for row in rows))
     finish(rows, tick)
     if budget.force_close:
-        cut = [row for row in rows if not chat.answer(row.said, row.inside).closed]
-        for row in cut:
-            if has_ended(row, chat):  # it has said what it had to say, in its trace; what would it tell?
-                row.said.pop()
-            row.said += chat.close_ids()
-            row.forced = len(row.said)
-        finish(cut, lambda n: None)
+        finish(_closed(rows, chat), lambda n: None)
     return [chat.answer(row.said, row.inside, row.forced > 0) for row in rows]
+
+
+def answer_elsewhere(
+    ask: AskRows, prompt: list[int], inside: bool, chat: Chat, budget: TokenBudget, size: int, draw: Draw | None = None
+) -> Answer:
+    """
+    Answer one prompt where no model is at hand, as [`answer_all`] does.
+
+    Args:
+        ask (`AskRows`):
+            What generates.
+        prompt (`list[int]`), inside (`bool`), chat (`Chat`), budget (`TokenBudget`), draw (`Draw`, *optional*):
+            As for [`answer_all`].
+        size (`int`):
+            Tokens that are read at most, prompt and answer together.
+    """
+    row = _row(prompt, inside, draw, size - reserve(chat), budget)
+    _ask(ask, [row], chat, budget)
+    if budget.force_close:
+        _ask(ask, _closed([row], chat), chat, budget)
+    return chat.answer(row.said, row.inside, row.forced > 0)
+
+
+def _row(prompt: Sequence[int], inside: bool, draw: Draw | None, size: int, budget: TokenBudget) -> Asked:
+    """A prompt that nothing has been said to yet, with room for an answer at least."""
+    return Asked(list(prompt), inside, [], draw, max(size - len(prompt), budget.answer + 1))
+
+
+def _closed(rows: Sequence[Asked], chat: Chat) -> list[Asked]:
+    """Those that are still within their trace, which is closed for them, so that the answer can be asked for."""
+    cut = [row for row in rows if not chat.answer(row.said, row.inside).closed]
+    for row in cut:
+        if has_ended(row, chat):  # it has said what it had to say, in its trace; what would it tell?
+            row.said.pop()
+        row.said += chat.close_ids()
+        row.forced = len(row.said)
+    return cut

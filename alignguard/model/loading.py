@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoTokenizer,
+    GenerationConfig,
 )
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -168,6 +170,25 @@ def _kind(name: str) -> Any:
 
 def _expanded(name: str) -> str:
     return str(Path(name).expanduser()) if name.startswith("~") else name
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a model's folder tells of it without its weights, where they are elsewhere; what it does not tell is `None`."""
+
+    config: Any
+    generation_config: Any
+
+
+def load_outline(name: str) -> Outline:
+    """A model's configuration by path or hub id, without its weights: a folder may hold a tokenizer alone."""
+    found = []
+    for kind in (AutoConfig, GenerationConfig):
+        try:
+            found.append(kind.from_pretrained(_expanded(name)))
+        except (OSError, ValueError):
+            found.append(None)
+    return Outline(*found)
 
 
 def load_tokenizer(name: str) -> Any:

@@ -19,6 +19,9 @@ _ABSENT = (
     "dtype",
     "template_kwargs",
     "sampling",
+    "engine",
+    "left_out",
+    "notes",
 )  # are not written where they say nothing
 
 
@@ -58,6 +61,10 @@ class About:
             Whether reports and trackers may show what was asked and said.
         against, title, dtype (`str`):
             Of a matched audit: what the model was held against, the report's title, and the dtype of both.
+        engine (`dict[str, str]`, *optional*):
+            Of a served model: `url`, its name there (`model`), what serves it (`server`), and what has answered as its `reference`.
+        left_out (`tuple[str, ...]`), notes (`tuple[str, ...]`):
+            What could not be had of it, and what is to be known of how it was asked.
     """
 
     alignguard: str = ""
@@ -87,6 +94,9 @@ class About:
     against: str = ""
     title: str = ""
     dtype: str = ""
+    engine: dict[str, str] | None = None
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> About:
@@ -99,18 +109,24 @@ class About:
         if not isinstance(told, Mapping) or "pool_hash" not in told or "seed" not in told:
             raise ValueError("it tells neither pool_hash nor seed")
         known = {field.name: told[field.name] for field in fields(cls) if field.name in told}
-        return cls(**known | {"tags": tuple(known.get("tags") or ()), "model": str(known.get("model") or "model")})
+        lists = {name: tuple(known.get(name) or ()) for name in ("tags", "left_out", "notes")}
+        return cls(**known | lists | {"model": str(known.get("model") or "model")})
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in `baseline.json`, and as trackers are told of the run."""
         told = {field.name: getattr(self, field.name) for field in fields(self)}
-        told["tags"] = list(self.tags)
-        return {name: value for name, value in told.items() if name not in _ABSENT or value not in (None, "", {})}
+        told = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
+        return {name: value for name, value in told.items() if name not in _ABSENT or value not in (None, "", {}, [])}
 
     @property
     def is_run(self) -> bool:
         """Whether it is of a training run, which takes steps."""
         return self.max_steps is not None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether a served model was asked, and held against nothing."""
+        return self.engine is not None and not self.against
 
     @property
     def was(self) -> str:
@@ -120,7 +136,7 @@ class About:
     @property
     def held_against(self) -> str:
         """What the model is held against."""
-        return self.against or "the model at step 0"
+        return self.against or ("nothing" if self.is_alone else "the model at step 0")
 
     @property
     def stop_rule(self) -> StopRule:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ def render(about: About, audits: Sequence[Audit], verdict: Verdict, pulses: Sequ
         title=about.title or f"AlignGuard: {about.model.rstrip('/').rpartition('/')[2]}",
         when=_when(about, audits),
         was=was,
-        headline=_headline(verdict, run, was),
+        alone=about.is_alone,
+        headline=_of_served(about, _headline(verdict, run, was)),
         finds=finds,
         dimensions=[_row(d, verdict, audits[-1]) for d in verdict.rows],
         warnings=verdict.warnings,
@@ -128,6 +129,13 @@ def _headline(verdict: Verdict, run: bool, was: str) -> _Headline:
     if run:
         why += [*gained(verdict, was), *to_do(verdict)]
     return _Headline(kind, text, why)
+
+
+def _of_served(about: About, headline: _Headline) -> _Headline:
+    """Of a served model it is said what could not be had; one that was held against nothing has scores, and no verdict."""
+    if about.is_alone:
+        headline = _Headline("", "Scores", ["Held against nothing."])
+    return replace(headline, why=[*headline.why, *(f"{note[0].upper()}{note[1:]}." for note in about.notes)])
 
 
 def _because(d: DimensionVerdict, was: str) -> str:

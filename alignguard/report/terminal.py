@@ -30,8 +30,10 @@ _SHOWN_ABOVE = (
 
 
 def headline(record: Record) -> str:
-    """The verdict, in a line."""
-    return in_a_line(record.verdict, record.about.was, record.about.is_run)
+    """The verdict, in a line, with what is left out of it."""
+    about, verdict = record.about, record.verdict
+    line = "scores, held against nothing" if about.is_alone else in_a_line(verdict, about.was, about.is_run)
+    return f"{line}; left out: {', '.join(about.left_out)}" if about.left_out else line
 
 
 def tables(record: Record) -> str:
@@ -40,6 +42,8 @@ def tables(record: Record) -> str:
     now = "now" if record.about.is_run else "model"
     head = ["dimension", was, now, "drop", "95 % interval", "flips", "unscored", "n", "p", "finds", "drift", ""]
     rows = [row for d in verdict.rows for row in _rows(d, record)]
+    if record.about.is_alone:  # nothing but scores, and how many they are of
+        head, *rows = ([row[i] for i in (0, 2, 6, 7)] for row in [head, *rows])
     kl = {name: record.audits[-1].figure(f"kl/{name}") for name in ("answer", "raw", "reverse", "train_prompts")}
     drift = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in kl.items() if value is not None)
     drift += floor(record.audits[-1])
@@ -48,10 +52,16 @@ def tables(record: Record) -> str:
     parts += [said] if (said := sampled(record)) else []
     names = [name for name in before if name in metrics and is_natural(name)]
     if names:
-        figures = [[name.removeprefix(PREFIX), *(figure(name, m[name]) for m in (before, metrics))] for name in names]
-        parts.append(columns([["figure", was, now], *figures]))
-    notes = "\n".join(f"note: {note}" for note in (*verdict.warnings, record.note) if note)
+        held = {now: metrics} if record.about.is_alone else {was: before, now: metrics}
+        figures = [[name.removeprefix(PREFIX), *(figure(name, m[name]) for m in held.values())] for name in names]
+        parts.append(columns([["figure", *held], *figures]))
+    notes = "\n".join(f"note: {note}" for note in notes_of(record))
     return "\n\n".join([*parts, notes] if notes else parts)
+
+
+def notes_of(record: Record) -> list[str]:
+    """What is said beside the figures."""
+    return [note for note in (*record.verdict.warnings, *record.about.notes, record.note) if note]
 
 
 def sampled(record: Record) -> str:
@@ -115,21 +125,33 @@ def summary(record: Record) -> dict[str, Any]:
     """A record as JSON; figures that do not exist are null."""
     verdict, latest = record.verdict, record.audits[-1]
     drawn = {"sampling": {**record.about.sampling, "seed": record.about.seed}} if record.about.sampling else {}
-    return drawn | {
-        "record": str(record.store.root),
-        "report": str(record.store.report(record.about.quote)),
-        "model": record.about.model,
-        "against": record.about.held_against,
-        "step": latest.step,
-        "verdict": headline(record),
-        "regressed": verdict.since,
-        "last_aligned_step": verdict.last_aligned_step,
-        "warnings": [note for note in (*verdict.warnings, record.note) if note],
-        "detectable": verdict.detectable,
-        "dimensions": {d.dimension: _dimension(d) for d in verdict.rows},
-        "metrics": latest.metrics,
-        "reference_metrics": reference_metrics(record),
-    }
+    alone = record.about.is_alone
+    served = {"engine": record.about.engine, "left_out": record.about.left_out} if record.about.engine else {}
+    return (
+        drawn
+        | served
+        | {
+            "record": str(record.store.root),
+            "report": str(record.store.report(record.about.quote)),
+            "model": record.about.model,
+            "against": record.about.held_against,
+            "step": latest.step,
+            "verdict": headline(record),
+            "regressed": verdict.since,
+            "last_aligned_step": verdict.last_aligned_step,
+            "warnings": notes_of(record),
+            "detectable": verdict.detectable,
+            "dimensions": {d.dimension: _alone(d) if alone else _dimension(d) for d in verdict.rows},
+            "metrics": latest.metrics,
+            "reference_metrics": {} if alone else reference_metrics(record),
+        }
+    )
+
+
+def _alone(d: DimensionVerdict) -> dict[str, Any]:
+    """What is told of a model that is held against nothing."""
+    sides = {s.side: {"score": s.score, "n": s.n} for s in d.sides.values()}
+    return {"score": d.score, "n": d.n, "asked": d.asked, "unscored": d.unscored, "sides": sides}
 
 
 def _dimension(d: DimensionVerdict) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""`alignguard audit MODEL --engine URL`: a served model, whose tokenizer alone is loaded here."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from transformers import PretrainedConfig
+
+from ..auditing.asking import Asking
+from ..auditing.prompts import encode_prompt
+from ..auditing.served import askable, audit_served, settle_served
+from ..drift.reference import Reference
+from ..errors import StartError
+from ..judging.scorers import INSTALL, scorer_name
+from ..model.chat import Chat
+from ..model.endpoint import Endpoint
+from ..model.generation import context_size
+from ..model.loading import load_outline, load_tokenizer
+from ..model.meeting import meet
+from ..model.served import Served
+from ..probes.draw import draw
+from ..probes.probe import Probe
+from ..records.record import Record
+from ..trainer.settings import Settings, about
+from ..verdicts.watch import compare
+from .against import Against, held_against, progress
+from .asked import looks_of, settings_of
+from .output import hand_over, output_folder, say, short
+
+_ALONE, _LOOK = 0, 1  # steps: of a model that is held against nothing, and of one look at another
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; the exit code."""
+    if len(options.models) > 1:
+        options.refuse(
+            "--engine: a server answers as one model; give one MODEL, the one it serves, and audit the next in its turn"
+        )
+    (name,) = options.models
+    looks = options.looks or looks_of(options.models)
+    settings, store = settings_of(options, looks), output_folder(options.output)
+    endpoint = Endpoint(options.engine, options.engine_key_env)
+    tokenizer, outline = load_tokenizer(name), load_outline(name)
+    if tokenizer is None:
+        raise StartError(
+            f"{name}: holds no tokenizer; with --engine MODEL is the folder or hub id of the tokenizer of what is served"
+        )
+    chat = Chat.of(outline, tokenizer, settings.template_kwargs, settings.tags)
+    served = meet(endpoint, options.engine_model, name, chat, context_size(outline), options.engine_parallel)
+    asking = Asking(
+        chat, settings.tokens, settings.toxicity, settings.judge, seed=settings.seed, sampling=settings.sampling
+    )
+    drawn = draw(settings.pool, settings.schedule.draw, settings.seed)
+    asked = askable(served, drawn)
+    store.prepare()
+    say(_announcement(served, asked, asking, settings))
+    against = held_against(options, settings, served, asked, asking)
+    if against.name:
+        asked = [probe for probe in asked if probe.id in against.baseline]
+    else:
+        settle_served(served, asked, asking)
+    with progress(asking, asked, "AlignGuard audit"):
+        found = audit_served(served, asked, against.baseline, asking, _LOOK if against.name else _ALONE)
+    verdict = compare(against.baseline, [found], settings.stop, settings.seed)
+    found.metrics |= verdict.metrics()
+    if not against.name:  # nothing has fallen, or risen, from anywhere
+        found.metrics = {key: value for key, value in found.metrics.items() if not _compares(key)}
+    no_weights = Reference("engine", None, "a server answers")
+    known = replace(
+        about(PretrainedConfig(name_or_path=name), chat, no_weights, settings, last=None),
+        model=name,
+        against=against.name,
+        title=f"AlignGuard audit: {short(name)}, served" + (f", against {short(against.name)}" if against.name else ""),
+        dtype=against.dtype,
+        engine={"url": endpoint.url, "model": endpoint.shown(served.name, 80), "server": served.server}
+        | ({"reference": against.answered} if against.name else {}),
+        left_out=_left_out(served, drawn, asked),
+        notes=_notes(served, drawn, asked, against),
+    )
+    what = f"{name} at {endpoint.url}" + (f" against {against.name}" if against.name else "")
+    return hand_over(options, Record(options.output, store, known, against.baseline, [found], verdict), what)
+
+
+def _compares(key: str) -> bool:
+    """Whether a figure holds a model against another."""
+    return "drop" in key or key.endswith(("/p", "_p", "/evidence", "detectable", "/last_aligned_step"))
+
+
+def _left_out(served: Served, drawn: list[Probe], asked: list[Probe]) -> tuple[str, ...]:
+    chosen = len(drawn) - len(asked)
+    return ("drift", *(["choices"] if chosen else []), *(["leanings"] if served.way is None else []))
+
+
+def _notes(served: Served, drawn: list[Probe], asked: list[Probe], against: Against) -> tuple[str, ...]:
+    """What could not be had, and why; and which engines have answered."""
+    by = f"{served.server or 'a server'} at {served.endpoint.url}"
+    notes = [f"answered by {by}; drift is left out, since a server tells no whole distributions"]
+    if served.way is None:
+        count = len(drawn) - len(asked)
+        notes.append(f"{count} choices, leanings and refusal margins are left out: {served.why_not}")
+    return (*notes, *against.notes(served))
+
+
+def _announcement(served: Served, asked: list[Probe], asking: Asking, settings: Settings) -> str:
+    chat, tokens = asking.chat, settings.tokens
+    prompts = sum(len(encode_prompt(probe, chat)[0]) for probe in asked)
+    spoken = sum(probe.judge != "choice" for probe in asked)
+    text = (
+        f"{len(asked)} probes of {len(settings.pool):,}, asked of {served.server or 'the server'} at {served.endpoint.url} as "
+        f"{served.endpoint.shown(served.name, 80)}, {served.parallel} at once: {prompts:,} prompt tokens, at most {spoken} answers of "
+        f"{tokens.answer} tokens and traces of {tokens.trace}; toxicity by {scorer_name(settings.toxicity)}"
+    )
+    if (drawn := settings.sampling) is not None:
+        text += (
+            f"\nalignguard: each answer is sampled {drawn.samples} times by the server, at temperature {drawn.temperature:g} and top_p "
+            f"{drawn.top_p:g}, with seeds made of {settings.seed}"
+        )
+    text += "\nalignguard: drift is left out: a server tells no whole distributions"
+    if served.way is None:
+        text += f"\nalignguard: choices, leanings and refusal margins are left out: {served.why_not}"
+    text += f"\nalignguard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
+    if settings.toxicity is None and any(probe.dimension == "toxicity" for probe in asked):
+        text += f"\nalignguard: toxicity stays unscored; {INSTALL}, or give --toxicity a classifier"
+    return text

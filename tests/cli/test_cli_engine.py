@@ -1,0 +1,207 @@
+"""`alignguard audit MODEL --engine URL`, on tiny models on disk and behind a server in a thread."""
+
+import json
+
+import pytest
+from audited import ROWS, choices_of, save, write_probes
+from serving import serving
+from tiny import tiny_model
+
+import alignguard.model.endpoint as endpoint
+from alignguard.cli import main
+from alignguard.records.record import read_record
+
+TOKENS = ["--answer-tokens", "8", "--trace-tokens", "8"]
+DRIFT = ("/kl", "kl/")
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory, tokenizer):
+    """Two models, the tokenizer alone, and probes of which one model takes the other option."""
+    root = tmp_path_factory.mktemp("served")
+    start, other = tiny_model(tokenizer), tiny_model(tokenizer, seed=1)
+    save(start, tokenizer, root / "start")
+    save(other, tokenizer, root / "other")
+    tokenizer.save_pretrained(root / "tokenizer")
+    ours, theirs = (choices_of(model, tokenizer, 80) for model in (start, other))
+    fallen = [a for a, b in zip(ours, theirs, strict=True) if a["target"] != b["target"]][:20]
+    write_probes(root / "probes.jsonl", ROWS + fallen)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(endpoint, "_PAUSE", 0.001)
+
+
+def audit(there, *options, output, model="tokenizer"):
+    given = ["audit", str(there / model), "--probes", str(there / "probes.jsonl"), "--output", str(output), *TOKENS]
+    return main([*given, *map(str, options)])
+
+
+def figures(output):
+    """Scores and likelihoods of what was audited, by probe id."""
+    results = read_record(str(output)).audits[-1].results
+    return {id: (r.score.value, r.logprobs, r.answer.answer if r.answer else None) for id, r in results.items()}
+
+
+def test_the_same_figures_as_here_but_no_drift(there, tmp_path, tokenizer, capsys):
+    """Against a reference that is loaded here: what a local audit of the same two models says, drift left out."""
+    assert audit(there, "--reference", there / "start", output=tmp_path / "here", model="other") == 3
+    capsys.readouterr()
+    with serving(tiny_model(tokenizer, seed=1), tokenizer) as server:
+        asked = ("--engine", server.url, "--reference", there / "start")
+        assert audit(there, *asked, output=tmp_path / "served") == 3
+        out, err = capsys.readouterr()
+        assert audit(there, *asked, "--json", output=tmp_path / "json") == 3
+    said = json.loads(capsys.readouterr().out)
+    here, served = figures(tmp_path / "here"), figures(tmp_path / "served")
+    assert here.keys() == served.keys()
+    for id, (score, logprobs, answer) in here.items():
+        assert (score, answer) == (served[id][0], served[id][2])
+        assert served[id][1] == (logprobs if logprobs is None else pytest.approx(logprobs, abs=1e-4))
+    theirs = read_record(str(tmp_path / "here")).audits[-1].metrics
+    ours = read_record(str(tmp_path / "served")).audits[-1].metrics
+    for name in theirs.keys() - {"alignguard/cost/seconds"}:
+        if any(part in name for part in DRIFT):
+            assert name not in ours
+        else:
+            assert ours[name] == pytest.approx(theirs[name], abs=1e-4), name
+    assert "REGRESSION of ethics; left out: drift\n" in out and "drift, nats/token" not in out
+    row = next(line.split() for line in out.splitlines() if line.startswith("ethics"))
+    assert row[-2:] == ["-", "REGRESSION"]  # under "drift", nothing
+    assert "note: two engines were used: vllm 9.9 for the model, and transformers in float32 for the reference" in out
+    assert "drift is left out: a server tells no whole distributions" in err
+    assert said["left_out"] == ["drift"] and not [name for name in said["metrics"] if "kl" in name]
+    assert said["engine"] == {
+        "url": server.url,
+        "model": "tiny",
+        "server": "vllm 9.9",
+        "reference": "transformers in float32",
+    }
+    assert any("two engines" in warning for warning in said["warnings"])
+    html = (tmp_path / "served" / "report.html").read_text()
+    assert "drift is left out, since a server tells no whole distributions" in html and server.url in html
+    assert main(["report", str(tmp_path / "served")]) == 3
+    assert "left out: drift" in capsys.readouterr().out
+
+
+def test_alone_it_has_scores_that_a_later_audit_is_held_against(there, tmp_path, tokenizer, capsys):
+    with serving(tiny_model(tokenizer), tokenizer) as server:
+        assert audit(there, "--engine", server.url, "--json", output=tmp_path / "start") == 0
+        alone = json.loads(capsys.readouterr().out)
+        assert audit(there, "--engine", server.url, output=tmp_path / "again") == 0
+        out = capsys.readouterr().out
+    (tmp_path / "start.json").write_text(json.dumps(alone))
+    assert alone["verdict"] == "scores, held against nothing; left out: drift" and alone["reference_metrics"] == {}
+    assert alone["dimensions"]["ethics"] == {"score": 1.0, "n": 20, "asked": 20, "unscored": 0, "sides": {}}
+    assert not [name for name in alone["metrics"] if "drop" in name or "kl" in name or name.endswith("/p")]
+    row = next(line.split() for line in out.splitlines() if line.startswith("ethics"))
+    assert row == ["ethics", "1.00", "0/20", "20"] and "drop" not in out
+    html = (tmp_path / "start" / "report.html").read_text()
+    assert (
+        "<b>Scores</b><p>Held against nothing.</p>" in html
+        and "<th>drop</th>" not in html.split("<h2>Dimensions</h2>")[1].split("</table>")[0]
+    )
+    with serving(tiny_model(tokenizer, seed=1), tokenizer) as server:
+        for given in ("start", "start.json"):
+            assert (
+                audit(
+                    there, "--engine", server.url, "--reference", tmp_path / given, "--json", output=tmp_path / "other"
+                )
+                == 3
+            )
+            said = json.loads(capsys.readouterr().out)
+            ethics = said["dimensions"]["ethics"]
+            assert (ethics["reference"], ethics["score"], ethics["n"]) == (1.0, 0.0, 20)
+            assert not any("two engines" in warning for warning in said["warnings"])
+        assert audit(there, "--engine", server.url, "--reference", tmp_path / "start", output=tmp_path / "other") == 3
+        assert "start: REGRESSION of ethics; left out: drift" in capsys.readouterr().out
+        assert (
+            audit(
+                there, "--engine", server.url, "--reference", tmp_path / "start", "--seed", "1", output=tmp_path / "x"
+            )
+            == 1
+        )
+        assert (
+            "was asked otherwise (seed 0, here 1); give the options that it was asked with" in capsys.readouterr().err
+        )
+        write_probes(tmp_path / "more.jsonl", [*ROWS, {**ROWS[0], "id": "new"}])
+        more = ["--probes", tmp_path / "more.jsonl", "--reference", tmp_path / "start"]
+        assert audit(there, "--engine", server.url, *more, output=tmp_path / "x") == 1
+        assert (
+            "has no answer to 1 of 6 probes, 'new' for one; it was asked with --draw 48 --seed 0"
+            in capsys.readouterr().err
+        )
+
+
+def test_against_the_start_of_an_audit_that_was_taken_here(there, tmp_path, tokenizer, capsys):
+    audit(there, "--reference", there / "start", output=tmp_path / "here", model="other")
+    with serving(tiny_model(tokenizer, seed=1), tokenizer) as server:
+        for reference in ("here", "out"):  # and of an audit that was itself held against a record
+            capsys.readouterr()
+            asked = ("--engine", server.url, "--reference", tmp_path / reference, "--json")
+            assert audit(there, *asked, output=tmp_path / "out" if reference == "here" else tmp_path / "last") == 3
+            said = json.loads(capsys.readouterr().out)
+            assert said["dimensions"]["ethics"]["drop"] == 1.0
+            assert any("for the model, and transformers in float32 for the" in warning for warning in said["warnings"])
+
+
+def test_against_another_server(there, tmp_path, tokenizer, capsys):
+    with (
+        serving(tiny_model(tokenizer), tokenizer) as start,
+        serving(tiny_model(tokenizer), tokenizer, echoes=False) as same,
+    ):
+        assert audit(there, "--engine", same.url, "--reference", start.url, output=tmp_path / "out") == 0
+    out = capsys.readouterr().out
+    assert f"against {start.url}: no regression found" in out and "two engines" not in out and "ethics" not in out
+    assert (
+        "note: 20 choices, leanings and refusal margins are left out: the server gives no log-probabilities of a prompt"
+        in out
+    )
+    assert "left out: drift, choices, leanings" in out
+
+
+def test_what_is_asked_of_the_command_and_cannot_be(there, tmp_path, tokenizer, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", "a", "b", "--engine", "http://localhost:8000/v1"])
+    assert ended.value.code == 2 and "give one MODEL" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", "a"])
+    assert ended.value.code == 2 and "the following arguments are required: --reference" in capsys.readouterr().err
+    save(tiny_model(tokenizer), None, tmp_path / "bare")
+    assert (
+        main(["audit", str(tmp_path / "bare"), "--engine", "http://localhost:1/v1", "--output", str(tmp_path / "out")])
+        == 1
+    )
+    assert "holds no tokenizer; with --engine MODEL is the folder or hub id of the tokenizer" in capsys.readouterr().err
+    (tmp_path / "x.json").write_text("[]")
+    with serving(tiny_model(tokenizer), tokenizer, key="k") as server:
+        assert audit(there, "--engine", server.url, output=tmp_path / "out") == 1
+        assert "answers 401" in capsys.readouterr().err
+        server.key = None
+        assert audit(there, "--engine", server.url, "--reference", tmp_path / "x.json", output=tmp_path / "out") == 1
+        assert "is not what `alignguard audit --json` prints" in capsys.readouterr().err
+
+
+def test_a_record_holds_no_key(there, tmp_path, tokenizer, monkeypatch, capsys):
+    monkeypatch.setenv("MINE", "sk-secret-key")
+    with serving(tiny_model(tokenizer), tokenizer, key="sk-secret-key") as server:
+        assert audit(there, "--engine", server.url, "--engine-key-env", "MINE", output=tmp_path / "out") == 0
+    out, err = capsys.readouterr()
+    assert "sk-secret-key" not in out + err
+    assert not [
+        path for path in (tmp_path / "out").rglob("*") if path.is_file() and b"sk-secret-key" in path.read_bytes()
+    ]
+
+
+def test_other_commands_read_its_record(there, tmp_path, tokenizer, capsys):
+    with serving(tiny_model(tokenizer, seed=1), tokenizer) as server:
+        audit(there, "--engine", server.url, output=tmp_path / "alone")
+        audit(there, "--engine", server.url, "--reference", there / "start", output=tmp_path / "out")
+    for name in ("alone", "out"):
+        for command in (["card"], ["card", "--json"], ["report", "--json"], ["compare", "--html", tmp_path / "x.html"]):
+            assert main([command[0], str(tmp_path / name), *map(str, command[1:])]) in (0, 3), command
+        for to in ("inspect", "lm-eval"):
+            assert main(["export", str(tmp_path / name), "--to", to, "--output", str(tmp_path / f"{name}-{to}")]) == 0
+    capsys.readouterr()
