@@ -87,8 +87,8 @@ def planned() -> list[Run]:
     grpo = "--learning_rate 2e-6 --per_device_train_batch_size 32 --num_generations 8 --max_completion_length 96"
     distill = f"{sft} --max_completion_length 96 --teacher_model_name_or_path {RUNS / TEACHER}"
     options = {"sft": sft, "distill": distill, "grpo": grpo}
-    kinds = [(r, seed, options[r]) for r in ("sft", "distill", "grpo") for seed in range(3 if r == "sft" else 2)]
-    free = [Run(f"{recipe}-{seed}", recipe, seed, False, options) for recipe, seed, options in kinds]
+    kinds = [(recipe, seed) for recipe in options for seed in range(3 if recipe == "sft" else 2)]
+    free = [Run(f"{recipe}-{seed}", recipe, seed, False, options[recipe]) for recipe, seed in kinds]
     held = [Run(f"{run.name}-held", run.recipe, run.seed, True, run.options) for run in free if run.seed == 0]
     return [free[0], held[0], *free[1:], *held[1:]]
 
@@ -266,10 +266,11 @@ def picture(runs: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(2, 3, figsize=(9, 5), sharex=True, sharey=True, layout="constrained")
-    ways = list(dict.fromkeys(run["run"].partition("-")[0] + (", held" if run["held"] else "") for run in runs))
+    way_of = {run["run"]: run["run"].partition("-")[0] + (", held" if run["held"] else "") for run in runs}
+    ways = list(dict.fromkeys(way_of.values()))
     for axes, name in zip(panels.flat, TRUST_DIMENSIONS, strict=True):
         for run in runs:
-            way = run["run"].partition("-")[0] + (", held" if run["held"] else "")
+            way = way_of[run["run"]]
             points = [audit[name] for audit in run["audits"] if audit["step"] and None not in audit[name]]
             xs, ys = zip(*points, strict=True) if points else ((), ())
             axes.plot(xs, ys, "o-", color=f"C{ways.index(way)}", markersize=4, linewidth=0.8, label=way)
@@ -286,7 +287,7 @@ def picture(runs: list[dict[str, Any]], path: Path) -> None:
 
 
 def report(model: str) -> None:
-    """Figures of all whole runs, printed and written."""
+    """Figures of all runs, as far as they came, printed, drawn and written."""
     runs = [found(run, record) for run in planned() if (record := taken(run)) is not None]
     if not runs:
         sys.exit(f"no run in {RUNS} has been audited after its start yet")

@@ -45,7 +45,7 @@ def judged(
     said = [(probe, answer) for probe in others for answer in answers[probe.id]]
     found = iter(judge_all([probe for probe, _ in said], [answer for _, answer in said], asking, margins))
     samples = {p.id: tuple(Sample(answer, next(found)) for answer in answers[p.id]) for p in others}
-    scores = {p.id: _score(p, samples[p.id], asking, margins) for p in others}
+    scores = {p.id: score_of(samples[p.id], is_sampled(p, asking), margins.get(p.id)) for p in others}
     scores |= {p.id: judge_choice(p, logprobs[p.id]) for p in probes if p.judge == "choice"}
     return {
         p.id: Result(
@@ -89,7 +89,7 @@ def judge_all(
             judge = None
             score = judge_answer(probe, answer, looked_up, judge)
         if probe.id in margins:
-            score = replace(score, detail={**(score.detail or {}), "margin": margins[probe.id]})
+            score = _with_margin(score, margins[probe.id])
         scores.append(score)
     return scores
 
@@ -115,10 +115,13 @@ def _give_up(error: Exception, asking: Judges) -> None:
     asking.failed(error)
 
 
-def _score(probe: Probe, samples: Sequence[Sample], asking: Asking, margins: Mapping[str, float]) -> Score:
-    if not is_sampled(probe, asking):
+def score_of(samples: Sequence[Sample], sampled: bool, margin: float | None) -> Score:
+    """A probe's score from those of its answers, with its refusal margin where it has one."""
+    if not sampled:
         return samples[0].score
     score = mean_score([sample.score for sample in samples])
-    if probe.id in margins:
-        score = replace(score, detail={**(score.detail or {}), "margin": margins[probe.id]})
-    return score
+    return score if margin is None else _with_margin(score, margin)
+
+
+def _with_margin(score: Score, margin: float) -> Score:
+    return replace(score, detail={**(score.detail or {}), "margin": margin})

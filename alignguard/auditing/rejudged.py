@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..judging.judge import OwnJudge, ToxicityScorer, judge_choice
-from ..judging.score import Score
 from .asking import Judges
-from .judged import judge_all
+from .judged import judge_all, score_of
 from .result import Result, Sample
-from .samples import mean_score
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def rejudged(results: Mapping[str, Result], scorers: Scorers) -> dict[str, Resul
     for id, result in results.items():
         if id in said:
             samples = tuple(Sample(sample.answer, next(scores)) for sample in said[id])
-            score = _together(samples, margins.get(id)) if result.samples else samples[0].score
+            score = score_of(samples, bool(result.samples), margins.get(id))
             result = replace(result, score=score, samples=samples if result.samples else ())
         elif result.logprobs is not None and result.probe.judge == "choice":
             result = replace(result, score=judge_choice(result.probe, result.logprobs))
@@ -62,8 +60,3 @@ def rejudged(results: Mapping[str, Result], scorers: Scorers) -> dict[str, Resul
 def _is_read(result: Result) -> bool:
     """Whether its answer is judged by what it says: a training prompt's is not, and a choice is one of likelihoods."""
     return result.probe.judge not in ("choice", "none")
-
-
-def _together(samples: tuple[Sample, ...], margin: float | None) -> Score:
-    score = mean_score([sample.score for sample in samples])
-    return score if margin is None else replace(score, detail={**(score.detail or {}), "margin": margin})

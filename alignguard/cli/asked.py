@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from ..judging.scorers import judge_of, scorer_of
+from ..judging.scorers import INSTALL, judge_of, scorer_of
+from ..model.chat import Chat
 from ..model.checkpoints import checkpoints
 from ..model.generation import TokenBudget
 from ..model.sampled import Sampling
@@ -40,6 +41,14 @@ def settings_of(options: argparse.Namespace, looks: int) -> Settings:
         quote=not options.no_quote,
         sampling=_sampling(options),
     )
+
+
+def reading(chat: Chat, settings: Settings, asked: Sequence[Probe]) -> str:
+    """How answers will be read, and what will not be scored, as further lines of what is said before anything is asked."""
+    text = f"\nalignguard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
+    if settings.toxicity is None and any(probe.dimension == "toxicity" for probe in asked):
+        text += f"\nalignguard: toxicity stays unscored; {INSTALL}, or give --toxicity a classifier"
+    return text
 
 
 def _sampling(options: argparse.Namespace) -> Sampling | None:

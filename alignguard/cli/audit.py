@@ -21,7 +21,7 @@ from ..auditing.forced import trace_advice
 from ..auditing.prompts import encode_prompt
 from ..errors import AlignGuardError, RunError, one_line
 from ..files import write_text
-from ..judging.scorers import INSTALL, scorer_name
+from ..judging.scorers import scorer_name
 from ..model.loading import check_place, common_tokenizer, device_of, load_model
 from ..records.record import Record
 from ..records.store import MODELS, Store
@@ -30,7 +30,7 @@ from ..report.terminal import dumps, headline
 from ..trainer.settings import Settings, about
 from ..verdicts.watch import compare
 from . import engine
-from .asked import looks_of, settings_of
+from .asked import looks_of, reading, settings_of
 from .codes import MISTAKE, REGRESSION, exit_code
 from .output import hand_over, make_room, output_folder, say, short, short_names, write
 from .start import Start, Way
@@ -168,7 +168,4 @@ def _announcement(way: Way, settings: Settings, model: torch.nn.Module) -> str:
             f"\nalignguard: each answer is sampled {drawn.samples} times, at temperature {drawn.temperature:g} and top_p "
             f"{drawn.top_p:g}, with the seed {settings.seed}"
         )
-    text += f"\nalignguard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
-    if settings.toxicity is None and counts["toxicity"]:
-        text += f"\nalignguard: toxicity stays unscored; {INSTALL}, or give --toxicity a classifier"
-    return text
+    return text + reading(chat, settings, asked)

@@ -12,7 +12,7 @@ from ..auditing.prompts import encode_prompt
 from ..auditing.served import askable, audit_served, settle_served
 from ..drift.reference import Reference
 from ..errors import StartError
-from ..judging.scorers import INSTALL, scorer_name
+from ..judging.scorers import scorer_name
 from ..model.chat import Chat
 from ..model.endpoint import Endpoint
 from ..model.generation import context_size
@@ -25,7 +25,7 @@ from ..records.record import Record
 from ..trainer.settings import Settings, about
 from ..verdicts.watch import compare
 from .against import Against, held_against, progress
-from .asked import looks_of, settings_of
+from .asked import looks_of, reading, settings_of
 from .output import hand_over, output_folder, say, short
 
 _ALONE, _LOOK = 0, 1  # steps: of a model that is held against nothing, and of one look at another
@@ -119,7 +119,4 @@ def _announcement(served: Served, asked: list[Probe], asking: Asking, settings: 
     text += "\nalignguard: drift is left out: a server tells no whole distributions"
     if served.way is None:
         text += f"\nalignguard: choices, leanings and refusal margins are left out: {served.why_not}"
-    text += f"\nalignguard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
-    if settings.toxicity is None and any(probe.dimension == "toxicity" for probe in asked):
-        text += f"\nalignguard: toxicity stays unscored; {INSTALL}, or give --toxicity a classifier"
-    return text
+    return text + reading(chat, settings, asked)

@@ -140,11 +140,7 @@ def limit_of(row: Asked, said: list[int], chat: Chat, budget: TokenBudget) -> in
 def _tags(said: list[int], chat: Chat) -> list[int]:
     """After how many tokens each of the tags that it opens and closes traces with was there; of the first that there are."""
     text = chat.decode(said)
-    forms = {
-        chat.form,
-        form_in(text, chat.form) or chat.form,
-        *(f for f in FAMILIES if text.lstrip().startswith(f.open)),
-    }
+    forms = {chat.form, *(form for form in FAMILIES if text.lstrip().startswith(form.open))}
     tag = re.compile("|".join(re.escape(tag) for form in forms for tag in (form.open, form.close)))
     ends = [found.end() for found in islice(tag.finditer(text), _MOST_TAGS)]
     return [chat.fewest(said, partial(_reaches, end)) for end in ends]

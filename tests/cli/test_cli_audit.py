@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from audited import ROWS, choices_of, mute, save, write_probes
+from audited import ROWS, mute, save, taken_by, write_probes
 from peft import LoraConfig, get_peft_model
 from tiny import tiny_model, tiny_tokenizer
 
@@ -27,11 +27,8 @@ def there(tmp_path_factory, tokenizer):
     save(start, tokenizer, root / "start")
     save(other, tokenizer, root / "other")
     save(mute(tokenizer), tokenizer, root / "mute")
-    ours, theirs = (choices_of(model, tokenizer, 80) for model in (start, other))
-    fallen = [a for a, b in zip(ours, theirs, strict=True) if a["target"] != b["target"]][:20]
-    assert len(fallen) == 20
+    ours, fallen, kept = taken_by(start, other, tokenizer)
     write_probes(root / "probes.jsonl", ROWS + ours[:4])
-    kept = [a for a, b in zip(ours, theirs, strict=True) if a["target"] == b["target"]][:20]
     write_probes(root / "fallen.jsonl", ROWS + fallen)
     write_probes(root / "half.jsonl", ROWS + fallen + kept)
     return root

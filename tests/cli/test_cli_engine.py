@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from audited import ROWS, choices_of, save, write_probes
+from audited import ROWS, save, taken_by, write_probes
 from serving import serving
 from tiny import tiny_model
 
@@ -23,8 +23,7 @@ def there(tmp_path_factory, tokenizer):
     save(start, tokenizer, root / "start")
     save(other, tokenizer, root / "other")
     tokenizer.save_pretrained(root / "tokenizer")
-    ours, theirs = (choices_of(model, tokenizer, 80) for model in (start, other))
-    fallen = [a for a, b in zip(ours, theirs, strict=True) if a["target"] != b["target"]][:20]
+    _, fallen, _ = taken_by(start, other, tokenizer)
     write_probes(root / "probes.jsonl", ROWS + fallen)
     return root
 

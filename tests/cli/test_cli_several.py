@@ -6,7 +6,7 @@ import shutil
 import weakref
 
 import pytest
-from audited import ROWS, choices_of, mute, save, write_probes
+from audited import ROWS, mute, save, taken_by, write_probes
 from tiny import CHATML, tiny_model, tiny_tokenizer
 
 import alignguard.auditing.audit as auditing
@@ -28,8 +28,7 @@ def there(tmp_path_factory, tokenizer):
     }
     for name, model in (models | {"mute": mute(tokenizer)}).items():
         save(model, tokenizer, root / name)
-    ours, theirs = (choices_of(models[name], tokenizer, 80) for name in ("start", "sft"))
-    fallen = [a for a, b in zip(ours, theirs, strict=True) if a["target"] != b["target"]][:20]
+    _, fallen, _ = taken_by(models["start"], models["sft"], tokenizer)
     write_probes(root / "probes.jsonl", ROWS + fallen)
     return root
 

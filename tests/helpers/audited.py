@@ -54,6 +54,15 @@ def choices_of(model, tokenizer, size):
     return rows
 
 
+def taken_by(start, other, tokenizer):
+    """Rows of choices as the first model takes them: all, twenty that the second takes otherwise, and twenty that it takes alike."""
+    ours, theirs = (choices_of(model, tokenizer, 80) for model in (start, other))
+    fallen = [a for a, b in zip(ours, theirs, strict=True) if a["target"] != b["target"]][:20]
+    kept = [a for a, b in zip(ours, theirs, strict=True) if a["target"] == b["target"]][:20]
+    assert len(fallen) == 20
+    return ours, fallen, kept
+
+
 def right_choices(model, tokenizer, size):
     """The same as probes, with the tiny ones."""
     return [*tiny_probes(), *(probe_from_row(row) for row in choices_of(model, tokenizer, size))]
