@@ -28,15 +28,15 @@ def is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def need(right: bool, where: str, says: str, found: Any) -> None:
+def need(right: bool, says: str, found: Any, *, where: str) -> None:
     """
     Hold one argument against what is right.
 
     Args:
         right (`bool`):
             Whether it is.
-        where (`str`), says (`str`), found (`Any`):
-            Whose argument it is, its name with what would be right, and what was given: "Schedule: draw is 1 or more, not 0".
+        says (`str`), found (`Any`), where (`str`):
+            Its name with what would be right, what was given, and whose argument it is: "Schedule: draw is 1 or more, not 0".
 
     Raises:
         AlignGuardError: It is not, in one line.

@@ -31,7 +31,7 @@ from ..trainer.settings import Settings, about
 from ..verdicts.watch import compare
 from .asked import looks_of, settings_of
 from .codes import MISTAKE, REGRESSION, exit_code
-from .output import make_room, output_folder, short_names, write
+from .output import make_room, output_folder, short_names, target, write
 from .start import Start, Way
 
 T = TypeVar("T")
@@ -42,17 +42,17 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
     looks = options.looks or looks_of(options.models)
     settings, store = settings_of(options, looks), output_folder(options.output)  # what is quickly wrong is found first
-    folders = short_names(options.models)
+    folders, given = short_names(options.models), target("--html", options.html) if options.html else None
     for name in (*options.models, options.reference):
         check_place(name)
     start = Start(options.reference, device_of(options.device), settings)
     if len(options.models) > 1:
-        return _several(options, start, store, folders, looks)
+        return _several(options, start, store, folders, looks, given)
     (name,) = options.models
     tokenizer, note = common_tokenizer(name, options.reference)
     spread = f"{name} is one of {looks} checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
     record = _audited(options, name, start, store, tokenizer, [spread * (not options.looks and looks > 1), note])
-    report = Path(options.html) if options.html else store.report(record.about.quote)
+    report = given or store.report(record.about.quote)
     _make_room(options, store)
     write(record, report)
     if options.json:
@@ -66,7 +66,9 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def _several(options: argparse.Namespace, start: Start, store: Store, folders: Sequence[str], looks: int) -> int:
+def _several(
+    options: argparse.Namespace, start: Start, store: Store, folders: Sequence[str], looks: int, given: Path | None
+) -> int:
     """
     One model after another, each with a record of its own, and all in one table. What is wrong with the first ends it; where a
     later one cannot be audited the others are, which may have taken hours, and that one is named at the end.
@@ -98,15 +100,15 @@ def _several(options: argparse.Namespace, start: Start, store: Store, folders: S
         write_text(store.root / MODELS, dumps(joined(records, failed)))
     told = joined(records, failed)
     write_text(store.root / MODELS, dumps(told))
-    target = Path(options.html) if options.html else store.root / "report.html"
-    write_text(target, page(records, failed))
+    sheet = given or store.root / "report.html"
+    write_text(sheet, page(records, failed))
     if options.json:
-        print(dumps(told | {"page": str(target)}))
+        print(dumps(told | {"page": str(sheet)}))
     else:
         print(f"{len(records)} models against {options.reference}\n\n{tables_of(records, failed)}\n")
         for record in records:
             print(f"report  {record.store.report(record.about.quote)}")
-        print(f"page    {target}")
+        print(f"page    {sheet}")
     code = exit_code([record.verdict for record in records], options.max_missed_drop)
     unjudged = [record for record in records if exit_code([record.verdict]) == MISTAKE]
     wrong = [*failed.values(), *(f"{record.about.model}: {headline(record)}" for record in unjudged)]

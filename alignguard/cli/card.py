@@ -15,6 +15,7 @@ from ..report.model_card import PICTURE, front_matter, put_into
 from ..report.picture import write_picture
 from ..report.terminal import dumps
 from .codes import exit_code
+from .output import target
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
         path = Path(options.into)
         print(f"card  {path}{'' if put_into(path, card) else ' (unchanged)'}")
     elif options.output:
-        write_text(Path(options.output), _text(card, options))
+        write_text(target("--output", options.output), _text(card, options))
         print(f"card  {options.output}")
     else:
         sys.stdout.write(_text(card, options))

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..files import write_text
@@ -18,6 +17,7 @@ from ..report.svg import Series, curves
 from ..report.terminal import columns, dumps, headline, summary
 from ..report.words import finds
 from .codes import exit_code
+from .output import target
 
 _COLOURS = 8  # of the page's style sheet
 # what figures depend on: where runs differ in one of these, their figures are not of the same thing
@@ -35,13 +35,14 @@ _SAME = {
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
+    page = target("--html", options.html) if options.html else None
     records = [read_record(path) for path in options.records]
     differ = [name for key, name in _SAME.items() if len({str(getattr(r.about, key)) for r in records}) > 1]
     warning = f"not comparable: the runs differ in their {', '.join(differ)}" if differ else ""
     if warning:
         print(f"alignguard: {warning}", file=sys.stderr)
-    if options.html:
-        write_text(Path(options.html), _page(records, warning))
+    if page is not None:
+        write_text(page, _page(records, warning))
     if options.json:
         print(dumps({"runs": [{**summary(r), **_over(r)} for r in records], "differ": differ}))
     else:

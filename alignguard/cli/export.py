@@ -25,6 +25,8 @@ def run(options: argparse.Namespace) -> None:
         raise RunError(f"{options.record}: the run was told to quote nothing (quote=False); export it without --quote")
     write, opened = _FORMATS[options.to]
     folder = Path(options.output or f"alignguard-{options.to}")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"--output {folder}: a file; give a folder")
     files = write(record, folder, options.quote)
     if options.json:
         print(dumps({"to": options.to, "audits": len(record.audits), "files": [str(path) for path in files]}))

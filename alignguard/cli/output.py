@@ -11,6 +11,21 @@ from ..records.store import MODELS, Store
 from ..report.html import write_report
 
 
+def target(option: str, given: str) -> Path:
+    """
+    The file that an option names, before anything is done for it.
+
+    Raises:
+        RunError: It is a folder, or is to be in one that is not there.
+    """
+    path = Path(given)
+    if path.is_dir():
+        raise RunError(f"{option} {given}: a folder; give a file")
+    if not path.parent.is_dir():
+        raise RunError(f"{option} {given}: no such folder as {path.parent}; give a file in a folder that is there")
+    return path
+
+
 def output_folder(output: str) -> Store:
     """
     The folder of a call, as it was named.
@@ -18,6 +33,8 @@ def output_folder(output: str) -> Store:
     Raises:
         RunError: It holds something else than an earlier audit.
     """
+    if Path(output).exists() and not Path(output).is_dir():
+        raise RunError(f"--output {output}: a file; give a folder")
     store = store_at(output)
     earlier = store.read_about()
     if earlier is not None and earlier.is_run:

@@ -85,18 +85,17 @@ def read_record(path: str) -> Record:
             "in the folder _alignguard beside"
         )
     try:
-        return _read(path, store)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        line = one_line(error)
-        raise RunError(f"{path}: its record cannot be read ({type(error).__name__}: {line})") from None
-
-
-def _read(path: str, store: Store) -> Record:
-    about = store.read_about() or About()
-    pool, note = _asked(store, about)
-    baseline, audits = store.read_baseline(pool), store.read_audits(pool, last=sys.maxsize)
-    watch = Watch(baseline, about.stop_rule, about.looks or 1, about.alpha_until, seed=about.seed)
-    verdicts = [watch.look(audit) for audit in audits]
+        about = store.read_about() or About()
+        pool, note = _asked(store, about)
+        baseline, audits = store.read_baseline(pool), store.read_audits(pool, last=sys.maxsize)
+        strange = [id for audit in audits for id in audit.scores if id not in baseline]
+        if strange:
+            raise ValueError(f"audits.jsonl tells of probe {strange[0]!r}, which the start was not asked")
+        watch = Watch(baseline, about.stop_rule, about.looks or 1, about.alpha_until, seed=about.seed)
+        verdicts = [watch.look(audit) for audit in audits]
+    except Exception as error:  # what others wrote, or what was cut off, makes libraries raise many kinds
+        line = f"{type(error).__name__}: {one_line(error)}"
+        raise RunError(f"{path}: its record cannot be read ({line}); take it from a copy, or audit anew") from error
     return Record(path, store, about, baseline, audits, verdicts[-1], note)
 
 

@@ -36,6 +36,7 @@ from ..errors import RunError, one_line
 from ..files import write_text
 from ..probes.probe import Probe
 from .about import About
+from .lines import audit_of, probe_of, read_lines
 from .results import read_results, write_results
 
 MODELS = "models.json"  # of several models that were audited together, beside the folder of each one's record
@@ -143,11 +144,7 @@ class Store:
 
     def read_probes(self) -> list[Probe]:
         """What has been asked so far; nothing in a record of before it was kept."""
-        found = []
-        for line in _lines(self.private / "probes.jsonl"):
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in line.items()}
-            found.append(Probe(**fields))
-        return found
+        return [probe_of(line) for line in read_lines(self.private / "probes.jsonl")]
 
     def read_baseline(self, pool: Sequence[Probe]) -> dict[str, Result]:
         """The reference's answers so far."""
@@ -198,24 +195,11 @@ class Store:
 
     def lines(self, name: str = "audits.jsonl") -> list[dict[str, Any]]:
         """The lines of audits.jsonl, or of another file of lines; a last line cut off by a crash is left out."""
-        return _lines(self.root / name)
+        return read_lines(self.root / name)
 
     def read_audits(self, pool: Sequence[Probe], last: int) -> list[Audit]:
         """All audits up to a step; only the last with its results, which would fill the memory of a long run."""
-        audits = [
-            Audit(
-                line["step"],
-                {},
-                line["metrics"],
-                line["time"],
-                line["profile"],
-                line["scores"],
-                {id: (low, high) for id, (low, high) in line.get("unsure", {}).items()},
-                line.get("leaning", {}),
-            )
-            for line in self.lines()
-            if line["step"] <= last
-        ]
+        audits = [audit for line in self.lines() if (audit := audit_of(line)).step <= last]
         if audits:
             audits[-1].results = read_results(self.answers(audits[-1].step), pool)
         return audits
@@ -239,13 +223,3 @@ class Store:
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_text(self.root / name, text)
         return len(lines) - len(kept)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
