@@ -32,6 +32,7 @@ from ..verdicts.watch import compare
 from .asked import looks_of, settings_of
 from .codes import MISTAKE, REGRESSION, exit_code
 from .output import make_room, output_folder, short_names, target, write
+from .said import say, tell
 from .start import Start, Way
 
 T = TypeVar("T")
@@ -58,8 +59,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(dumps(summary(record)))
     else:
-        print(f"{name} against {options.reference}: {headline(record)}\n\n{tables(record)}")
-        print(f"\nreport  {report}")
+        say(f"{name} against {options.reference}: {headline(record)}\n\n{tables(record)}")
+        say(f"\nreport  {report}")
     code = exit_code([record.verdict], options.max_missed_drop)
     if exit_code([record.verdict]) == MISTAKE:  # a gate must not pass what nobody could judge
         raise RunError(f"{headline(record)}; what was said stands in {report}")
@@ -76,18 +77,18 @@ def _several(
     models = options.models
     tokenizers = [_of(name, partial(common_tokenizer, name, options.reference)) for name in models]
     if not options.looks:
-        _say(f"alpha is spread over {looks} looks at {options.reference} (--looks 1: each model has all of it)")
+        tell(f"alpha is spread over {looks} looks at {options.reference} (--looks 1: each model has all of it)")
     records: list[Record] = []
     failed: dict[str, str] = {}
     for number, (name, folder, (tokenizer, note)) in enumerate(zip(models, folders, tokenizers, strict=True), start=1):
-        _say(f"{name}, {number} of {len(models)}")
+        tell(f"{name}, {number} of {len(models)}")
         try:
             record = _of(name, partial(_audited, options, name, start, store, tokenizer, [note]))
         except (AlignGuardError, torch.OutOfMemoryError) as error:
             if not records:
                 raise
             failed[name] = one_line(error if name in str(error) else f"{name}: {error}", 400)
-            _say(failed[name])
+            tell(failed[name])
             continue
         finally:
             gc.collect()  # of two models one is let go of before the next is there
@@ -105,17 +106,17 @@ def _several(
     if options.json:
         print(dumps(told | {"page": str(sheet)}))
     else:
-        print(f"{len(records)} models against {options.reference}\n\n{tables_of(records, failed)}\n")
+        say(f"{len(records)} models against {options.reference}\n\n{tables_of(records, failed)}\n")
         for record in records:
-            print(f"report  {record.store.report(record.about.quote)}")
-        print(f"page    {sheet}")
+            say(f"report  {record.store.report(record.about.quote)}")
+        say(f"page    {sheet}")
     code = exit_code([record.verdict for record in records], options.max_missed_drop)
     unjudged = [record for record in records if exit_code([record.verdict]) == MISTAKE]
     wrong = [*failed.values(), *(f"{record.about.model}: {headline(record)}" for record in unjudged)]
     if wrong and code != REGRESSION:
         raise RunError("; ".join(wrong))
     for line in wrong:
-        _say(line)
+        tell(line)
     return code
 
 
@@ -137,16 +138,16 @@ def _audited(
     store.prepare()
     asking, new = way.asking, not way.baseline
     if new:
-        _say(_announcement(way, settings, model))
+        tell(_announcement(way, settings, model))
     for note in filter(None, notes):
-        _say(note)
+        tell(note)
     samples = settings.sampling.samples if settings.sampling is not None else 1
     ticks = work(way.asked, True, samples) * new + work(way.asked, False, samples)
     with tqdm(total=ticks, desc="AlignGuard audit", file=sys.stderr) as bar:
         asking.tick = lambda n: bar.update(n) and None
         found = audit(model, tokenizer, way.asked, reference, baseline=way.baseline, asking=asking, step=_STEP)
     if new and (advice := trace_advice(start.frozen, way.baseline, asking)):
-        _say(advice)
+        tell(advice)
     verdict = compare(way.baseline, [found], settings.stop, settings.seed)
     found.metrics |= verdict.metrics()
     known = replace(
@@ -161,7 +162,7 @@ def _audited(
 
 def _make_room(options: argparse.Namespace, store: Store) -> None:
     if aside := make_room(store):
-        _say(f"{options.output} holds an earlier audit; it was moved to {aside}")
+        tell(f"{options.output} holds an earlier audit; it was moved to {aside}")
 
 
 def _announcement(way: Way, settings: Settings, model: torch.nn.Module) -> str:
@@ -185,10 +186,6 @@ def _announcement(way: Way, settings: Settings, model: torch.nn.Module) -> str:
     if settings.toxicity is None and counts["toxicity"]:
         text += f"\nalignguard: toxicity stays unscored; {INSTALL}, or give --toxicity a classifier"
     return text
-
-
-def _say(text: str) -> None:
-    print(f"alignguard: {text}", file=sys.stderr)
 
 
 def _short(name: str) -> str:

@@ -10,6 +10,7 @@ from ..export.inspect_log import write_inspect_logs
 from ..export.lm_eval_results import write_lm_eval_results
 from ..records.record import read_record
 from ..report.terminal import dumps
+from .said import say
 
 # what writes each format, and what opens it
 _FORMATS = {
@@ -32,5 +33,5 @@ def run(options: argparse.Namespace) -> None:
         print(dumps({"to": options.to, "audits": len(record.audits), "files": [str(path) for path in files]}))
         return
     quoted = "with" if options.quote else "without"
-    print(f"{record.name}: {len(record.audits)} audits as {len(files)} files, {quoted} what was asked and said")
-    print(f"\nlogs    {folder}\nopen    {opened.format(folder)}")
+    say(f"{record.name}: {len(record.audits)} audits as {len(files)} files, {quoted} what was asked and said")
+    say(f"\nlogs    {folder}\nopen    {opened.format(folder)}")

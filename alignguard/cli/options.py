@@ -183,17 +183,19 @@ def _number(kind: type, right: Callable[[Any], bool], says: str) -> Callable[[st
         except ValueError:
             value = None
         if value is None or not right(value):
-            raise argparse.ArgumentTypeError(f"{says} is expected, not {text}")
+            raise argparse.ArgumentTypeError(f"{says}, not {text}")
         return value
 
     return read
 
 
-_count = _number(int, lambda value: value >= 1, "1 or more")
-_seed = _number(int, lambda value: value >= 0, "0 or more")
-_heat = _number(float, lambda value: 0 <= value < float("inf"), "0 or more")
-_share = _number(float, lambda value: 0 < value < 1, "a share between 0 and 1 (0.15: 15 points)")
-_any = _number(float, lambda value: True, "a number between 0 and 1")  # which the rule it is for holds to that
+_count = _number(int, lambda value: value >= 1, "1 or more is expected")
+_seed = _number(int, lambda value: value >= 0, "0 or more is expected")
+_heat = _number(float, lambda value: 0 <= value < float("inf"), "0 or more is expected")
+_share = _number(float, lambda value: 0 < value < 1, "a share between 0 and 1 is expected (0.15: 15 points)")
+_any = _number(
+    float, lambda value: True, "a number between 0 and 1 is expected"
+)  # which the rule it is for holds to that
 
 
 def _compare(commands: Any) -> None:

@@ -10,6 +10,7 @@ from ..report.html import write_report
 from ..report.terminal import dumps, headline, summary, tables
 from .codes import exit_code
 from .output import target
+from .said import say
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
         print(dumps(summary(record) | {"report": str(page)}))
     else:
         of = f"step {record.audits[-1].step}, held against" if record.about.is_run else "held against"
-        print(f"{record.name}: {of} {record.about.held_against}: {headline(record)}\n")
-        print(tables(record))
-        print(f"\nreport  {page}")
+        say(f"{record.name}: {of} {record.about.held_against}: {headline(record)}\n")
+        say(tables(record))
+        say(f"\nreport  {page}")
     return exit_code([record.verdict], options.max_missed_drop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from .public.benchmarks import BENCHMARKS, find_benchmark
 from .public.load import load_public
 from .rows import need, probe_from_row, probes_from_rows, read_probe_file
 
+_HALF = re.compile("[\\ud800-\\udfff]")  # of a surrogate pair: no tokenizer reads it, and no file can hold it
 _EXPECTED = "a name, a path, a dataset or probes are expected"
 
 
@@ -80,5 +82,11 @@ def load_probes(sources: Any = "core") -> list[Probe]:
     for probe in pool:
         need(probe.id not in seen, f"probe {probe.id!r}", "the id stands twice in the pool; ids must be unique")
         seen.add(probe.id)
+        turns = [text for turn in probe.messages for text in turn.values()]
+        for text in (probe.id, probe.family, probe.group, *turns, *probe.options, *probe.secrets, *probe.facts):
+            half = None if text.isascii() else _HALF.search(text)
+            need(
+                half is None, f"probe {probe.id!r}", f"holds half of a character ({half and half[0]!r}); write it whole"
+            )
     need(pool, "probes", "the pool is empty; give at least one source, e.g. 'core'")
     return pool

@@ -77,6 +77,7 @@ def read_record(path: str) -> Record:
     store = next((s for s in stores if (s.root / "baseline.json").exists()), None)
     if store is None:
         raise RunError(f"{path}: no record is in it (neither baseline.json nor alignguard/baseline.json); {_EXPECTED}")
+    _no_way_out(store)
     if not store.lines():
         raise RunError(f"{path}: no audit is on record; the run has not come to its first, or ended before it")
     if not store.baseline.exists():
@@ -97,6 +98,16 @@ def read_record(path: str) -> Record:
         line = f"{type(error).__name__}: {one_line(error)}"
         raise RunError(f"{path}: its record cannot be read ({line}); take it from a copy, or audit anew") from error
     return Record(path, store, about, baseline, audits, verdicts[-1], note)
+
+
+def _no_way_out(store: Store) -> None:
+    """A record may have been made by anybody: what is read of it, and written into it, is within it."""
+    home = store.root.parent
+    for path in (store.private, *store.root.rglob("*"), *store.private.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise RunError(
+                f"{path}: a link that leads out of the record, to {path.resolve()}; put there what it leads to"
+            )
 
 
 def _asked(store: Store, about: About) -> tuple[list[Probe], str]:

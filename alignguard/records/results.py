@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..auditing.result import ProbeDrift, Result, Sample
-from ..files import write_whole
+from ..files import make_folder, write_whole
 from ..given import shown
 from ..judging.score import Score, Status
 from ..model.chat import Answer
@@ -118,8 +118,8 @@ def _result(row: dict[str, Any], probe: Probe) -> Result:
 def write_results(path: Path, results: dict[str, Result]) -> None:
     """Write answers and scores as parquet, one row a probe."""
     table = pa.Table.from_pylist([_row(result) for result in results.values()], schema=_SCHEMA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda beside: pq.write_table(table, beside))
+    make_folder(path.parent, private=True)
+    write_whole(path, lambda beside: pq.write_table(table, beside), private=True)
 
 
 def read_results(path: Path, pool: Sequence[Probe]) -> dict[str, Result]:

@@ -1,6 +1,7 @@
 """What is on disk, and how a run resumes: figures in OUTPUT_DIR/alignguard/, texts in `_alignguard/` beside.
 
-A trainer that pushes to the hub uploads all of its output_dir but checkpoints and what begins with `_`.
+A trainer that pushes to the hub uploads all of its output_dir but checkpoints and what begins with `_`. What texts are in, or can be
+told from, its owner alone can read.
 
 | file | what it holds |
 |---|---|
@@ -33,7 +34,7 @@ from typing import Any
 from ..auditing.audit import Audit
 from ..auditing.result import Result
 from ..errors import RunError, one_line
-from ..files import write_text
+from ..files import make_folder, write_text
 from ..probes.probe import Probe
 from .about import About
 from .lines import audit_of, probe_of, read_lines
@@ -78,7 +79,7 @@ class Store:
         """
         for folder in (self.root, self.private):
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder, private=folder != self.root)
                 trial = folder / ".trial"
                 trial.write_text("")
                 trial.unlink()
@@ -91,7 +92,9 @@ class Store:
             if found := [path for pattern in _TEXTS for path in root.glob(pattern)]:
                 for path in [*root.glob("report.html"), *found]:
                     target = root.with_name(f"_{root.name}") / path.relative_to(root)
-                    target.parent.mkdir(parents=True, exist_ok=True)
+                    make_folder(root.with_name(f"_{root.name}"), private=True)
+                    make_folder(target.parent, private=True)
+                    path.chmod(0o600)
                     path.replace(target)
 
     def set_aside(self) -> Path | None:
@@ -125,7 +128,7 @@ class Store:
         write_results(self.baseline, baseline)
         asked = [result.probe for result in baseline.values() if result.probe.judge != "none"]
         lines = "".join(json.dumps(asdict(probe)) + "\n" for probe in asked)
-        write_text(self.private / "probes.jsonl", lines)
+        write_text(self.private / "probes.jsonl", lines, private=True)
         scores = {probe.id: baseline[probe.id].score.value for probe in asked}
         leaning = {probe.id: value for probe in asked if (value := baseline[probe.id].leaning) is not None}
         told = {**about.to_dict(), "scores": scores, **({"leaning": leaning} if leaning else {})}
@@ -153,7 +156,7 @@ class Store:
     def write_prompts(self, prompts: dict[str, list[int]]) -> None:
         """Write which training prompts drift is measured on, as token ids."""
         text = json.dumps(prompts)
-        write_text(self.private / "train_prompts.json", text)
+        write_text(self.private / "train_prompts.json", text, private=True)
 
     def read_prompts(self) -> dict[str, list[int]]:
         """The training prompts of this run."""
