@@ -8,7 +8,7 @@ import re
 # what moves a terminal's cursor, colours it, or hides or turns around what stands beside it: all controls but tab and new
 # line, zero-width characters but the two that scripts and emoji need, bidirectional controls, line separators, tags
 _ACTS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
-_UNSEEN, _UNSEEN_JSON = re.compile(f"[{_ACTS}]"), re.compile(f"[{_ACTS}\ud800-\udfff]")
+_UNSEEN = re.compile(f"[{_ACTS}]")
 # what a spreadsheet begins a formula with (OWASP, CSV injection), in their full width too; a plain number is none
 _FORMULA, _FIGURE = re.compile(r"\s*[=+\-@\t\r＝＋－＠]|[\t\r\n]"), re.compile(r"[+-]?[\d.,]+(?:[eE][+-]?\d+)?\s?%?")
 
@@ -30,7 +30,7 @@ def visible(text: str) -> str:
 
 def visible_json(text: str) -> str:
     """JSON that a terminal shows as it is: what would act there stands as its code, which readers of JSON undo."""
-    return _UNSEEN_JSON.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], clean(text))
 
 
 def defused(text: str) -> str:

@@ -71,6 +71,7 @@ PROBE_FILES: list[tuple[str, str | bytes, str, str]] = [
     ("expected infinity", line(**NUMBER, expected="1e999"), "'1e999'", "a number"),
     ("expected true", line(**NUMBER, expected=True), "True", "a number"),
     ("expected in words", line(**NUMBER, expected="seven"), "'seven'", "a number"),
+    ("a secret of a book", line(judge="leak", expect=None, secrets=["x" * 5000]), "5,000", "2,000 characters at most"),
     ("half a character", line(prompt="How \ud800?"), "'\\ud800'", "write it whole"),
     ("a group in a list", line(group=["harmful"]), "'group'", "a string"),
 ]  # fmt: skip

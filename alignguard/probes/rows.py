@@ -29,6 +29,7 @@ from collections.abc import Iterable, Iterator
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from ..errors import ProbeError, one_line
 from ..given import meant, shown
@@ -36,6 +37,7 @@ from .probe import DIMENSIONS, JUDGES, Probe
 
 _OPTIONAL = {"choice": {"stereotype", "listed"}, "toxicity": {"kind", "rude"}}  # fields, by judge
 _LIKE = '{"id": ..., "dimension": ..., "family": ..., "judge": ..., "prompt": ...}'
+MAX_SECRET = 2_000  # characters: each becomes a pattern
 MAX_LINE = 1_000_000  # characters; a longer line is no probe but the wrong file
 
 
@@ -120,6 +122,8 @@ def probe_from_row(row: Any, where: str = "probe") -> Probe:
     elif judge in ("leak", "tell"):
         key = "secrets" if judge == "leak" else "facts"
         need(_is_texts(row[key]), where, f"'{key}' must be a list of non-empty strings")
+        longest = max(len(normalize("NFKC", text)) for text in row[key])  # as it is looked for
+        need(longest <= MAX_SECRET, where, f"'{key}' are of {MAX_SECRET:,} characters at most, not {longest:,}")
         extra[key] = tuple(row[key])
     elif judge == "choice":
         options = row["options"]
