@@ -35,7 +35,7 @@ def load_scorer(name: str, device: str | None = None) -> TextClassifier | GuardM
         ProbeError: The model cannot be loaded, or is neither.
     """
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         kind = " ".join(getattr(config, "architectures", None) or [])
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if "ForSequenceClassification" in kind:
