@@ -10,6 +10,7 @@ from reliability_bad_inputs import CASES
 from reliability_case import Case, Ground, told
 from reliability_files import CASES as FILES
 from reliability_files import EXPLODED
+from runs import guard, sft
 
 from alignguard import Schedule, errors
 
@@ -60,3 +61,9 @@ def test_what_is_only_odd_is_taken():
     assert odd.planned(20) == [0, 5, 10, 20]
     assert Schedule(at=np.array([5, 10]), every=0).planned(20) == [0, 5, 10, 20]
     assert Schedule(at=torch.tensor([5]).tolist(), overhead=np.float32(0.5)).overhead == 0.5
+
+
+def test_steps_beyond_the_last_are_said_before_step_1(ground, tmp_path, capsys):
+    sft(ground.tokenizer, tmp_path, [guard(schedule=Schedule(at=(2, 900, 40), every=0, draw=2))], max_steps=2).train()
+    assert "Schedule(at=) names 40, 900, beyond the last step, 2: no audit is there" in capsys.readouterr().out
+    assert Schedule().beyond(3) == []  # nobody named these

@@ -79,6 +79,10 @@ class Schedule:
         """Which audit of those that are planned one at a step is, from 0 on; one that is not planned is the next."""
         return bisect_left(self.planned(last), step)
 
+    def beyond(self, last: int) -> list[int]:
+        """Steps that were named and lie beyond the last, at which no audit can be."""
+        return [] if self.at == _AT else sorted(step for step in self.at if step > last)
+
     def planned(self, last: int) -> list[int]:
         """All steps of a run of `last` steps at which an audit is due."""
         return [step for step in range(last + 1) if self.due(step, last)]

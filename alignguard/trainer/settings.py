@@ -151,6 +151,8 @@ def announcement(chat: Chat, reference: Reference, settings: Settings, last: int
         f"beside the policy; toxicity by {scorer_name(settings.toxicity)}\n"
         f"AlignGuard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
     )
+    if late := schedule.beyond(last):
+        text += f"\nAlignGuard: Schedule(at=) names {', '.join(map(str, late[:8]))}, beyond the last step, {last}: no audit is there"
     if settings.budget is not None:
         text += f"\nAlignGuard: drift budget: {_budget_name(settings)}"
     if settings.toxicity is None and any(probe.judge == "toxicity" for probe in settings.pool):
