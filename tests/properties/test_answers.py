@@ -37,6 +37,8 @@ def test_any_text_is_split(text, form, inside):
 def test_a_trace_and_its_answer_are_told_apart(thought, said, form):
     assert split_trace(f"{form.open}\n{thought}\n{form.end}{said}", form) == (thought.strip(), said.strip(), True, True)
     assert split_trace(f"{thought}\n{form.end}{said}", form, inside=True) == (thought.strip(), said.strip(), True, True)
+    if form.close != form.lead.strip():  # a closing tag alone: what stands before it was no answer
+        assert split_trace(f"{thought}\n{form.end}{said}", form) == (thought.strip(), said.strip(), True, True)
     assert split_trace(f"{form.open}{thought}", form) == (thought.strip(), "", True, False)
     assert split_trace(said, form) == ("", said.strip(), False, True)
 
