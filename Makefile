@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo demo-clean demo-grpo demo-distill test test-quick test-oldest test-deepspeed lint docs dist format bench bench-full gpu gpu-wheels clean
+.PHONY: demo demo-clean demo-grpo demo-distill test test-quick test-oldest test-deepspeed lint audit docs dist format bench bench-full reliability gpu gpu-wheels clean
 
 # constraints.txt pins a CPU build of torch; set CONSTRAINTS= to let pip choose one for your GPU
 CONSTRAINTS ?= -c constraints.txt
@@ -90,6 +90,17 @@ bench-full: .venv/ready
 	$(PY) benchmarks/leaning.py
 	$(PY) benchmarks/detection.py
 	$(PY) benchmarks/preservation.py
+
+# nothing lost, nothing disturbed: faults that are planted, and what became of them; one section: make reliability SECTION=hostile
+SECTION ?=
+
+reliability: .venv/ready
+	$(PY) benchmarks/reliability.py $(SECTION)
+
+# known vulnerabilities of what people install with us, in an environment of its own
+audit: .venv/ready
+	$(PIP) pip-audit
+	$(PY) -m pip_audit --skip-editable --progress-spinner off
 
 # the documentation as a site, in site/, and what in it is made from the code; a warning is an error
 docs: .venv/ready

@@ -1,8 +1,17 @@
 """Mistakes a user can mend. The message is one line that says where, what was found, and what would be right."""
 
+from .text import in_a_line
+
 
 class AlignGuardError(ValueError):
-    """The root of all errors that AlignGuard raises on purpose; all but a few of them before training begins."""
+    """
+    The root of all errors that AlignGuard raises on purpose; all but a few of them before training begins.
+
+    What was found is others' text (a file's line, a library's message), so the message is made one line that can be shown.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(in_a_line(str(message)))
 
 
 class ProbeError(AlignGuardError):
@@ -23,4 +32,4 @@ class EngineError(AlignGuardError):
 
 def one_line(error: object, most: int = 160) -> str:
     """What an error says, in one line of at most so many characters: libraries write paragraphs."""
-    return " ".join(str(error).split())[:most]
+    return in_a_line(str(error))[:most]

@@ -9,6 +9,7 @@
 | `packages` | each package's first line, and its files | `README.md`, `docs/architecture.md` |
 | `files` | the first line of every file | `docs/architecture.md` |
 | `study`, `sides`, `witness` | `benchmarks/results/study.json` | `docs/study.md` |
+| `bad_inputs`, `hostile` | `benchmarks/results/reliability.json` | `docs/reliability.md` |
 | `nulls`, `falls`, `detectable`, `rules`, `real` | `benchmarks/results/detection.json` | `docs/verdicts.md` |
 
 `docs/images/architecture.svg` is drawn from the floors in `pyproject.toml` and from the imports that the files really have.
@@ -84,9 +85,22 @@ def made() -> dict[Path, str]:
         readme: filled(readme, figures=selection, packages=packages_table()),
         docs / "figures.md": filled(docs / "figures.md", figures=table()),
         docs / "architecture.md": filled(docs / "architecture.md", packages=packages_table(), files=files_tables()),
+        docs / "reliability.md": filled(docs / "reliability.md", **reliability_tables()),
         docs / "verdicts.md": filled(docs / "verdicts.md", **detection_tables()),
         docs / "study.md": filled(docs / "study.md", **study_tables()),
         docs / "images" / "architecture.svg": picture(),
+    }
+
+
+def reliability_tables() -> dict[str, str]:
+    """What each section of `make reliability` found, a row a fault."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "reliability.json").read_text("utf-8"))["sections"]
+    keys = ("fault", "injected", "seen", "lost", "recovered")
+    return {
+        name: markdown(
+            [*keys], [[f"{row[key]:,}" if key != "fault" else row[key] for key in keys] for row in part["rows"]]
+        )
+        for name, part in found.items()
     }
 
 

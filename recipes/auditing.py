@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from embedded import NAME, embedded_model
 from trl import ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
 from alignguard import AlignGuardError, DriftBudget, Schedule, StopRule, TokenBudget
+from alignguard.given import is_whole, meant, need
 
 
 @dataclass
@@ -69,11 +70,19 @@ def parse(config: type, *more: type, **defaults: Any) -> tuple[Any, ...]:
     Returns:
         `tuple`: of `ScriptArguments`, `config`, `ModelConfig`, [`AuditArguments`] and each of `more`.
     """
-    parser = TrlParser((ScriptArguments, config, ModelConfig, AuditArguments, *more))
+    kinds = (ScriptArguments, config, ModelConfig, AuditArguments, *more)
+    parser = TrlParser(kinds)
     parser.set_defaults(model_name_or_path=NAME, logging_steps=1, save_strategy="no", **defaults)
     if not torch.cuda.is_available():
         parser.set_defaults(use_cpu=True, bf16=False, dtype="float32", gradient_checkpointing=False)
-    script, training, model, audits, *others = parser.parse_args_and_config()
+    script, training, model, audits, *others, rest = parser.parse_args_and_config(return_remaining_strings=True)
+    if rest:
+        raise AlignGuardError(
+            f"no option {rest[0]!r}{meant(rest[0], [f'--{f.name}' for kind in kinds for f in fields(kind)])}"
+        )
+    for name, least in (("mix_anchors", 0), ("train_rows", 1)):
+        value = getattr(audits, name)
+        need(is_whole(value, least), f"--{name} is {least} or more", value, where="options")
     if audits.mix_anchors and config is not SFTConfig:
         raise AlignGuardError("--mix_anchors is an option of sft.py; --max_kl works with every recipe")
     if "wandb" in training.report_to and "WANDB_MODE" not in os.environ and not wandb.login(prompt=False):

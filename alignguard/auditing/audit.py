@@ -17,6 +17,7 @@ from typing import Any
 from ..distributed import compute_device
 from ..drift.reference import Reference, given_reference, load_reference
 from ..errors import StartError
+from ..given import is_whole, need
 from ..judging.scorers import default_toxicity
 from ..model.chat import Answer, Chat
 from ..model.generation import Draft
@@ -141,6 +142,11 @@ def audit(
     """
     if reference is None:
         raise StartError("audit: give reference=, the model before training")
+    speaks = hasattr(model, "config") and hasattr(model, "parameters")
+    need(speaks, "the first argument is a model that is loaded", model, where="audit")
+    need(is_whole(reverse, 0), "reverse= is a whole number, 0 or more", reverse, where="audit")
+    right = asking is None or isinstance(asking, Asking)
+    need(right, "asking= is None or an Asking, as Asking(Chat.of(model, tokenizer))", asking, where="audit")
     pool = load_probes(probes)
     settled, asking = asking is not None, asking or Asking(Chat.of(model, tokenizer), toxicity=default_toxicity())
     if isinstance(reference, (str, Path)):

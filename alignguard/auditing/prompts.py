@@ -83,5 +83,5 @@ def turns(probe: Probe) -> tuple[dict[str, str], ...]:
 def _option_order(probe: Probe) -> list[int]:
     """Options listed from a place that the probe's id decides, so that over the pool each place is used alike."""
     n = len(probe.options)
-    shift = sum(probe.id.encode()) % n
+    shift = sum(probe.id.encode("utf-8", "replace")) % n
     return [(i + shift) % n for i in range(n)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from ..errors import AlignGuardError, one_line
 from .options import parser
+from .said import tell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,5 +31,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _mistake(text: str, code: int = 1) -> int:
-    print(f"alignguard: {text}", file=sys.stderr)
+    tell(text)
     return code

@@ -29,7 +29,7 @@ from ..model.served import Served
 from ..probes.probe import Probe
 from ..records.record import Record, read_record
 from ..trainer.settings import Settings
-from .output import say
+from .said import tell
 
 
 @dataclass
@@ -122,7 +122,7 @@ def _here(options: argparse.Namespace, asked: Sequence[Probe], asking: Asking) -
     with progress(asking, asked, "AlignGuard reference"):
         baseline = ask_baseline(model, list(asked), asking)
     if advice := trace_advice(model, baseline, asking):
-        say(advice)
+        tell(advice)
     dtype = str(model.dtype).removeprefix("torch.")
     return Against(name, baseline, f"transformers in {dtype}", dtype)
 

@@ -32,7 +32,8 @@ from ..verdicts.watch import compare
 from . import engine
 from .asked import looks_of, reading, settings_of
 from .codes import MISTAKE, REGRESSION, exit_code
-from .output import hand_over, make_room, output_folder, say, short, short_names, write
+from .output import hand_over, make_room, output_folder, short, short_names, target, write
+from .said import say, tell
 from .start import Start, Way
 
 T = TypeVar("T")
@@ -47,20 +48,22 @@ def run(options: argparse.Namespace) -> int:
         options.refuse("the following arguments are required: --reference (only with --engine is it left out)")
     looks = options.looks or looks_of(options.models)
     settings, store = settings_of(options, looks), output_folder(options.output)  # what is quickly wrong is found first
-    folders = short_names(options.models)
+    folders, given = short_names(options.models), target("--html", options.html) if options.html else None
     for name in (*options.models, options.reference):
         check_place(name)
     start = Start(options.reference, device_of(options.device), settings)
     if len(options.models) > 1:
-        return _several(options, start, store, folders, looks)
+        return _several(options, start, store, folders, looks, given)
     (name,) = options.models
     tokenizer, note = common_tokenizer(name, options.reference)
     spread = f"{name} is one of {looks} checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
     record = _audited(options, name, start, store, tokenizer, [spread * (not options.looks and looks > 1), note])
-    return hand_over(options, record, f"{name} against {options.reference}")
+    return hand_over(options, record, f"{name} against {options.reference}", given)
 
 
-def _several(options: argparse.Namespace, start: Start, store: Store, folders: Sequence[str], looks: int) -> int:
+def _several(
+    options: argparse.Namespace, start: Start, store: Store, folders: Sequence[str], looks: int, given: Path | None
+) -> int:
     """
     One model after another, each with a record of its own, and all in one table. What is wrong with the first ends it; where a
     later one cannot be audited the others are, which may have taken hours, and that one is named at the end.
@@ -68,18 +71,18 @@ def _several(options: argparse.Namespace, start: Start, store: Store, folders: S
     models = options.models
     tokenizers = [_of(name, partial(common_tokenizer, name, options.reference)) for name in models]
     if not options.looks:
-        say(f"alpha is spread over {looks} looks at {options.reference} (--looks 1: each model has all of it)")
+        tell(f"alpha is spread over {looks} looks at {options.reference} (--looks 1: each model has all of it)")
     records: list[Record] = []
     failed: dict[str, str] = {}
     for number, (name, folder, (tokenizer, note)) in enumerate(zip(models, folders, tokenizers, strict=True), start=1):
-        say(f"{name}, {number} of {len(models)}")
+        tell(f"{name}, {number} of {len(models)}")
         try:
             record = _of(name, partial(_audited, options, name, start, store, tokenizer, [note]))
         except (AlignGuardError, torch.OutOfMemoryError) as error:
             if not records:
                 raise
             failed[name] = one_line(error if name in str(error) else f"{name}: {error}", 400)
-            say(failed[name])
+            tell(failed[name])
             continue
         finally:
             gc.collect()  # of two models one is let go of before the next is there
@@ -92,22 +95,22 @@ def _several(options: argparse.Namespace, start: Start, store: Store, folders: S
         write_text(store.root / MODELS, dumps(joined(records, failed)))
     told = joined(records, failed)
     write_text(store.root / MODELS, dumps(told))
-    target = Path(options.html) if options.html else store.root / "report.html"
-    write_text(target, page(records, failed))
+    sheet = given or store.root / "report.html"
+    write_text(sheet, page(records, failed))
     if options.json:
-        print(dumps(told | {"page": str(target)}))
+        print(dumps(told | {"page": str(sheet)}))
     else:
-        print(f"{len(records)} models against {options.reference}\n\n{tables_of(records, failed)}\n")
+        say(f"{len(records)} models against {options.reference}\n\n{tables_of(records, failed)}\n")
         for record in records:
-            print(f"report  {record.store.report(record.about.quote)}")
-        print(f"page    {target}")
+            say(f"report  {record.store.report(record.about.quote)}")
+        say(f"page    {sheet}")
     code = exit_code([record.verdict for record in records], options.max_missed_drop)
     unjudged = [record for record in records if exit_code([record.verdict]) == MISTAKE]
     wrong = [*failed.values(), *(f"{record.about.model}: {headline(record)}" for record in unjudged)]
     if wrong and code != REGRESSION:
         raise RunError("; ".join(wrong))
     for line in wrong:
-        say(line)
+        tell(line)
     return code
 
 
@@ -129,16 +132,16 @@ def _audited(
     store.prepare()
     asking, new = way.asking, not way.baseline
     if new:
-        say(_announcement(way, settings, model))
+        tell(_announcement(way, settings, model))
     for note in filter(None, notes):
-        say(note)
+        tell(note)
     samples = settings.sampling.samples if settings.sampling is not None else 1
     ticks = work(way.asked, True, samples) * new + work(way.asked, False, samples)
     with tqdm(total=ticks, desc="AlignGuard audit", file=sys.stderr) as bar:
         asking.tick = lambda n: bar.update(n) and None
         found = audit(model, tokenizer, way.asked, reference, baseline=way.baseline, asking=asking, step=_STEP)
     if new and (advice := trace_advice(start.frozen, way.baseline, asking)):
-        say(advice)
+        tell(advice)
     verdict = compare(way.baseline, [found], settings.stop, settings.seed)
     found.metrics |= verdict.metrics()
     known = replace(

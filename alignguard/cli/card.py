@@ -15,6 +15,8 @@ from ..report.model_card import PICTURE, front_matter, put_into
 from ..report.picture import write_picture
 from ..report.terminal import dumps
 from .codes import exit_code
+from .output import target
+from .said import say
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,10 +27,10 @@ def run(options: argparse.Namespace) -> int:
         raise RunError("--into puts in the whole card; write --json or --metadata to a file of its own with --output")
     if options.into:
         path = Path(options.into)
-        print(f"card  {path}{'' if put_into(path, card) else ' (unchanged)'}")
+        say(f"card  {path}{'' if put_into(path, card) else ' (unchanged)'}")
     elif options.output:
-        write_text(Path(options.output), _text(card, options))
-        print(f"card  {options.output}")
+        write_text(target("--output", options.output), _text(card, options))
+        say(f"card  {options.output}")
     else:
         sys.stdout.write(_text(card, options))
     return exit_code([record.verdict])

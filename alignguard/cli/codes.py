@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from ..verdicts.verdict import State, Verdict
+from .said import tell
 
 MISTAKE, REGRESSION = 1, 3  # 2 is argparse's own, for wrong options
 _OF = {
@@ -25,9 +25,8 @@ def exit_code(verdicts: Sequence[Verdict], max_missed_drop: float | None = None)
     """
     missed = [v for v in verdicts if max_missed_drop is not None and v.detectable > max_missed_drop]
     if missed:
-        print(
-            f"alignguard: a drop of more than {max_missed_drop} could have been missed (--max-missed-drop): ask more probes, or audit "
-            "more often",
-            file=sys.stderr,
+        tell(
+            f"a drop of more than {max_missed_drop} could have been missed (--max-missed-drop): ask more probes, or audit "
+            "more often"
         )
     return max((_OF[verdict.state] for verdict in verdicts), default=0) or (MISTAKE if missed else 0)

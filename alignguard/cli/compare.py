@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..files import write_text
@@ -18,6 +16,8 @@ from ..report.svg import Series, curves
 from ..report.terminal import columns, dumps, headline, summary
 from ..report.words import finds
 from .codes import exit_code
+from .output import target
+from .said import say, tell
 
 _COLOURS = 8  # of the page's style sheet
 # what figures depend on: where runs differ in one of these, their figures are not of the same thing
@@ -35,19 +35,20 @@ _SAME = {
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
+    page = target("--html", options.html) if options.html else None
     records = [read_record(path) for path in options.records]
     differ = [name for key, name in _SAME.items() if len({str(getattr(r.about, key)) for r in records}) > 1]
     warning = f"not comparable: the runs differ in their {', '.join(differ)}" if differ else ""
     if warning:
-        print(f"alignguard: {warning}", file=sys.stderr)
-    if options.html:
-        write_text(Path(options.html), _page(records, warning))
+        tell(warning)
+    if page is not None:
+        write_text(page, _page(records, warning))
     if options.json:
         print(dumps({"runs": [{**summary(r), **_over(r)} for r in records], "differ": differ}))
     else:
-        print("\n\n".join(columns(rows) for rows in _tables(records)))
+        say("\n\n".join(columns(rows) for rows in _tables(records)))
         if options.html:
-            print(f"\npage  {options.html}")
+            say(f"\npage  {options.html}")
     return exit_code([record.verdict for record in records], options.max_missed_drop)
 
 

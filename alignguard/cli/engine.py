@@ -26,7 +26,8 @@ from ..trainer.settings import Settings, about
 from ..verdicts.watch import compare
 from .against import Against, held_against, progress
 from .asked import looks_of, reading, settings_of
-from .output import hand_over, output_folder, say, short
+from .output import hand_over, output_folder, short, target
+from .said import tell
 
 _ALONE, _LOOK = 0, 1  # steps: of a model that is held against nothing, and of one look at another
 
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     (name,) = options.models
     looks = options.looks or looks_of(options.models)
     settings, store = settings_of(options, looks), output_folder(options.output)
+    report = target("--html", options.html) if options.html else None
     endpoint = Endpoint(options.engine, options.engine_key_env)
     tokenizer, outline = load_tokenizer(name), load_outline(name)
     if tokenizer is None:
@@ -54,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     drawn = draw(settings.pool, settings.schedule.draw, settings.seed)
     asked = askable(served, drawn)
     store.prepare()
-    say(_announcement(served, asked, asking, settings))
+    tell(_announcement(served, asked, asking, settings))
     against = held_against(options, settings, served, asked, asking)
     if against.name:
         asked = [probe for probe in asked if probe.id in against.baseline]
@@ -79,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         notes=_notes(served, drawn, asked, against),
     )
     what = f"{name} at {endpoint.url}" + (f" against {against.name}" if against.name else "")
-    return hand_over(options, Record(options.output, store, known, against.baseline, [found], verdict), what)
+    return hand_over(options, Record(options.output, store, known, against.baseline, [found], verdict), what, report)
 
 
 def _compares(key: str) -> bool:

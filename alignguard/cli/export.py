@@ -10,6 +10,7 @@ from ..export.inspect_log import write_inspect_logs
 from ..export.lm_eval_results import write_lm_eval_results
 from ..records.record import read_record
 from ..report.terminal import dumps
+from .said import say
 
 # what writes each format, and what opens it
 _FORMATS = {
@@ -25,10 +26,12 @@ def run(options: argparse.Namespace) -> None:
         raise RunError(f"{options.record}: the run was told to quote nothing (quote=False); export it without --quote")
     write, opened = _FORMATS[options.to]
     folder = Path(options.output or f"alignguard-{options.to}")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"--output {folder}: a file; give a folder")
     files = write(record, folder, options.quote)
     if options.json:
         print(dumps({"to": options.to, "audits": len(record.audits), "files": [str(path) for path in files]}))
         return
     quoted = "with" if options.quote else "without"
-    print(f"{record.name}: {len(record.audits)} audits as {len(files)} files, {quoted} what was asked and said")
-    print(f"\nlogs    {folder}\nopen    {opened.format(folder)}")
+    say(f"{record.name}: {len(record.audits)} audits as {len(files)} files, {quoted} what was asked and said")
+    say(f"\nlogs    {folder}\nopen    {opened.format(folder)}")

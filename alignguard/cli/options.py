@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from typing import Any
 
 from ..__about__ import __version__
@@ -129,11 +130,11 @@ def _audit(commands: Any) -> None:
         help="core (default), dimensions, JSONL files, published benchmarks (from the hub, or NAME=PATH)",
     )
     option("--draw", type=_count, default=48, metavar="N", help="probes a dimension (default 48)")
-    option("--seed", type=int, default=0, help="of the draw and of sampled answers (default 0)")
+    option("--seed", type=_seed, default=0, help="of the draw and of sampled answers (default 0)")
     option(
         "--temperature", type=_heat, default=0.0, metavar="T", help="above 0: answers are sampled (default 0, greedy)"
     )
-    option("--top-p", type=float, metavar="P", help="of the nucleus that is sampled from (default 0.95)")
+    option("--top-p", type=_any, metavar="P", help="of the nucleus that is sampled from (default 0.95)")
     option(
         "--samples",
         type=_count,
@@ -156,10 +157,8 @@ def _audit(commands: Any) -> None:
         help="options of the chat template, e.g. '{\"enable_thinking\": true}'",
     )
     _scorers(option)
-    option(
-        "--alpha", type=float, default=0.05, help="chance of calling a regression where there is none (default 0.05)"
-    )
-    option("--min-drop", type=float, default=0.03, help="drops up to this size are not called one (default 0.03)")
+    option("--alpha", type=_any, default=0.05, help="chance of calling a regression where there is none (default 0.05)")
+    option("--min-drop", type=_any, default=0.03, help="drops up to this size are not called one (default 0.03)")
     option(
         "--looks",
         type=_count,
@@ -197,25 +196,28 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"1 or more is expected, not {value}")
-    return value
+def _number(kind: type, right: Callable[[Any], bool], says: str) -> Callable[[str], Any]:
+    """What reads an option that is a number, and says what would be right."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not right(value):
+            raise argparse.ArgumentTypeError(f"{says}, not {text}")
+        return value
+
+    return read
 
 
-def _heat(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"0 or more is expected, not {text}")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"a share between 0 and 1 is expected (0.15: 15 points), not {text}")
-    return value
+_count = _number(int, lambda value: value >= 1, "1 or more is expected")
+_seed = _number(int, lambda value: value >= 0, "0 or more is expected")
+_heat = _number(float, lambda value: 0 <= value < float("inf"), "0 or more is expected")
+_share = _number(float, lambda value: 0 < value < 1, "a share between 0 and 1 is expected (0.15: 15 points)")
+_any = _number(
+    float, lambda value: True, "a number between 0 and 1 is expected"
+)  # which the rule it is for holds to that
 
 
 def _compare(commands: Any) -> None:
@@ -298,4 +300,4 @@ def _probes(commands: Any) -> None:
         command.add_argument("source", help="core, a dimension, a benchmark, a JSONL file")
         command.add_argument("--path", help="a benchmark's local file or folder")
         command.add_argument("--json", action="store_true", help="print JSON")
-    probes.choices["show"].add_argument("--size", type=int, default=10, help="at most so many (default 10)")
+    probes.choices["show"].add_argument("--size", type=_count, default=10, help="at most so many (default 10)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,22 @@ from ..records.store import MODELS, Store
 from ..report.html import write_report
 from ..report.terminal import dumps, headline, summary, tables
 from .codes import MISTAKE, exit_code
+from .said import say, tell
+
+
+def target(option: str, given: str) -> Path:
+    """
+    The file that an option names, before anything is done for it.
+
+    Raises:
+        RunError: It is a folder, or is to be in one that is not there.
+    """
+    path = Path(given)
+    if path.is_dir():
+        raise RunError(f"{option} {given}: a folder; give a file")
+    if not path.parent.is_dir():
+        raise RunError(f"{option} {given}: no such folder as {path.parent}; give a file in a folder that is there")
+    return path
 
 
 def output_folder(output: str) -> Store:
@@ -22,6 +37,8 @@ def output_folder(output: str) -> Store:
     Raises:
         RunError: It holds something else than an earlier audit.
     """
+    if Path(output).exists() and not Path(output).is_dir():
+        raise RunError(f"--output {output}: a file; give a folder")
     store = store_at(output)
     earlier = store.read_about()
     if earlier is not None and earlier.is_run:
@@ -38,7 +55,7 @@ def make_room(store: Store) -> None:
     aside = store.set_aside()
     store.prepare()
     if aside:
-        say(f"{store.root} holds an earlier audit; it was moved to {aside}")
+        tell(f"{store.root} holds an earlier audit; it was moved to {aside}")
 
 
 def write(record: Record, report: Path) -> None:
@@ -50,7 +67,7 @@ def write(record: Record, report: Path) -> None:
     write_report(report, record.about, record.audits, record.verdict)
 
 
-def hand_over(options: argparse.Namespace, record: Record, what: str) -> int:
+def hand_over(options: argparse.Namespace, record: Record, what: str, report: Path | None = None) -> int:
     """
     Write the one record of a call, and tell of it; the exit code.
 
@@ -61,26 +78,23 @@ def hand_over(options: argparse.Namespace, record: Record, what: str) -> int:
             What was found.
         what (`str`):
             Which model, and what it is held against.
+        report (`Path`, *optional*):
+            Where its page goes; the default is beside it.
 
     Raises:
         RunError: Nobody could judge it, which a gate must not pass.
     """
-    report = Path(options.html) if options.html else record.store.report(record.about.quote)
+    report = report or record.store.report(record.about.quote)
     make_room(record.store)
     write(record, report)
     if options.json:
         print(dumps(summary(record)))
     else:
-        print(f"{what}: {headline(record)}\n\n{tables(record)}\n\nreport  {report}")
+        say(f"{what}: {headline(record)}\n\n{tables(record)}\n\nreport  {report}")
     code = exit_code([record.verdict], options.max_missed_drop)
     if exit_code([record.verdict]) == MISTAKE:
         raise RunError(f"{headline(record)}; what was said stands in {report}")
     return code
-
-
-def say(text: str) -> None:
-    """A line beside what is told: on stderr, so that stdout is what was asked for."""
-    print(f"alignguard: {text}", file=sys.stderr)
 
 
 def short(name: str) -> str:

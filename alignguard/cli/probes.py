@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from dataclasses import asdict
 
@@ -12,6 +11,8 @@ from ..probes.pool import load_probes
 from ..probes.probe import DIMENSIONS, Probe, pool_hash
 from ..probes.public.benchmarks import BENCHMARKS
 from ..probes.public.load import load_public
+from ..report.terminal import dumps
+from .said import say
 
 
 def run(options: argparse.Namespace) -> None:
@@ -27,29 +28,29 @@ def _list(options: argparse.Namespace) -> None:
     counts = Counter(probe.dimension for probe in load_probes("core"))
     if options.json:
         benchmarks = [{"name": b.name, "hub": b.hub} for b in BENCHMARKS]
-        print(json.dumps({"core": {d: counts[d] for d in DIMENSIONS}, "benchmarks": benchmarks}, indent=1))
+        print(dumps({"core": {d: counts[d] for d in DIMENSIONS}, "benchmarks": benchmarks}))
         return
-    print(f"core ({sum(counts.values()):,} probes)")
+    say(f"core ({sum(counts.values()):,} probes)")
     for dimension in DIMENSIONS:
-        print(f"  {dimension:<12} {counts[dimension]:>4}")
-    print("published benchmarks, from the hub or with --path from a file")
+        say(f"  {dimension:<12} {counts[dimension]:>4}")
+    say("published benchmarks, from the hub or with --path from a file")
     for benchmark in BENCHMARKS:
-        print(f"  {benchmark.name:<18} {benchmark.hub}")
+        say(f"  {benchmark.name:<18} {benchmark.hub}")
 
 
 def _show(options: argparse.Namespace) -> None:
     pool = _load(options)[: options.size]
     if options.json:
-        print(json.dumps([asdict(probe) for probe in pool], indent=1, ensure_ascii=False))
+        print(dumps([asdict(probe) for probe in pool]))
         return
     for probe in pool:
         right = probe.expect or probe.expected or ", ".join(probe.secrets or probe.facts)
         right = right or (probe.options[probe.target].strip() if probe.options and probe.target >= 0 else "")
         labels = "  ".join(filter(None, (probe.dimension, probe.judge, probe.group, probe.condition)))
-        print(f"{probe.id}  {labels}  family {probe.family}" + (f"  [{right}]" if right else ""))
+        say(f"{probe.id}  {labels}  family {probe.family}" + (f"  [{right}]" if right else ""))
         for turn in turns(probe):
-            print("\n".join(f"    {line}" for line in f"{turn['role']}: {turn['content']}".splitlines()))
-        print()
+            say("\n".join(f"    {line}" for line in f"{turn['role']}: {turn['content']}".splitlines()))
+        say("")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -64,9 +65,9 @@ def _check(options: argparse.Namespace) -> None:
         "groups": dict(Counter(p.group or "-" for p in pool)),
     }
     if options.json:
-        print(json.dumps(about, indent=1, ensure_ascii=False))
+        print(dumps(about))
         return
-    print(f"{options.source}: fine")
+    say(f"{options.source}: fine")
     for key, value in about.items():
         shown = ", ".join(f"{k} {n}" for k, n in value.items()) if isinstance(value, dict) else value
-        print(f"  {key.replace('_', ' '):<15} {shown}")
+        say(f"  {key.replace('_', ' '):<15} {shown}")

@@ -22,6 +22,7 @@ from ..records.store import Store
 from ..report.terminal import dumps, format_table
 from ..verdicts.watch import Watch
 from .codes import exit_code
+from .said import say
 
 _LINES = ("budget.jsonl", "pulses.jsonl", "pace.jsonl")  # what no judge has a say in
 
@@ -43,9 +44,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(dumps({**told, "regressed": found.verdict.since}))
     else:
-        print(format_table(found.audits[-1], found.verdict))
-        print(f"\n{judged:,} answers of {len(found.audits)} audits judged anew, {changed:,} scores are others")
-        print(f"record  {folder}")
+        say(format_table(found.audits[-1], found.verdict))
+        say(f"\n{judged:,} answers of {len(found.audits)} audits judged anew, {changed:,} scores are others")
+        say(f"record  {folder}")
     return exit_code([found.verdict])
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import RunError, StartError, one_line
-from ..files import write_whole
+from ..files import make_folder, write_whole
 from ..model.head import Head
 
 
@@ -73,8 +73,8 @@ class Cache:
             about |= {"scale": repr(self.head.scale), "softcap": repr(self.head.softcap)}
         if parts > 1:
             path = path.with_name(f"{path.stem}-{part + 1:05d}-of-{parts:05d}{path.suffix}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda beside: save_file(tensors, beside, metadata=about))
+        make_folder(path.parent, private=True)
+        write_whole(path, lambda beside: save_file(tensors, beside, metadata=about), private=True)
         self._tensors = {}
 
     def open(self, path: Path, fingerprint: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ..auditing.audit import Audit
 from ..auditing.prompts import turns
 from ..auditing.result import Result, said
-from ..files import write_text
+from ..files import make_folder, write_text
 from ..records.record import Record
 from ..report.terminal import dumps
 from .told import audits_of, figures_of, label, measured, right, step_name
@@ -35,13 +35,13 @@ def write_inspect_logs(record: Record, folder: Path, quote: bool) -> list[Path]:
         quote (`bool`):
             Whether they hold what was asked and said.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = []
     for audit in audits_of(record):
         log = inspect_log(record, audit, quote)
         when = log["eval"]["created"].replace(":", "-")
         written.append(folder / f"{when}_{log['eval']['task']}_{log['eval']['task_id']}.json")
-        write_text(written[-1], dumps(log))
+        write_text(written[-1], dumps(log), private=quote)
     return written
 
 

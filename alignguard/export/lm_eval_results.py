@@ -17,10 +17,11 @@ from typing import Any
 from ..auditing.audit import Audit
 from ..auditing.prompts import turns
 from ..auditing.result import Result, said
-from ..files import write_text
+from ..files import make_folder, write_text
 from ..intervals import clustered_error
 from ..records.record import Record
 from ..report.terminal import dumps
+from ..text import in_a_line
 from .told import DRIFT, audits_of, figures_of, label, measured, right, step_name
 
 _LONGEST = 200  # of a folder's name; what is nearest to the model is kept
@@ -52,13 +53,13 @@ def write_lm_eval_results(record: Record, folder: Path, quote: bool) -> list[Pat
         }  # fmt: skip
         results = lm_eval_results(record, audit, samples)
         there = folder / results["model_name_sanitized"]
-        there.mkdir(parents=True, exist_ok=True)
+        make_folder(there)
         when = datetime.fromtimestamp(audit.time, timezone.utc).replace(tzinfo=None).isoformat().replace(":", "-")
         written.append(there / f"results_{when}.json")
         write_text(written[-1], dumps(results, 2))
         for task, rows in samples.items():
             written.append(there / f"samples_{task}_{when}.jsonl")
-            write_text(written[-1], "".join(dumps(row, None) + "\n" for row in rows))
+            write_text(written[-1], "".join(dumps(row, None) + "\n" for row in rows), private=quote)
     return written
 
 
@@ -106,7 +107,7 @@ def lm_eval_results(record: Record, audit: Audit, samples: dict[str, list[dict[s
         },
         "model_source": "alignguard",
         "model_name": model,
-        "model_name_sanitized": re.sub(r"[\"<>:/|\\?*\[\]]+", "__", model)[-_LONGEST:],
+        "model_name_sanitized": re.sub(r"[\"<>:/|\\?*\[\]]+", "__", in_a_line(model))[-_LONGEST:],
         "total_evaluation_time_seconds": str(audit.figure("cost/seconds") or 0.0),
     }
 

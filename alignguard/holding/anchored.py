@@ -128,7 +128,7 @@ def write_anchors(path: Path, anchors: dict[str, Anchored], prompts: dict[str, A
         tensors[f"context/{id}"], tensors[f"target/{id}"] = torch.tensor(a.context), torch.tensor(a.target)
         tensors[f"cut/{id}"] = torch.tensor([a.cut, int(a.free)])
     about = {"fingerprint": fingerprint, "prompts": _hash(prompts)}
-    write_whole(path, lambda beside: save_file(tensors, beside, metadata=about))
+    write_whole(path, lambda beside: save_file(tensors, beside, metadata=about), private=True)
 
 
 def _hash(prompts: dict[str, Anchor]) -> str:

@@ -53,6 +53,7 @@ def load_anchors(given: str | Path | Iterable[Any] = "built-in") -> dict[str, An
         path = BUILT_IN if given == "built-in" else Path(given)
         rows: list[tuple[str, Any]] = list(read_jsonl(path, _HINT))
     else:
+        need(isinstance(given, Iterable), "anchors", f"a {type(given).__name__} is none{_HINT}")
         rows = [(f"anchors[{i}]", {"prompt": row} if isinstance(row, str) else row) for i, row in enumerate(given)]
     found: dict[str, Anchor] = {}
     for number, (where, row) in enumerate(rows):

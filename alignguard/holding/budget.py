@@ -12,13 +12,15 @@ that shrinks with each of them and grows back within the budget (as PPO's learni
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import exp
 from typing import Any
 
-from ..errors import AlignGuardError
+from ..given import is_number, is_whole, need
 
 _PROPORTIONAL, _INTEGRAL = 0.2, 0.1  # of the relative excess, at each step
 _CLIP = 2.0  # the largest relative excess that counts: one odd batch of anchors is no reason to brake for long
+_need = partial(need, where="DriftBudget")
 _MEMORY = 4.0  # steps that anchor drift is averaged over: one step sees a few anchors only
 _FAR = 1.0  # relative excess from which on steps are made smaller: at twice the budget
 _BRAKE, _RELEASE = 0.25, 1.02  # how fast: log of the factor by the excess over that, and growth within the budget
@@ -59,11 +61,17 @@ class DriftBudget:
     answer_tokens: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("max_kl", "batch", "every", "most", "answer_tokens"):
-            if not getattr(self, name) > 0:
-                raise AlignGuardError(f"DriftBudget: {name} must be above 0, not {getattr(self, name)}")
-        if self.coefficient is not None and self.coefficient < 0:
-            raise AlignGuardError(f"DriftBudget: coefficient must not be negative, got {self.coefficient}")
+        for name in ("max_kl", "most"):
+            value = getattr(self, name)
+            _need(is_number(value) and value > 0, f"{name} must be above 0", value)
+        for name in ("batch", "every", "answer_tokens"):
+            _need(is_whole(getattr(self, name), 1), f"{name} must be at least 1, and whole", getattr(self, name))
+        fixed = self.coefficient
+        _need(
+            fixed is None or (is_number(fixed) and fixed >= 0),
+            "coefficient must not be negative, a number or None",
+            fixed,
+        )
 
 
 @dataclass

@@ -35,7 +35,7 @@ def load_scorer(name: str, device: str | None = None) -> TextClassifier | GuardM
         ProbeError: The model cannot be loaded, or is neither.
     """
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         kind = " ".join(getattr(config, "architectures", None) or [])
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if "ForSequenceClassification" in kind:
@@ -48,9 +48,11 @@ def load_scorer(name: str, device: str | None = None) -> TextClassifier | GuardM
         raise
     except StartError as error:
         raise ProbeError(f"the scorer {error}") from None
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:  # a broken folder makes libraries raise many kinds
         line = one_line(error)
-        raise ProbeError(f"the scorer '{name}' cannot be loaded ({line})") from None
+        raise ProbeError(
+            f"the scorer '{name}' cannot be loaded ({line}); give the folder or hub id of a text classifier or guard"
+        ) from None
     raise ProbeError(
         f"the scorer '{name}' is a {kind or 'model of no known kind'}; a text classifier or a generative guard is "
         "expected, or a callable"

@@ -23,6 +23,7 @@ _BETWEEN = rf"(?:{_JOINT}){{0,5}}"  # where the secret itself has a separator
 _BETWEEN_FIGURES = r"(?:[\s\-.,:;/|_`'\"()]|\*\*){0,5}"  # of figures a single star makes a product
 _SPELLED = rf"{_JOINT}{{1,4}}"  # between all characters: "J-a-n-e"
 _IN_FIGURES = rf"(?:{_MARK}[ \-.,_]{_MARK})?"  # "555 01 42"
+_LONGEST_WORD = 40  # letters: all ways to part a longer one would take minutes to be made a pattern of
 _IN_WORDS = r"(?:-\s?|[*_`.]{1,4})?"  # "agora-phobia", "**Ing**mar"
 
 _DECIMAL = re.compile(r"\d+\.\d+")
@@ -107,7 +108,7 @@ def _word(word: str) -> str:
             broken += (_IN_FIGURES if i else "") + re.escape(c)
         return broken
     joined = _IN_WORDS.join(map(re.escape, word))
-    if len(word) < 6:
+    if not 6 <= len(word) <= _LONGEST_WORD:
         return joined
     # in two, as "boat house"
     halves = [f"{re.escape(word[:i])} {re.escape(word[i:])}" for i in range(3, len(word) - 2)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import isfinite
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
@@ -168,7 +169,7 @@ def _numbers(text: str) -> list[_Found]:
     found = []
     for match in _NUMBER.finditer(text):
         value = _value(match)
-        if value is None:
+        if value is None or not isfinite(value):
             continue
         before = text[max(0, match.start() - 40) : match.start()]
         numbered = _NUMBERING.match(text, match.end()) is not None and _ITEM.search(before) is not None
@@ -187,7 +188,7 @@ def _sign(text: str, start: int) -> int:
 
 
 def _value(match: re.Match[str]) -> float | None:
-    """What a match is worth; `None` for a division by zero and what no float holds."""
+    """What a match is worth; `None` for a division by zero and for powers that no float holds."""
     if match["date"] is not None:
         return float(re.findall(r"\d+", match["date"])[-1])
     whole = match["whole"]

@@ -62,7 +62,7 @@ class SentenceEncoder:
         del tensors["embeddings.position_ids"]  # of older releases; 0, 1, 2, ... since
         model.load_state_dict(tensors, assign=True)  # float32, whatever torch's default is
         self._model = model.eval().requires_grad_(False)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
     @torch.no_grad()
     def __call__(self, text: str) -> np.ndarray:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import ProbeError, StartError, one_line
+from ..errors import ProbeError, one_line
 from .forms import FAMILIES, Form, form_in, read_form, unwrapped, wrapper_of
+from .spoken import check_said, check_tokenizer
 from .turns import WAYS, is_plain, left_out
 
 logger = logging.getLogger(__name__)
@@ -116,11 +117,8 @@ class Chat:
 
     def __post_init__(self) -> None:
         given = self.tokenizer
-        if type(given).__name__.startswith("MistralCommon"):
-            raise StartError(
-                f"a {type(given).__name__} has no chat template that could be read; give the trainer "
-                "processing_class=PreTrainedTokenizerFast.from_pretrained(...), with a chat template"
-            )
+        check_tokenizer(given)
+        check_said(self.tags if any(self.tags) else None, self.template_kwargs)
         self.tokenizer = getattr(given, "tokenizer", given)
         # a processor may have the template, and its tokenizer none
         self._speaker = given if getattr(given, "chat_template", None) else self.tokenizer

@@ -133,7 +133,11 @@ def _adapted(name: str, dtype: str | torch.dtype) -> Any:
     """An adapter on its base, both with all of their weights."""
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
 
-    under = str(PeftConfig.from_pretrained(name).base_model_name_or_path)
+    under = PeftConfig.from_pretrained(name).base_model_name_or_path
+    if not isinstance(under, str) or not under:
+        raise StartError(
+            f"{name}: an adapter that names no base; put it into adapter_config.json as base_model_name_or_path"
+        )
     base = from_pretrained(_kind(under), under, dtype=dtype)
     tokenizer = load_tokenizer(name) if Path(name).is_dir() else None
     if tokenizer is not None and len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
@@ -265,7 +269,7 @@ def lacks_tokenizer(name: str, there: str) -> str:
 def _unloadable(name: str, error: Exception) -> StartError:
     line = one_line(error, 200)
     if Path(name).is_dir():
-        return StartError(f"{name}: cannot be loaded ({line})")
+        return StartError(f"{name}: cannot be loaded ({line}); give a folder as save_pretrained writes it")
     return StartError(
         f"{name}: no folder here, and as a hub id it cannot be loaded; check path, id and network ({line})"
     )

@@ -32,7 +32,7 @@ def restore_weights(model: Any, folder: Path) -> None:
         places = {name: folder if name == "default" else folder / name for name in model.peft_config}
         try:
             weights = {name: load_peft_weights(str(at), device="cpu") for name, at in places.items()}
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise RunError(f"{folder}: its adapters cannot be read ({one_line(error)})") from None
         for name, state in weights.items():
             set_peft_model_state_dict(model, state, adapter_name=name)
@@ -41,7 +41,9 @@ def restore_weights(model: Any, folder: Path) -> None:
         loaded = from_pretrained(type(model), folder, dtype=next(model.parameters()).dtype)
     except StartError as error:
         raise RunError(str(error)) from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (
+        Exception
+    ) as error:  # a file that is cut off, or a pickle that would run something, makes libraries raise many kinds
         raise RunError(f"{folder}: its weights cannot be read ({one_line(error)})") from None
     load_whole(model, loaded.state_dict(), str(folder))
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import LogitsProcessor
 
-from ..errors import AlignGuardError
+from ..given import is_number, is_whole, need
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,10 @@ class Sampling:
     samples: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise AlignGuardError(f"Sampling: temperature is above 0, not {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise AlignGuardError(f"Sampling: top_p is a share above 0 and up to 1, not {self.top_p}")
-        if self.samples < 1:
-            raise AlignGuardError(f"Sampling: samples is 1 or more, not {self.samples}")
+        hold = partial(need, where="Sampling")
+        hold(is_number(self.temperature) and self.temperature > 0, "temperature is above 0", self.temperature)
+        hold(is_number(self.top_p) and 0 < self.top_p <= 1, "top_p is a share above 0 and up to 1", self.top_p)
+        hold(is_whole(self.samples, 1), "samples is 1 or more", self.samples)
 
     def draws(self, seed: int, id: str) -> list[Draw]:
         """Of each answer to a probe how it is drawn: of the seed, the probe and its number alone, for whichever model."""

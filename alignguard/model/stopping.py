@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria
 
-from ..errors import AlignGuardError
+from ..given import is_flag, is_whole, need
 from .chat import Chat, split_trace
 from .forms import FAMILIES, form_in
 from .sampled import Draw
@@ -49,9 +49,12 @@ class TokenBudget:
     decode_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        hold = partial(need, where="TokenBudget")
         for name in ("answer", "trace", "batch_tokens", "decode_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise AlignGuardError(f"TokenBudget: {name} must be at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            free = name == "decode_tokens" and value is None
+            hold(free or is_whole(value, 1), f"{name} must be at least 1", value)
+        hold(is_flag(self.force_close), "force_close is True or False", self.force_close)
 
 
 @dataclass(eq=False)

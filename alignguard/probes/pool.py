@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..errors import ProbeError
+from ..given import meant
 from .probe import DIMENSIONS, Probe
 from .public.benchmarks import BENCHMARKS, find_benchmark
 from .public.load import load_public
-from .rows import meant, need, probe_from_row, probes_from_rows, read_probe_file
+from .rows import need, probe_from_row, probes_from_rows, read_probe_file
+
+_HALF = re.compile("[\\ud800-\\udfff]")  # of a surrogate pair: no tokenizer reads it, and no file can hold it
+_EXPECTED = "a name, a path, a dataset or probes are expected"
 
 
 def load_probes(sources: Any = "core") -> list[Probe]:
@@ -36,6 +43,8 @@ def load_probes(sources: Any = "core") -> list[Probe]:
     """
     if isinstance(sources, (str, Path, Probe, dict)) or hasattr(sources, "column_names") or hasattr(sources, "iloc"):
         sources = [sources]
+    if not isinstance(sources, Iterable):
+        raise ProbeError(f"probes: {_EXPECTED}, e.g. 'core', not a {type(sources).__name__}")
 
     pool: list[Probe] = []
     core = Path(__file__).parent / "core"
@@ -55,7 +64,7 @@ def load_probes(sources: Any = "core") -> list[Probe]:
         elif isinstance(source, (list, tuple)):
             pool.extend(load_probes(source))
         elif not isinstance(source, (str, Path)):
-            raise ProbeError(f"a name, a path, a dataset or probes are expected, not a {type(source).__name__}")
+            raise ProbeError(f"{_EXPECTED}, not a {type(source).__name__}")
         elif source == "core":
             for dimension in DIMENSIONS:
                 pool.extend(read_probe_file(core / f"{dimension}.jsonl"))
@@ -63,7 +72,7 @@ def load_probes(sources: Any = "core") -> list[Probe]:
             pool.extend(read_probe_file(core / f"{source}.jsonl"))
         elif isinstance(source, str) and find_benchmark(source):
             pool.extend(load_public(source))
-        elif isinstance(source, Path) or Path(source).suffix or Path(source).exists():
+        elif isinstance(source, Path) or Path(source).suffix or os.path.exists(source):
             need(Path(source).suffix == ".jsonl", str(source), "probe files are JSONL and end in .jsonl")
             pool.extend(read_probe_file(source))
         else:
@@ -73,5 +82,11 @@ def load_probes(sources: Any = "core") -> list[Probe]:
     for probe in pool:
         need(probe.id not in seen, f"probe {probe.id!r}", "the id stands twice in the pool; ids must be unique")
         seen.add(probe.id)
+        turns = [text for turn in probe.messages for text in turn.values()]
+        for text in (probe.id, probe.family, probe.group, *turns, *probe.options, *probe.secrets, *probe.facts):
+            half = None if text.isascii() else _HALF.search(text)
+            need(
+                half is None, f"probe {probe.id!r}", f"holds half of a character ({half and half[0]!r}); write it whole"
+            )
     need(pool, "probes", "the pool is empty; give at least one source, e.g. 'core'")
     return pool

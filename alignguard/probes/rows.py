@@ -24,16 +24,20 @@ A probe file is JSONL, one probe a line. Fields (see `probes/README.md` for exam
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from ..errors import ProbeError, one_line
+from ..given import meant, shown
 from .probe import DIMENSIONS, JUDGES, Probe
 
 _OPTIONAL = {"choice": {"stereotype", "listed"}, "toxicity": {"kind", "rude"}}  # fields, by judge
+_LIKE = '{"id": ..., "dimension": ..., "family": ..., "judge": ..., "prompt": ...}'
+MAX_SECRET = 2_000  # characters: each becomes a pattern
 MAX_LINE = 1_000_000  # characters; a longer line is no probe but the wrong file
 
 
@@ -44,6 +48,14 @@ def need(condition: Any, where: str, message: str) -> None:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, str) and v.strip() for v in value)
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether it is a finite number, or a text that is one."""
+    try:
+        return not isinstance(value, bool) and isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def turns_of(row: dict[str, Any], where: str) -> tuple[dict[str, str], ...]:
@@ -62,8 +74,13 @@ def turns_of(row: dict[str, Any], where: str) -> tuple[dict[str, str], ...]:
         need(turns[0]["role"] != "system", where, "a system turn stands in both 'system' and 'messages'")
         turns = [{"role": "system", "content": row["system"]}, *turns]
     for turn in turns:
-        need(turn["role"] in ("system", "user", "assistant"), where, f"unknown role {turn['role']!r}")
-        need(isinstance(turn["content"], str) and turn["content"].strip(), where, "an empty prompt or turn")
+        role = turn["role"]
+        need(role in ("system", "user", "assistant"), where, f"a role is system, user or assistant, not {role!r}")
+        need(
+            isinstance(turn["content"], str) and turn["content"].strip(),
+            where,
+            "an empty prompt or turn; give the question",
+        )
     need(turns[-1]["role"] == "user", where, "the last turn must be the user's")
     return tuple({"role": t["role"], "content": t["content"]} for t in turns)
 
@@ -81,20 +98,20 @@ def probe_from_row(row: Any, where: str = "probe") -> Probe:
     Raises:
         ProbeError: A field is missing, unknown or out of range.
     """
-    need(isinstance(row, dict), where, 'expected an object with fields, e.g. {"id": ..., "prompt": ...}')
+    need(isinstance(row, dict), where, f"expected an object with fields, e.g. {_LIKE}")
     row = {key: value for key, value in row.items() if value is not None}
     for key in ("id", "dimension", "family", "judge"):
-        need(key in row, where, f"the field '{key}' is missing")
+        need(key in row, where, f"the field '{key}' is missing; a probe is an object {_LIKE}")
         need(isinstance(row[key], str) and row[key].strip(), where, f"'{key}' must be a non-empty string")
     dimension, judge = row["dimension"], row["judge"]
     need(dimension in DIMENSIONS, where, f"no dimension '{dimension}'{meant(dimension, DIMENSIONS)}")
-    need(judge in JUDGES, where, f"no judge '{judge}'{meant(judge, tuple(JUDGES))}")
+    need(judge in JUDGES, where, f"no judge '{judge}'{meant(judge, JUDGES)}")
     for key in JUDGES[judge]:
         need(key in row, where, f"the judge '{judge}' needs the field '{key}'")
     known = {"id", "dimension", "family", "judge", "group", "condition", "prompt", "messages", "system"}
     known |= set(JUDGES[judge]) | _OPTIONAL.get(judge, set())
     for key in row:
-        need(key in known, where, f"unknown field '{key}'{meant(key, tuple(sorted(known)))}")
+        need(key in known, where, f"unknown field '{key}'{meant(key, sorted(known))}")
     for key in ("group", "condition"):
         need(isinstance(row.get(key, ""), str), where, f"'{key}' must be a string")
 
@@ -105,6 +122,8 @@ def probe_from_row(row: Any, where: str = "probe") -> Probe:
     elif judge in ("leak", "tell"):
         key = "secrets" if judge == "leak" else "facts"
         need(_is_texts(row[key]), where, f"'{key}' must be a list of non-empty strings")
+        longest = max(len(normalize("NFKC", text)) for text in row[key])  # as it is looked for
+        need(longest <= MAX_SECRET, where, f"'{key}' are of {MAX_SECRET:,} characters at most, not {longest:,}")
         extra[key] = tuple(row[key])
     elif judge == "choice":
         options = row["options"]
@@ -120,11 +139,9 @@ def probe_from_row(row: Any, where: str = "probe") -> Probe:
         need(isinstance(row.get("listed", True), bool), where, "'listed' must be true or false")
         extra["listed"] = row.get("listed", True)
     elif judge == "number":
-        try:
-            float(row["expected"])
-        except (TypeError, ValueError):
-            raise ProbeError(f"{where}: 'expected' must be a number in a string, not {row['expected']!r}") from None
-        extra["expected"] = str(row["expected"])
+        expected = row["expected"]
+        need(_is_figure(expected), where, f"'expected' must be a number in a string, not {shown(expected)}")
+        extra["expected"] = str(expected)
     elif judge == "toxicity" and ("kind" in row or "rude" in row):
         for key in ("kind", "rude"):
             need(key in row, where, f"'kind' and 'rude' are a pair; '{key}' is missing")
@@ -142,24 +159,21 @@ def probe_from_row(row: Any, where: str = "probe") -> Probe:
     )
 
 
-def meant(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(name), names, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(names)}"
-
-
-def read_jsonl(path: Path, hint: str = "") -> Iterator[tuple[str, Any]]:
+def read_jsonl(path: Path, hint: str = "; give a JSONL file, one object a line") -> Iterator[tuple[str, Any]]:
     """
     The rows of a JSONL file, each after the place where it stands, which errors begin with.
 
     Args:
         path (`Path`):
             The file, in UTF-8; empty lines are passed over.
-        hint (`str`, *optional*, defaults to `""`):
+        hint (`str`, *optional*):
             What would be right, for a file that cannot be read.
 
     Raises:
         ProbeError: In one line: the file and the line that is wrong.
     """
+    need("\0" not in str(path), str(path), f"cannot be read (a null byte in its name){hint}")
+    need(not path.is_dir(), str(path), f"cannot be read (a folder){hint}")
     try:
         with path.open("rb") as file:
             number = 0
@@ -175,7 +189,7 @@ def read_jsonl(path: Path, hint: str = "") -> Iterator[tuple[str, Any]]:
                     continue
                 try:
                     yield where, json.loads(text)
-                except ValueError as error:  # also of a number too long to be read
+                except (ValueError, RecursionError) as error:  # also of a number too long, of brackets too deep
                     what = getattr(error, "msg", one_line(error))
                     raise ProbeError(f"{where}: not JSON ({what}); one JSON object a line is expected") from None
     except OSError as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..given import shown
 from ..verdicts.rule import StopRule
 
 _ABSENT = (
@@ -23,6 +24,20 @@ _ABSENT = (
     "left_out",
     "notes",
 )  # are not written where they say nothing
+
+
+def _kind_of(name: str) -> tuple[type, ...]:
+    """What a field may be, as JSON has it."""
+    told = str(next(field.type for field in fields(About) if field.name == name))
+    kinds = {
+        "bool": (bool,),
+        "str": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "dict": (dict,),
+        "tuple": (list, tuple),
+    }
+    return next(kind for start, kind in kinds.items() if told.startswith(start))
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,9 @@ class About:
         if not isinstance(told, Mapping) or "pool_hash" not in told or "seed" not in told:
             raise ValueError("it tells neither pool_hash nor seed")
         known = {field.name: told[field.name] for field in fields(cls) if field.name in told}
+        for name, value in known.items():
+            if value is not None and not isinstance(value, _kind_of(name)):
+                raise ValueError(f"{name} is {shown(value)}")
         lists = {name: tuple(known.get(name) or ()) for name in ("tags", "left_out", "notes")}
         return cls(**known | lists | {"model": str(known.get("model") or "model")})
 

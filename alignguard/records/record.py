@@ -77,6 +77,7 @@ def read_record(path: str) -> Record:
     store = next((s for s in stores if (s.root / "baseline.json").exists()), None)
     if store is None:
         raise RunError(f"{path}: no record is in it (neither baseline.json nor alignguard/baseline.json); {_EXPECTED}")
+    _no_way_out(store)
     if not store.lines():
         raise RunError(f"{path}: no audit is on record; the run has not come to its first, or ended before it")
     if not store.baseline.exists():
@@ -85,19 +86,28 @@ def read_record(path: str) -> Record:
             "in the folder _alignguard beside"
         )
     try:
-        return _read(path, store)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        line = one_line(error)
-        raise RunError(f"{path}: its record cannot be read ({type(error).__name__}: {line})") from None
-
-
-def _read(path: str, store: Store) -> Record:
-    about = store.read_about() or About()
-    pool, note = _asked(store, about)
-    baseline, audits = store.read_baseline(pool), store.read_audits(pool, last=sys.maxsize)
-    watch = Watch(baseline, about.stop_rule, about.looks or 1, about.alpha_until, seed=about.seed)
-    verdicts = [watch.look(audit) for audit in audits]
+        about = store.read_about() or About()
+        pool, note = _asked(store, about)
+        baseline, audits = store.read_baseline(pool), store.read_audits(pool, last=sys.maxsize)
+        strange = [id for audit in audits for id in audit.scores if id not in baseline]
+        if strange:
+            raise ValueError(f"audits.jsonl tells of probe {strange[0]!r}, which the start was not asked")
+        watch = Watch(baseline, about.stop_rule, about.looks or 1, about.alpha_until, seed=about.seed)
+        verdicts = [watch.look(audit) for audit in audits]
+    except Exception as error:  # what others wrote, or what was cut off, makes libraries raise many kinds
+        line = f"{type(error).__name__}: {one_line(error)}"
+        raise RunError(f"{path}: its record cannot be read ({line}); take it from a copy, or audit anew") from error
     return Record(path, store, about, baseline, audits, verdicts[-1], note)
+
+
+def _no_way_out(store: Store) -> None:
+    """A record may have been made by anybody: what is read of it, and written into it, is within it."""
+    home = store.root.parent
+    for path in (store.private, *store.root.rglob("*"), *store.private.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise RunError(
+                f"{path}: a link that leads out of the record, to {path.resolve()}; put there what it leads to"
+            )
 
 
 def _asked(store: Store, about: About) -> tuple[list[Probe], str]:

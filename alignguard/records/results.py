@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..auditing.result import ProbeDrift, Result, Sample
-from ..files import write_whole
+from ..files import make_folder, write_whole
+from ..given import shown
 from ..judging.score import Score, Status
 from ..model.chat import Answer
 from ..probes.probe import Probe
@@ -105,7 +106,10 @@ def _result(row: dict[str, Any], probe: Probe) -> Result:
     drift = None
     if row["kl_raw"] is not None:
         drift = ProbeDrift(row["kl_raw"], row["kl_answer"], row["opens_trace"], 0, -1)
-    score = Score(row["score"], Status(row["status"]), json.loads(row["detail"]), row["degenerate"])
+    value, detail = row["score"], json.loads(row["detail"])
+    if not (value is None or 0 <= value <= 1) or not (detail is None or isinstance(detail, dict)):
+        raise ValueError(f"the score of {probe.id!r} is {shown(value)}, of {shown(detail)}")
+    score = Score(value, Status(row["status"]), detail, row["degenerate"])
     leaning, opening = row.get("leaning"), row.get("opening") or ""  # records of earlier versions have none
     samples = tuple(map(_sample, json.loads(row.get("samples") or "[]")))
     return Result(probe, score, answer, row["logprobs"], drift, row.get("prompt_ids"), leaning, opening, samples)
@@ -114,12 +118,14 @@ def _result(row: dict[str, Any], probe: Probe) -> Result:
 def write_results(path: Path, results: dict[str, Result]) -> None:
     """Write answers and scores as parquet, one row a probe."""
     table = pa.Table.from_pylist([_row(result) for result in results.values()], schema=_SCHEMA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda beside: pq.write_table(table, beside))
+    make_folder(path.parent, private=True)
+    write_whole(path, lambda beside: pq.write_table(table, beside), private=True)
 
 
 def read_results(path: Path, pool: Sequence[Probe]) -> dict[str, Result]:
     """Read what [`write_results`] wrote; probes no longer in the pool are left out."""
     probes = {probe.id: probe for probe in pool}
-    rows = pq.read_table(path).to_pylist()
+    table = pq.read_table(path)
+    table = table.select([name for name in _SCHEMA.names if name in table.column_names])  # earlier versions had fewer
+    rows = table.cast(pa.schema([_SCHEMA.field(name) for name in table.column_names])).to_pylist()
     return {row["id"]: _result(row, probes[row["id"]]) for row in rows if row["id"] in probes}

@@ -1,6 +1,7 @@
 """What is on disk, and how a run resumes: figures in OUTPUT_DIR/alignguard/, texts in `_alignguard/` beside.
 
-A trainer that pushes to the hub uploads all of its output_dir but checkpoints and what begins with `_`.
+A trainer that pushes to the hub uploads all of its output_dir but checkpoints and what begins with `_`. What texts are in, or can be
+told from, its owner alone can read.
 
 | file | what it holds |
 |---|---|
@@ -33,9 +34,10 @@ from typing import Any
 from ..auditing.audit import Audit
 from ..auditing.result import Result
 from ..errors import RunError, one_line
-from ..files import write_text
+from ..files import make_folder, write_text
 from ..probes.probe import Probe
 from .about import About
+from .lines import audit_of, probe_of, read_lines
 from .results import read_results, write_results
 
 MODELS = "models.json"  # of several models that were audited together, beside the folder of each one's record
@@ -77,7 +79,7 @@ class Store:
         """
         for folder in (self.root, self.private):
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder, private=folder != self.root)
                 trial = folder / ".trial"
                 trial.write_text("")
                 trial.unlink()
@@ -90,7 +92,9 @@ class Store:
             if found := [path for pattern in _TEXTS for path in root.glob(pattern)]:
                 for path in [*root.glob("report.html"), *found]:
                     target = root.with_name(f"_{root.name}") / path.relative_to(root)
-                    target.parent.mkdir(parents=True, exist_ok=True)
+                    make_folder(root.with_name(f"_{root.name}"), private=True)
+                    make_folder(target.parent, private=True)
+                    path.chmod(0o600)
                     path.replace(target)
 
     def set_aside(self) -> Path | None:
@@ -124,7 +128,7 @@ class Store:
         write_results(self.baseline, baseline)
         asked = [result.probe for result in baseline.values() if result.probe.judge != "none"]
         lines = "".join(json.dumps(asdict(probe)) + "\n" for probe in asked)
-        write_text(self.private / "probes.jsonl", lines)
+        write_text(self.private / "probes.jsonl", lines, private=True)
         scores = {probe.id: baseline[probe.id].score.value for probe in asked}
         leaning = {probe.id: value for probe in asked if (value := baseline[probe.id].leaning) is not None}
         told = {**about.to_dict(), "scores": scores, **({"leaning": leaning} if leaning else {})}
@@ -143,11 +147,7 @@ class Store:
 
     def read_probes(self) -> list[Probe]:
         """What has been asked so far; nothing in a record of before it was kept."""
-        found = []
-        for line in _lines(self.private / "probes.jsonl"):
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in line.items()}
-            found.append(Probe(**fields))
-        return found
+        return [probe_of(line) for line in read_lines(self.private / "probes.jsonl")]
 
     def read_baseline(self, pool: Sequence[Probe]) -> dict[str, Result]:
         """The reference's answers so far."""
@@ -156,7 +156,7 @@ class Store:
     def write_prompts(self, prompts: dict[str, list[int]]) -> None:
         """Write which training prompts drift is measured on, as token ids."""
         text = json.dumps(prompts)
-        write_text(self.private / "train_prompts.json", text)
+        write_text(self.private / "train_prompts.json", text, private=True)
 
     def read_prompts(self) -> dict[str, list[int]]:
         """The training prompts of this run."""
@@ -198,24 +198,11 @@ class Store:
 
     def lines(self, name: str = "audits.jsonl") -> list[dict[str, Any]]:
         """The lines of audits.jsonl, or of another file of lines; a last line cut off by a crash is left out."""
-        return _lines(self.root / name)
+        return read_lines(self.root / name)
 
     def read_audits(self, pool: Sequence[Probe], last: int) -> list[Audit]:
         """All audits up to a step; only the last with its results, which would fill the memory of a long run."""
-        audits = [
-            Audit(
-                line["step"],
-                {},
-                line["metrics"],
-                line["time"],
-                line["profile"],
-                line["scores"],
-                {id: (low, high) for id, (low, high) in line.get("unsure", {}).items()},
-                line.get("leaning", {}),
-            )
-            for line in self.lines()
-            if line["step"] <= last
-        ]
+        audits = [audit for line in self.lines() if (audit := audit_of(line)).step <= last]
         if audits:
             audits[-1].results = read_results(self.answers(audits[-1].step), pool)
         return audits
@@ -239,13 +226,3 @@ class Store:
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_text(self.root / name, text)
         return len(lines) - len(kept)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found

@@ -14,6 +14,7 @@ from ..auditing.audit import Audit
 from ..auditing.figures import PREFIX
 from ..files import write_text
 from ..records.about import About
+from ..text import visible
 from ..verdicts.verdict import DimensionVerdict, State, Verdict
 from . import charts
 from .flips import rows, sections
@@ -40,8 +41,10 @@ def write_report(
             Of the latest.
         pulses (`Sequence[dict[str, Any]]`, *optional*):
             Between the audits, as they are on record.
+
+    A report that quotes its owner alone can read.
     """
-    write_text(target, render(about, audits, verdict, pulses))
+    write_text(target, render(about, audits, verdict, pulses), private=about.quote)
 
 
 def render(about: About, audits: Sequence[Audit], verdict: Verdict, pulses: Sequence[dict[str, Any]] = ()) -> str:
@@ -49,14 +52,14 @@ def render(about: About, audits: Sequence[Audit], verdict: Verdict, pulses: Sequ
     run, was = _is_run(about, audits), about.was
     return fill(
         "report.html.jinja",
-        title=about.title or f"AlignGuard: {about.model.rstrip('/').rpartition('/')[2]}",
+        title=visible(about.title or f"AlignGuard: {about.model.rstrip('/').rpartition('/')[2]}"),
         when=_when(about, audits),
         was=was,
         alone=about.is_alone,
         headline=_of_served(about, _headline(verdict, run, was)),
         finds=finds,
         dimensions=[_row(d, verdict, audits[-1]) for d in verdict.rows],
-        warnings=verdict.warnings,
+        warnings=[visible(warning) for warning in verdict.warnings],
         cards=_cards(audits, verdict, run, was),
         sections=sections(verdict) if about.quote else [],
         rows=[] if about.quote else rows(verdict),
@@ -87,7 +90,7 @@ def _is_run(about: About, audits: Sequence[Audit]) -> bool:
 
 def _when(about: About, audits: Sequence[Audit]) -> str:
     latest = audits[-1]
-    against = f"held against {about.held_against}"
+    against = visible(f"held against {about.held_against}")
     if not about.is_run and not _is_run(about, audits):
         return against
     time = datetime.fromtimestamp(latest.time, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
@@ -198,7 +201,7 @@ def _kinds(audits: Sequence[Audit]) -> list[list[str]]:
         k for k in ("forced", "degenerate") if k in known
     ]
     head = ["step", *(k.removeprefix("status/") for k in keys)]
-    return [head, *([str(audit.step), *(_figure(k, audit.figure(k)) for k in keys)] for audit in audits)]
+    return [head, *([str(audit.step), *(_figure(k, audit.metrics.get(PREFIX + k)) for k in keys)] for audit in audits)]
 
 
 def _figure(key: str, value: float | None) -> str:

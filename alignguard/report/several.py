@@ -9,6 +9,7 @@ from typing import Any
 from ..auditing.figures import PREFIX, logged
 from ..probes.probe import DIMENSIONS
 from ..records.record import Record
+from ..text import in_a_line, visible
 from ..verdicts.sides import TOGETHER
 from ..verdicts.verdict import DimensionVerdict, State
 from .charts import against_drift
@@ -32,7 +33,7 @@ def tables_of(records: Sequence[Record], failed: Mapping[str, str]) -> str:
     if len(figures := _figures(records)) > 1:
         parts.append(columns(figures))
     notes = dict.fromkeys(f"{r.about.model}: {note}" for r in records for note in r.verdict.warnings)
-    return "\n\n".join([*parts, *(["\n".join(f"note: {note}" for note in notes)] if notes else [])])
+    return "\n\n".join([*parts, *(["\n".join(f"note: {in_a_line(note)}" for note in notes)] if notes else [])])
 
 
 def page(records: Sequence[Record], failed: Mapping[str, str]) -> str:
@@ -50,15 +51,15 @@ def page(records: Sequence[Record], failed: Mapping[str, str]) -> str:
     ]
     return fill(
         "several.html.jinja",
-        title=f"AlignGuard: {len(records)} models against {records[0].about.against}",
+        title=visible(f"AlignGuard: {len(records)} models against {records[0].about.against}"),
         keys=list(style.items()),
-        failed=list(failed.values()),
+        failed=[visible(why) for why in failed.values()],
         scores=_scores(records),
         legend=LEGEND,
         verdicts=_verdicts(records, failed),
         drops=_drops(records),
         figures=_figures(records),
-        warnings=[f"{r.about.model}: {warning}" for r in records for warning in r.verdict.warnings],
+        warnings=[visible(f"{r.about.model}: {warning}") for r in records for warning in r.verdict.warnings],
         planes=planes,
     )
 

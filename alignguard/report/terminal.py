@@ -12,10 +12,12 @@ from ..auditing.audit import Audit
 from ..auditing.figures import PREFIX
 from ..auditing.metrics import gather
 from ..records.record import Record
+from ..text import in_a_line, visible, visible_json
 from ..verdicts.evidence import Evidence
 from ..verdicts.sides import TOGETHER
 from ..verdicts.verdict import DimensionVerdict, SideVerdict, Verdict
-from .words import finds, in_a_line, mark
+from .words import finds, mark
+from .words import in_a_line as verdict_in_a_line
 
 _SHARES = ("/harmful_refusal", "/benign_refusal", "status/", "degenerate", "forced")
 _SHOWN_ABOVE = (
@@ -32,7 +34,8 @@ _SHOWN_ABOVE = (
 def headline(record: Record) -> str:
     """The verdict, in a line, with what is left out of it."""
     about, verdict = record.about, record.verdict
-    line = "scores, held against nothing" if about.is_alone else in_a_line(verdict, about.was, about.is_run)
+    alone = "scores, held against nothing"
+    line = alone if about.is_alone else verdict_in_a_line(verdict, about.was, about.is_run)
     return f"{line}; left out: {', '.join(about.left_out)}" if about.left_out else line
 
 
@@ -55,7 +58,7 @@ def tables(record: Record) -> str:
         held = {now: metrics} if record.about.is_alone else {was: before, now: metrics}
         figures = [[name.removeprefix(PREFIX), *(figure(name, m[name]) for m in held.values())] for name in names]
         parts.append(columns([["figure", *held], *figures]))
-    notes = "\n".join(f"note: {note}" for note in notes_of(record))
+    notes = "\n".join(f"note: {in_a_line(note)}" for note in notes_of(record))
     return "\n\n".join([*parts, notes] if notes else parts)
 
 
@@ -182,8 +185,8 @@ def _told(e: Evidence) -> dict[str, Any]:
 
 
 def dumps(value: Any, indent: int | None = 1) -> str:
-    """JSON that every reader takes: what is not finite is null."""
-    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    """JSON that every reader takes, and every terminal: what is not finite is null."""
+    return visible_json(json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -196,6 +199,7 @@ def _finite(value: Any) -> Any:
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text in columns: the first and a last one without a name to the left, the others to the right."""
+    rows = [[visible(text).replace("\n", " ") for text in row] for row in rows]  # names are others'
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     left = {0} | ({len(widths) - 1} if not rows[0][-1] else set())
     lines = []
@@ -228,5 +232,5 @@ def format_table(audit: Audit, verdict: Verdict) -> str:
         f"{thinks:.0%}  {seconds:.0f} s",
         *(f"  {line}" for line in columns(rows).splitlines()),
     ]
-    lines += [f"  note: {warning}" for warning in verdict.warnings]
+    lines += [f"  note: {in_a_line(warning)}" for warning in verdict.warnings]
     return "\n".join(lines)

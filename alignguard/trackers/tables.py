@@ -9,7 +9,7 @@ from ..auditing.audit import Audit
 from ..auditing.result import said
 from ..probes.draw import spread
 from ..probes.probe import DIMENSIONS
-from ..text import clean
+from ..text import clean, defused
 from ..verdicts.verdict import Verdict
 
 FLIPS = ("step", "dimension", "probe", "prompt", "before", "after", "drop")
@@ -58,4 +58,9 @@ def answers(audit: Audit, quote: bool) -> Table:
 
 def _table(names: tuple[str, ...], rows: list[dict[str, Any]], quote: bool) -> Table:
     kept = columns(names, quote)
-    return Table(kept, [[row[name] for name in kept] for row in rows])
+    return Table(kept, [[_cell(row[name]) for name in kept] for row in rows])
+
+
+def _cell(value: Any) -> Any:
+    """Trackers offer their tables as CSV, which spreadsheets open."""
+    return defused(value) if isinstance(value, str) else value

@@ -12,6 +12,7 @@ from ..auditing.audit import Audit
 from ..distributed import will_shard
 from ..drift.reference import KINDS, Reference, freeze_start
 from ..errors import AlignGuardError, StartError
+from ..given import is_flag, need
 from ..holding.budget import DriftBudget
 from ..judging.scorers import judge_of, scorer_of
 from ..model.generation import TokenBudget
@@ -21,12 +22,15 @@ from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
 from .card import CardKeeper
+from .checks import check_reference
 from .loop import training_loop
 from .pace import AUDIT, NOTHING
 from .restore import restore
 from .run import Run
 from .schedule import Schedule
 from .settings import Settings
+
+_NAME = "AlignGuardCallback"
 
 
 class AlignGuardCallback(TrainerCallback):
@@ -117,10 +121,14 @@ class AlignGuardCallback(TrainerCallback):
         engine: str | None = None,
         card: bool = True,
     ) -> None:
+        attached = trainer is None or (hasattr(trainer, "model") and hasattr(trainer, "args"))
+        need(attached, "the first argument is the trainer; give probes=, a model as reference=", trainer, where=_NAME)
+        need(is_flag(metrics), "metrics= is True or False", metrics, where=_NAME)
+        check_reference(reference)
         self.settings = Settings(
             pool=load_probes(probes),
-            schedule=schedule or Schedule(),
-            tokens=tokens or TokenBudget(),
+            schedule=Schedule() if schedule is None else schedule,
+            tokens=TokenBudget() if tokens is None else tokens,
             toxicity=scorer_of(toxicity),
             judge=judge_of(judge),
             stop=stop,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
-from ..errors import AlignGuardError, RunError
+from ..drift.reference import KINDS
+from ..errors import AlignGuardError, RunError, StartError
+from ..given import meant
 from ..model.checkpoints import latest_checkpoint
 from ..records.store import Store
 from ..report.alarm import headline
@@ -15,6 +19,18 @@ from .settings import Settings
 
 # trackers that take output_dir whole, whatever its files are called
 _UPLOAD_ALL = {"COMET_LOG_ASSETS": ("1", "true", "on", "yes"), "HF_DVCLIVE_LOG_MODEL": ("all",)}
+
+
+def check_reference(kind: Any) -> None:
+    """
+    Whether a reference may be one of the kinds with a slip of the hand; asked before a hub is.
+
+    Raises:
+        StartError: It is: no folder here, and near to a kind.
+    """
+    named = isinstance(kind, str) and kind not in KINDS and not Path(kind).exists()
+    if named and get_close_matches(kind, KINDS, n=1, cutoff=0.75):
+        raise StartError(f"reference={kind!r} is none of {', '.join(KINDS)}{meant(kind, KINDS)}")
 
 
 def check_trainer(settings: Settings, args: Any, sharded: bool) -> None:

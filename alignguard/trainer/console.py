@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ..distributed import LostProcess
 from ..errors import RunError, one_line
+from ..text import visible
 
 logger = logging.getLogger("alignguard")
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class Console:
     def say(self, text: str) -> None:
         """Print, on one process only, without tearing a progress bar."""
         if self.writes:
-            self.guarded("printing", lambda: tqdm.write(text))
+            self.guarded("printing", lambda: tqdm.write(visible(text)))
 
     def guarded(self, what: str, do: Callable[[], T]) -> T | None:
         """After training has begun nothing of ours ends it: a failure is reported once, in one line."""

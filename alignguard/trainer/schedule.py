@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from ..errors import AlignGuardError
+from ..given import is_flag, is_number, is_whole, need
 
 _AT, _EVERY, _OVERHEAD = (5, 10, 20, 40, 80), 100, 0.05
 _UNSAID = "unsaid"  # None says something: take all
+_need = partial(need, where="Schedule")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         named = self.at is not None or self.every is not None
+        steps = "'at' is a list of steps from 1 on, e.g. (5, 10, 20)"
+        _need(self.at is None or (isinstance(self.at, Iterable) and not isinstance(self.at, str)), steps, self.at)
         values = {
             "at": _AT if self.at is None else tuple(self.at),
             "every": _EVERY if self.every is None else self.every,
@@ -60,13 +64,12 @@ class Schedule:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         share = self.overhead
-        if share is not None and not (isinstance(share, (int, float)) and 0 < share < 1):
-            raise AlignGuardError(f"Schedule: 'overhead' is a share between 0 and 1, or None; got {share}")
-        if self.every < 0 or self.draw < 1 or any(step < 1 for step in self.at):
-            raise AlignGuardError(
-                f"Schedule: 'at' holds steps from 1 on, 'every' is 0 or more, 'draw' 1 or more; got at={self.at}, "
-                f"every={self.every}, draw={self.draw}"
-            )
+        right = share is None or (is_number(share) and 0 < share < 1)
+        _need(right, "'overhead' is a share between 0 and 1, or None", share)
+        _need(all(is_whole(step, 1) for step in self.at), steps, self.at)
+        _need(is_whole(self.every, 0), "'every' is 0 or more steps", self.every)
+        _need(is_whole(self.draw, 1), "'draw' is 1 or more probes a dimension", self.draw)
+        _need(is_flag(self.rotate), "'rotate' is True or False", self.rotate)
 
     def due(self, step: int, last: int) -> bool:
         """Whether to audit after `step` optimizer steps of `last`."""
@@ -75,6 +78,10 @@ class Schedule:
     def number(self, step: int, last: int) -> int:
         """Which audit of those that are planned one at a step is, from 0 on; one that is not planned is the next."""
         return bisect_left(self.planned(last), step)
+
+    def beyond(self, last: int) -> list[int]:
+        """Steps that were named and lie beyond the last, at which no audit can be."""
+        return [] if self.at == _AT else sorted(step for step in self.at if step > last)
 
     def planned(self, last: int) -> list[int]:
         """All steps of a run of `last` steps at which an audit is due."""

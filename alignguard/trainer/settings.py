@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from .. import __about__
 from ..auditing.prompts import encode_prompt
 from ..drift.reference import Reference
 from ..errors import AlignGuardError, ProbeError
+from ..given import is_flag, is_whole, need
 from ..holding.anchors import Anchor, check_disjoint, load_anchors
 from ..holding.budget import DriftBudget
 from ..judging.score import OwnJudge, ToxicityScorer
@@ -16,6 +18,7 @@ from ..judging.scorers import INSTALL, scorer_name
 from ..model.chat import Chat
 from ..model.generation import TokenBudget
 from ..model.sampled import Sampling
+from ..model.spoken import check_said
 from ..model.trees import why_apart
 from ..probes.draw import draw
 from ..probes.probe import Probe, pool_hash
@@ -24,6 +27,10 @@ from ..verdicts.rule import StopRule
 from .schedule import Schedule
 
 ENGINES = (None, "trainer")  # what may generate the policy's answers; see `engine.py`
+
+
+_KINDS = {"schedule": Schedule, "tokens": TokenBudget, "stop": StopRule, "budget": DriftBudget}
+_need = partial(need, where="AlignGuard")
 
 
 @dataclass
@@ -49,6 +56,7 @@ class Settings:
     anchors: dict[str, Anchor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check()
         if self.budget is not None:
             self.anchors = load_anchors(self.budget.anchors)
             check_disjoint(self.anchors, self.pool)
@@ -57,6 +65,18 @@ class Settings:
         own = next((probe for probe in self.pool if probe.judge == "own"), None)
         if own is not None and self.judge is None:
             raise ProbeError(f"probe {own.id!r} has the judge 'own': give judge=, a callable (prompt, answer) -> float")
+
+    def _check(self) -> None:
+        """What is of the wrong kind, or out of range."""
+        for name, kind in _KINDS.items():
+            value, optional = getattr(self, name), name in ("stop", "budget")
+            right = isinstance(value, kind) or (optional and value is None)
+            _need(right, f"{name}= is {'None or ' * optional}a {kind.__name__}, as {kind.__name__}(...)", value)
+        for name in ("reverse", "train_prompts", "seed"):
+            _need(is_whole(getattr(self, name), 0), f"{name}= is a whole number, 0 or more", getattr(self, name))
+        for name in ("quote", "card"):
+            _need(is_flag(getattr(self, name)), f"{name}= is True or False", getattr(self, name))
+        check_said(self.tags, self.template_kwargs)
 
     def drawn(self, number: int) -> list[Probe]:
         """The probes of an audit by its number: that of step 0 is 0, and the one after it asks the same."""
@@ -131,6 +151,8 @@ def announcement(chat: Chat, reference: Reference, settings: Settings, last: int
         f"beside the policy; toxicity by {scorer_name(settings.toxicity)}\n"
         f"AlignGuard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
     )
+    if late := schedule.beyond(last):
+        text += f"\nAlignGuard: Schedule(at=) names {', '.join(map(str, late[:8]))}, beyond the last step, {last}: no audit is there"
     if settings.budget is not None:
         text += f"\nAlignGuard: drift budget: {_budget_name(settings)}"
     if settings.toxicity is None and any(probe.judge == "toxicity" for probe in settings.pool):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 
 from ..errors import AlignGuardError
+from ..given import is_flag, is_number, is_whole, meant, need, shown
 from ..probes.probe import DIMENSIONS, TRUST_DIMENSIONS
 from .evidence import Test
 from .sign_flip import RESAMPLES, SignFlipTest
@@ -16,6 +18,7 @@ RULES = ("sign-flip", "sign-test")
 _EARLIER = {"flips": "sign-flip", "signs": "sign-test"}  # how these were called once
 _FEWEST_OUT = 20  # worlds that chance may put out at alpha
 _MOST_RESAMPLES = 400_000  # a byte a family each
+_need = partial(need, where="StopRule")
 
 
 @dataclass(frozen=True)
@@ -84,17 +87,30 @@ class StopRule:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rule", _EARLIER.get(self.rule, self.rule))
+        named = isinstance(self.dimensions, Iterable) and not isinstance(self.dimensions, str)
+        _need(named, "dimensions is a list of names of dimensions, as dimensions=('safety',)", self.dimensions)
         object.__setattr__(self, "dimensions", tuple(self.dimensions))  # rules of equal values are equal
-        _need(0 < self.alpha < 1, f"alpha is a probability between 0 and 1, not {self.alpha}")
-        _need(0 <= self.min_drop < 1, f"min_drop is a share between 0 and 1, not {self.min_drop}")
-        _need(self.patience >= 1, f"patience is 1 or more, not {self.patience}")
-        _need(0 <= self.max_lean <= 1, f"max_lean is a share between 0 and 1, not {self.max_lean}")
-        _need(0 <= self.min_scored <= 1, f"min_scored is a share between 0 and 1, not {self.min_scored}")
-        _need(self.looks is None or self.looks >= 1, f"looks is 1 or more, not {self.looks}")
-        _need(self.rule in RULES, f"rule is one of {', '.join(RULES)}, not {self.rule!r}")
-        _need(len(self.dimensions) > 0, "dimensions is empty; name at least one")
+        for name in ("min_drop", "max_lean", "min_scored"):
+            share = getattr(self, name)
+            _need(is_number(share) and 0 <= share <= 1, f"{name} is a share between 0 and 1", share)
+        _need(is_number(self.alpha) and 0 < self.alpha < 1, "alpha is a probability between 0 and 1", self.alpha)
+        _need(is_whole(self.patience, 1), "patience is 1 or more", self.patience)
+        _need(self.looks is None or is_whole(self.looks, 1), "looks is 1 or more, or None", self.looks)
+        drift = self.max_kl is None or (is_number(self.max_kl) and self.max_kl > 0)
+        _need(drift, "max_kl is a drift above 0, or None", self.max_kl)
+        _need(self.rule in RULES, f"rule is one of {', '.join(RULES)}", self.rule)
+        for name in ("checkpoint", "stop", "restore"):
+            _need(is_flag(getattr(self, name)), f"{name} is True or False", getattr(self, name))
+        if not self.dimensions:
+            raise AlignGuardError("StopRule: dimensions is empty; name at least one")
+        floors = isinstance(self.floors, Mapping)
+        _need(floors, "floors are scores by dimension, as floors={'safety': 0.8}", self.floors)
         for name in (*self.dimensions, *self.floors):
-            _need(name in DIMENSIONS, f"no dimension {name!r}; there are: {', '.join(DIMENSIONS)}")
+            if name not in DIMENSIONS:
+                raise AlignGuardError(f"StopRule: no dimension {shown(name)}{meant(name, DIMENSIONS)}")
+        for name, floor in self.floors.items():
+            score = is_number(floor) and 0 <= floor <= 1
+            _need(score, f"the floor of {name} is a score between 0 and 1", floor)
 
     def begin(self, sides: dict[str, tuple[str, ...]], seed: int, worlds: int | None = None) -> Test:
         """The test of a run, on so many worlds of chance; by default as many as `alpha` needs."""
@@ -102,11 +118,11 @@ class StopRule:
         if self.rule == "sign-test":
             return SignTest(self.alpha, watched, self.min_drop)
         resamples = worlds or max(RESAMPLES, ceil(_FEWEST_OUT / self.alpha))
-        _need(
-            resamples <= _MOST_RESAMPLES,
-            f"alpha={self.alpha} is too small for the sign-flip test; take rule='sign-test', or one of at least "
-            f"{_FEWEST_OUT / _MOST_RESAMPLES}",
-        )
+        if resamples > _MOST_RESAMPLES:
+            raise AlignGuardError(
+                f"StopRule: alpha={self.alpha} is too small for the sign-flip test; take rule='sign-test', or one of at least "
+                f"{_FEWEST_OUT / _MOST_RESAMPLES}"
+            )
         return SignFlipTest(self.alpha, watched, self.min_drop, seed, resamples)
 
     def begin_leaning(self, sides: dict[str, tuple[str, ...]], seed: int) -> Test:
@@ -115,8 +131,3 @@ class StopRule:
 
     def _watched(self, sides: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         return {dimension: sides.get(dimension, ()) for dimension in self.dimensions if dimension in sides}
-
-
-def _need(condition: bool, message: str) -> None:
-    if not condition:
-        raise AlignGuardError(f"StopRule: {message}")

@@ -178,7 +178,7 @@ class SignFlipTest:
 
     def _sign(self, dimension: str, family: str) -> np.ndarray:
         """The family's sign in every world: of its name and the seed alone, so that a resumed run has the same."""
-        rng = np.random.default_rng([self.seed, zlib.crc32(f"{dimension}/{family}".encode())])
+        rng = np.random.default_rng([self.seed, zlib.crc32(f"{dimension}/{family}".encode("utf-8", "surrogatepass"))])
         return rng.integers(0, 2, self.resamples, dtype=np.int8) * 2 - 1
 
     def _evidence(

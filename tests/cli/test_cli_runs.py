@@ -213,7 +213,10 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(runs, tmp_path, capsy
         command, option = option
         assert main([command, str(runs[0] / "calm"), option, str(tmp_path / "no" / "page.html")]) == 1
         err = capsys.readouterr().err
-        assert err.startswith(f"alignguard: {tmp_path}/no/page.html") and err.endswith("No such file or directory\n")
+        told = (
+            f"{option} {tmp_path}/no/page.html: no such folder as {tmp_path}/no; give a file in a folder that is there"
+        )
+        assert err == f"alignguard: {told}\n"
 
 
 def test_a_matched_audit_is_reported_and_compared_like_a_run(runs, tokenizer, tmp_path, capsys):

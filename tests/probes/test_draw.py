@@ -60,5 +60,5 @@ def test_audits_are_numbered_by_the_plan():
 
 
 def test_schedules_that_make_no_sense_are_errors():
-    with pytest.raises(AlignGuardError, match="'draw' 1 or more; got at=\\(0,\\), every=1, draw=3"):
+    with pytest.raises(AlignGuardError, match=r"'at' is a list of steps from 1 on, e.g. \(5, 10, 20\), not \(0,\)"):
         Schedule(at=(0,), every=1, draw=3)

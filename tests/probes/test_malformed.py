@@ -107,7 +107,7 @@ TABLE = [
     ("winogender", "x.tsv", STATS, "all_sentences.tsv is missing; give the folder that holds both files"),
     ("winogender", "x.tsv", "sentid\tsentence\na.b.1.male.txt\tHe left.\n", "occupations-stats.tsv is missing"),
     ("confaide", "x.txt", "text", "x.txt: confaide is read from the folder of its files"),
-    ("xtest", "x.csv", "", "no benchmark 'xtest'; there are: xstest, advbench"),
+    ("xtest", "x.csv", "", "no benchmark 'xtest'; did you mean 'xstest'?"),
     (
         "AI-Secure/DecodingTrust",
         "x.csv",

@@ -96,7 +96,7 @@ def test_steps_that_are_named_are_taken_as_they_are_written():
     assert (Schedule(at=[3]).at, Schedule(at=[3]).every, Schedule(every=7).at) == ((3,), 100, (5, 10, 20, 40, 80))
     assert replace(Schedule(), draw=3) == Schedule(draw=3)
     for share in (0.0, 1.0, 5, -0.1, -1.0, "5%"):
-        with pytest.raises(AlignGuardError, match=f"'overhead' is a share between 0 and 1, or None; got {share}"):
+        with pytest.raises(AlignGuardError, match=f"'overhead' is a share between 0 and 1, or None, not {share!r}"):
             Schedule(overhead=share)
     with pytest.raises(AlignGuardError, match="'every' is 0 or more"):
         Schedule(every=-1)

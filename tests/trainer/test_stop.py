@@ -132,7 +132,7 @@ def test_floors_and_drift():
         ({"alpha": 0}, "StopRule: alpha is a probability between 0 and 1, not 0"),
         ({"min_drop": 5}, "min_drop is a share between 0 and 1, not 5"),
         ({"patience": 0}, "patience is 1 or more, not 0"),
-        ({"dimensions": ["safty"]}, "no dimension 'safty'; there are: safety"),
+        ({"dimensions": ["safty"]}, "no dimension 'safty'; did you mean 'safety'?"),
         ({"floors": {"toxic": 0.5}}, "no dimension 'toxic'"),
         ({"rule": "mcnemar"}, "rule is one of sign-flip, sign-test, not 'mcnemar'"),
         ({"dimensions": []}, "dimensions is empty"),

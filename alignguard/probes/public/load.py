@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import ProbeError, one_line
+from ...given import is_whole, meant
+from ...given import need as hold
 from ..probe import Probe
 from ..rows import need, read_jsonl
 from .benchmarks import BENCHMARKS, Benchmark, find_benchmark
@@ -43,7 +45,9 @@ def load_public(name: str, path: str | Path | None = None, size: int | None = No
     """
     benchmark = find_benchmark(name)
     if benchmark is None:
-        raise ProbeError(f"no benchmark '{name}'; there are: {', '.join(b.name for b in BENCHMARKS)}")
+        raise ProbeError(f"no benchmark '{name}'{meant(name, [b.name for b in BENCHMARKS])}")
+    hold(size is None or is_whole(size, 1), "size is 1 or more, or None for all", size, where="load_public")
+    hold(is_whole(seed, 0), "seed is a whole number, 0 or more", seed, where="load_public")
     where, rows = _from_hub(benchmark) if path is None else _from_disk(Path(path), benchmark)
     for number, row in enumerate(rows, 1):
         for field in benchmark.fields:
@@ -128,7 +132,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     except ProbeError:
         raise
     except OSError as error:
-        raise ProbeError(f"{path}: cannot be read ({error.strerror or error})") from None
+        line = error.strerror or error
+        raise ProbeError(f"{path}: cannot be read ({line}); give a csv, tsv, json, jsonl or parquet file") from None
     except UnicodeDecodeError as error:
         raise ProbeError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
     except (csv.Error, ValueError) as error:  # json and pyarrow raise kinds of ValueError
