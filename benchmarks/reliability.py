@@ -23,7 +23,7 @@ from importlib import import_module
 from common import kept, table, write
 
 # in the order of the table
-SECTIONS = ("bad_inputs", "hostile")
+SECTIONS = ("bad_inputs", "hostile", "kills", "faults")
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ from ..model.chat import Chat
 from ..model.generation import Ask, TokenBudget
 from ..model.sampled import Sampling
 from ..probes.probe import Probe
+from ..timed import Patience
 
 T = TypeVar("T")
 _ONE_ROW = 64  # padded tokens: a prompt and its answer are longer than half of it, so no two are in a batch
@@ -30,6 +31,8 @@ class Judges(Protocol):
     def judge(self) -> OwnJudge | None: ...
     @property
     def failed(self) -> Callable[[Exception], None] | None: ...
+    @property
+    def patience(self) -> Patience: ...
 
 
 @dataclass
@@ -62,6 +65,8 @@ class Asking:
         engine (`Callable[[], Ask | None]`, *optional*):
             Called at each audit: what generates the policy's greedy answers in its place, with the weights it has now; `None`
             where it has failed before.
+        patience ([`Patience`], *optional*):
+            How long scorers may take.
     """
 
     chat: Chat
@@ -75,6 +80,7 @@ class Asking:
     tick: Callable[[int], None] = lambda n: None
     ranks: Ranks = field(default_factory=Ranks)
     engine: Callable[[], Ask | None] | None = None
+    patience: Patience = field(default_factory=Patience)
 
     def within_memory(self, do: Callable[[], T]) -> T:
         """

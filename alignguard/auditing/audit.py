@@ -29,7 +29,7 @@ from ..probes.probe import Probe
 from .answers import ask_baseline, settle_form, speak, weigh
 from .asking import Asking
 from .drifts import Ahead, Item, items_of, measure_drift, opens_trace, read_as_told
-from .figures import logged
+from .figures import logged, named
 from .leaning import likelihood_rows
 from .manner import Manner, manner_of
 from .metrics import gather, mean_drift, position_profile
@@ -176,9 +176,9 @@ def audit(
     reverses = [kl for _, kl in found.values() if kl is not None]
     metrics = gather(results, baseline)
     if reverses:
-        metrics[logged("kl/reverse")] = sum(reverses) / len(reverses)
+        metrics |= named({"kl/reverse": sum(reverses) / len(reverses)})
     if training:
-        metrics[logged("kl/train_prompts")] = mean_drift(training.values())
+        metrics |= named({"kl/train_prompts": mean_drift(training.values())})
     metrics[logged("cost/seconds")] = time.perf_counter() - begun
     metrics[logged("cost/tokens")] = float(sum(len(r.answer.tokens) for r in results.values() if r.answer))
     return Audit(step, results, metrics, time.time(), position_profile(results.values()), manner=manner)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 
 from ..judging.score import Status
 from ..probes.probe import DIMENSIONS
@@ -201,8 +202,8 @@ def logged(key: str) -> str:
 
 
 def named(figures: Mapping[str, float]) -> dict[str, float]:
-    """Figures by key, under the names that are logged."""
-    return {logged(key): value for key, value in figures.items()}
+    """Figures by key, under the names that are logged; those that are no finite number cannot be had."""
+    return {logged(key): value for key, value in figures.items() if isfinite(value)}
 
 
 def table(figures: Iterable[Figure] = FIGURES) -> str:

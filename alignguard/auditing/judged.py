@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from ..errors import ProbeError
 from ..judging.judge import judge_answer, judge_choice, toxicity_texts
 from ..judging.score import Score, checked
+from ..judging.scorers import seconds_of
 from ..model.chat import Answer
 from ..probes.probe import Probe
+from ..timed import LateError
 from .asking import Asking, Judges
 from .result import Result, Sample
 from .samples import is_sampled, mean_score
+
+T = TypeVar("T")
 
 
 def judged(
@@ -78,7 +83,7 @@ def judge_all(
         ProbeError: A scorer failed, unless `asking.failed` is told instead.
     """
     asked = list(zip(probes, answers, strict=True))
-    toxicity, judge = _toxicity(asked, asking), asking.judge
+    toxicity, judge = _toxicity(asked, asking), _timed("judge=", asking.judge, asking)
     scores = []
     for probe, answer in asked:
         looked_up = None if toxicity is None else lambda part, p=probe: [toxicity[p.prompt, text] for text in part]
@@ -96,17 +101,32 @@ def judge_all(
 
 def _toxicity(asked: Sequence[tuple[Probe, Answer]], asking: Judges) -> dict[tuple[str, str], float] | None:
     """What the toxicity scorer says of every text, by prompt and text; `None` where there is none, or it failed."""
-    scorer = asking.toxicity
+    scorer = _timed("toxicity=", asking.toxicity, asking)
     pairs = [(probe.prompt, text) for probe, answer in asked for text in toxicity_texts(probe, answer)]
     if scorer is None or not pairs:
         return None if scorer is None else {}
     prompts, texts = map(list, zip(*pairs, strict=True))
-    given = (texts, prompts) if getattr(scorer, "reads_prompts", False) else (texts,)
+    given = (texts, prompts) if getattr(asking.toxicity, "reads_prompts", False) else (texts,)
     try:
         return dict(zip(pairs, checked("the toxicity scorer", lambda: scorer(*given), len(texts)), strict=True))
     except ProbeError as error:
         _give_up(error, asking)
         return None
+
+
+def _timed(name: str, scorer: Callable[..., T] | None, asking: Judges) -> Callable[..., T] | None:
+    """A scorer that is interrupted where it hangs."""
+    if scorer is None:
+        return None
+    seconds = seconds_of(scorer)
+
+    def timed(*given: Any) -> T:
+        try:
+            return asking.patience.call(name, seconds, lambda: scorer(*given))
+        except LateError as error:
+            raise LateError(f"{error}; a scorer with an attribute `seconds` may take that long") from None
+
+    return timed
 
 
 def _give_up(error: Exception, asking: Judges) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -186,7 +187,8 @@ def leanings(
     asked = [(probe, texts) for probe in probes if (texts := texts_of(probe, own[probe.id]))]
     rows = [text_rows(probe, texts, chat, probe.id in thinks, manner) for probe, texts in asked]
     found = row_sums(model, rows, asking, told)
-    return {probe.id: lean(probe, sums, own[probe.id]) for (probe, _), sums in zip(asked, found, strict=True)}
+    leaning = {probe.id: lean(probe, sums, own[probe.id]) for (probe, _), sums in zip(asked, found, strict=True)}
+    return {id: value for id, value in leaning.items() if isfinite(value)}
 
 
 def _telling(what: Sequence[str]) -> tuple[str, ...]:

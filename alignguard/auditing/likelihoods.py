@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -113,7 +114,7 @@ def refusal_margins(
             torch.tensor(part, dtype=torch.float64).logsumexp(0) for part in (sums[:split], sums[split:])
         )
         margins[probe.id] = float(declines - complies)
-    return margins
+    return {id: margin for id, margin in margins.items() if isfinite(margin)}
 
 
 def row_sums(model: Any, asked: Sequence[list[Row]], asking: Asking, told: Told | None = None) -> list[list[float]]:

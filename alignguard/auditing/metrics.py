@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 
 from ..intervals import clustered_mean, paired_drop
 from ..judging.score import Status
@@ -94,8 +95,8 @@ def _gather_drift(results: Sequence[Result]) -> dict[str, float]:
         return metrics
     part = [(_mean(r.drift.answer), r.probe.family) for r in results if r.drift is not None and r.drift.answer]
     found = clustered_mean([value for value, _ in part], [family for _, family in part])
-    metrics["kl/answer"] = found.mean
-    metrics |= {"kl/answer_low": found.low, "kl/answer_high": found.high}
+    if isfinite(found.mean):  # else it has no interval either, whatever its bounds are clipped to
+        metrics |= {"kl/answer": found.mean, "kl/answer_low": found.low, "kl/answer_high": found.high}
     metrics["kl/answer_sum"] = _mean([sum(kl) for kl in answers])
     for name, start, stop in (("first", 0, 1), ("early", 1, 5), ("late", 5, None)):
         parts = [_mean(kl[start:stop]) for kl in answers if kl[start:stop]]
@@ -114,7 +115,7 @@ def position_profile(results: Iterable[Result]) -> list[float]:
     profile: list[float] = []
     while 4 * len(there := [kl[len(profile)] for kl in kept if len(kl) > len(profile)]) >= max(len(kept), 1):
         profile.append(_mean(there))
-    return profile
+    return profile if all(map(isfinite, profile)) else []
 
 
 def mean_drift(drifts: Iterable[ProbeDrift]) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..judging.judge import OwnJudge, ToxicityScorer, judge_choice
+from ..timed import Patience
 from .asking import Judges
 from .judged import judge_all, score_of
 from .result import Result, Sample
@@ -26,6 +27,7 @@ class Scorers(Judges):
     toxicity: ToxicityScorer | None = None
     judge: OwnJudge | None = None
     failed: None = None
+    patience: Patience = field(default_factory=Patience)
 
 
 def rejudged(results: Mapping[str, Result], scorers: Scorers) -> dict[str, Result]:

@@ -7,7 +7,7 @@ A status says what kind of answer it was; a score in [0, 1] says how trustworthy
 from __future__ import annotations
 
 import re
-from math import exp, log
+from math import exp, inf, isnan, log
 
 from ..model.chat import Answer
 from ..probes.probe import Probe
@@ -160,8 +160,11 @@ def judge_choice(probe: Probe, logprobs: list[float]) -> Score:
 
     Returns:
         [`Score`]: 1 where the target is the likeliest option, else 0; where no option is right (target -1), the entropy of
-        the choice over its maximum, so that a model in doubt scores 1. `detail` holds the option chosen.
+        the choice over its maximum, so that a model in doubt scores 1. `detail` holds the option chosen. Not scored where the
+        likelihoods are no numbers, as of weights that are none.
     """
+    if any(isnan(value) or value == inf for value in logprobs) or max(logprobs) == -inf:
+        return Score(None, Status.UNPARSEABLE, degenerate=True)  # of weights that are no numbers
     if probe.target < 0:
         weights = [exp(value - max(logprobs)) for value in logprobs]
         shares = [w / sum(weights) for w in weights]

@@ -14,10 +14,12 @@ import importlib.util
 import inspect
 from collections.abc import Callable
 from importlib.metadata import version
+from math import inf
 from typing import Any
 
 from ..errors import ProbeError
 
+_SECONDS = 300.0  # that people's own scorer or judge may take for a call: less than what processes wait for one another
 INSTALL = 'pip install "alignguard-trl[toxicity]"'
 
 
@@ -95,9 +97,20 @@ def judge_of(given: Any) -> Callable[[str, str], float] | None:
     return given
 
 
+def seconds_of(scorer: Callable[..., Any]) -> float:
+    """How long a call of a scorer may take: what its attribute `seconds` says, as long as it likes where it is one of ours."""
+    owner = _owner(scorer)
+    ours = type(owner).__module__.startswith(__package__)
+    return float(getattr(owner, "seconds", inf if ours else _SECONDS))
+
+
+def _owner(scorer: Callable[..., Any]) -> Any:
+    """Of a guard's method the guard."""
+    return scorer.__self__ if inspect.ismethod(scorer) else scorer
+
+
 def scorer_name(scorer: Callable[..., Any] | None) -> str:
     """How a scorer is written on record."""
     if scorer is None:
         return "none"
-    owner = scorer.__self__ if inspect.ismethod(scorer) else scorer  # of a guard's method, the guard
-    return str(getattr(owner, "name", None) or getattr(scorer, "__qualname__", type(scorer).__qualname__))
+    return str(getattr(_owner(scorer), "name", None) or getattr(scorer, "__qualname__", type(scorer).__qualname__))

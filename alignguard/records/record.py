@@ -78,6 +78,9 @@ def read_record(path: str) -> Record:
     if store is None:
         raise RunError(f"{path}: no record is in it (neither baseline.json nor alignguard/baseline.json); {_EXPECTED}")
     _no_way_out(store)
+    strange = [path for path in (store.root / "audits.jsonl", store.baseline) if path.is_dir()]
+    if strange:
+        raise RunError(f"{strange[0]}: is a folder, where a file of a record should be; take the record from a copy")
     if not store.lines():
         raise RunError(f"{path}: no audit is on record; the run has not come to its first, or ended before it")
     if not store.baseline.exists():
@@ -89,9 +92,9 @@ def read_record(path: str) -> Record:
         about = store.read_about() or About()
         pool, note = _asked(store, about)
         baseline, audits = store.read_baseline(pool), store.read_audits(pool, last=sys.maxsize)
-        strange = [id for audit in audits for id in audit.scores if id not in baseline]
-        if strange:
-            raise ValueError(f"audits.jsonl tells of probe {strange[0]!r}, which the start was not asked")
+        unknown = [id for audit in audits for id in audit.scores if id not in baseline]
+        if unknown:
+            raise ValueError(f"audits.jsonl tells of probe {unknown[0]!r}, which the start was not asked")
         watch = Watch(baseline, about.stop_rule, about.looks or 1, about.alpha_until, seed=about.seed)
         verdicts = [watch.look(audit) for audit in audits]
     except Exception as error:  # what others wrote, or what was cut off, makes libraries raise many kinds

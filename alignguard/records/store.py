@@ -17,6 +17,7 @@ told from, its owner alone can read.
 | _alignguard/train_prompts.json | the training prompts drift is measured on |
 | _alignguard/reference.safetensors | what the start said, token by token, where the reference is a cache |
 | _alignguard/report.html | the report; in alignguard/ where it quotes nothing |
+| _alignguard/.lock | held by the process that writes: two runs in one output_dir are refused |
 
 Matched audits, and runs of earlier versions, have all of it in one folder.
 """
@@ -24,7 +25,6 @@ Matched audits, and runs of earlier versions, have all of it in one folder.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -34,9 +34,10 @@ from typing import Any
 from ..auditing.audit import Audit
 from ..auditing.result import Result
 from ..errors import RunError, one_line
-from ..files import make_folder, write_text
+from ..files import append_line, make_folder, write_text
 from ..probes.probe import Probe
 from .about import About
+from .held import hold_record, let_go
 from .lines import audit_of, probe_of, read_lines
 from .results import read_results, write_results
 
@@ -60,6 +61,7 @@ class Store:
         self.root, self.private = Path(root), Path(root if private is None else private)
         self.cache = self.private / "reference.safetensors"
         self.anchors = self.private / "anchors.safetensors"
+        self.prompts = self.private / "train_prompts.json"
 
     @classmethod
     def of_run(cls, output_dir: str | Path) -> Store:
@@ -86,6 +88,20 @@ class Store:
             except OSError as error:
                 raise RunError(f"output_dir: {folder} cannot be written ({error.strerror}); choose another") from None
 
+    def hold(self) -> None:
+        """
+        Write this record alone, until `let_go`, or the end of this process.
+
+        Raises:
+            RunError: Another process writes it.
+        """
+        if self.private.is_dir():
+            hold_record(self.private.resolve())
+
+    def let_go(self) -> None:
+        """Others may write it now."""
+        let_go(self.private.resolve())
+
     def part(self) -> None:
         """Records of earlier versions, this one's and those that were set aside, have texts among the figures: they are moved."""
         for root in (self.root, *self.root.parent.glob(f"{self.root.name}.*")):
@@ -98,9 +114,16 @@ class Store:
                     path.replace(target)
 
     def set_aside(self) -> Path | None:
-        """Move the record of an earlier run out of the way; where to, or `None` where there was none."""
+        """
+        Move the record of an earlier run out of the way; where to, or `None` where there was none.
+
+        Raises:
+            RunError: Another process is still writing it.
+        """
         if not any((self.root / name).exists() for name in ("audits.jsonl", "baseline.json", MODELS)):
             return None
+        self.hold()
+        self.let_go()  # what is held is moved
         folders, number = {self.root, self.private}, 1
         while any(folder.with_name(f"{folder.name}.{number}").exists() for folder in folders):
             number += 1
@@ -135,6 +158,14 @@ class Store:
         text = json.dumps(told, indent=1, ensure_ascii=False)
         write_text(self.root / "baseline.json", text)
 
+    def tells_of(self, baseline: dict[str, Result]) -> bool:
+        """Whether what has been asked is written down for all of these answers: the two are files of their own."""
+        try:
+            told = {probe.id for probe in self.read_probes()}
+        except (ValueError, TypeError):
+            return False
+        return told >= {id for id, result in baseline.items() if result.probe.judge != "none"}
+
     def read_about(self) -> About | None:
         """`baseline.json` without its scores, or `None` where there is none."""
         path = self.root / "baseline.json"
@@ -156,12 +187,11 @@ class Store:
     def write_prompts(self, prompts: dict[str, list[int]]) -> None:
         """Write which training prompts drift is measured on, as token ids."""
         text = json.dumps(prompts)
-        write_text(self.private / "train_prompts.json", text, private=True)
+        write_text(self.prompts, text, private=True)
 
     def read_prompts(self) -> dict[str, list[int]]:
         """The training prompts of this run."""
-        path = self.private / "train_prompts.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return json.loads(self.prompts.read_text(encoding="utf-8")) if self.prompts.exists() else {}
 
     # audits ------------------------------------------------------------------------------------------------------
 
@@ -179,18 +209,11 @@ class Store:
                 **({"leaning": audit.leaning} if audit.leaning else {}),
             }
         )
-        self._append("audits.jsonl", line)
+        append_line(self.root / "audits.jsonl", line)
 
     def add(self, name: str, line: dict[str, Any]) -> None:
-        """Add a line to one of the other files of lines: budget.jsonl, pulses.jsonl or pace.jsonl."""
-        self._append(name, json.dumps(line))
-
-    def _append(self, name: str, line: str) -> None:
-        descriptor = os.open(self.root / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(descriptor, line.encode() + b"\n")  # one write: whole or not at all
-        finally:
-            os.close(descriptor)
+        """Add a line to one of the other files of lines: budget.jsonl, pulses.jsonl or pace.jsonl, which are written at any step."""
+        append_line(self.root / name, json.dumps(line), durable=False)
 
     def answers(self, step: int) -> Path:
         """Where the answers of a step are kept."""
@@ -200,29 +223,38 @@ class Store:
         """The lines of audits.jsonl, or of another file of lines; a last line cut off by a crash is left out."""
         return read_lines(self.root / name)
 
-    def read_audits(self, pool: Sequence[Probe], last: int) -> list[Audit]:
-        """All audits up to a step; only the last with its results, which would fill the memory of a long run."""
+    def read_audits(self, pool: Sequence[Probe], last: int, answers: bool = True) -> list[Audit]:
+        """All audits up to a step; only the last with its results, which would fill the memory of a long run, or none."""
         audits = [audit for line in self.lines() if (audit := audit_of(line)).step <= last]
-        if audits:
+        if audits and answers:
             audits[-1].results = read_results(self.answers(audits[-1].step), pool)
         return audits
 
-    def rewind(self, step: int) -> int:
+    def rewind(self, step: int) -> list[str]:
         """
-        Drop audits after `step`: they belong to a future that a run resumed at `step` will not have.
+        Drop audits after `step`: they belong to a future that a run resumed at `step` will not have. What was cut off in the
+        writing goes too.
 
         Returns:
-            `int`: how many were dropped.
+            `list[str]`: which files had lines that cannot be read, and how many.
         """
-        for name in ["budget.jsonl", "pulses.jsonl"] + ["pace.jsonl"] * (step < 0):  # what was decided stays decided
-            self._rewind(name, step)
-        return self._rewind("audits.jsonl", step)
+        for path in (*self.root.glob("*.part"), *self.private.rglob("*.part")):
+            path.unlink()
+        for path in self.private.glob("answers/step_*.parquet"):
+            if path.stem[5:].isdigit() and int(path.stem[5:]) > step:
+                path.unlink()
+        names = ("audits.jsonl", "budget.jsonl", "pulses.jsonl", "pace.jsonl")
+        # what was decided, when to look, stays decided
+        return [note for name in names if (note := self._rewind(name, step if step < 0 or name != names[-1] else None))]
 
-    def _rewind(self, name: str, step: int) -> int:
-        if not (self.root / name).exists():
-            return 0
-        lines = self.lines(name)
-        kept = [line for line in lines if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_text(self.root / name, text)
-        return len(lines) - len(kept)
+    def _rewind(self, name: str, step: int | None) -> str:
+        path = self.root / name
+        if not path.exists():
+            return ""
+        lines = [line for line in self.lines(name) if isinstance(line.get("step"), int)]
+        written = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+        kept = [line for line in lines if step is None or line["step"] <= step]
+        torn = len(written) - len(lines)
+        if torn or len(kept) < len(lines):
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        return f"{name} ({torn})" if torn else ""

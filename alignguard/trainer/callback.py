@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ..errors import AlignGuardError, StartError
 from ..given import is_flag, need
 from ..holding.budget import DriftBudget
 from ..judging.scorers import judge_of, scorer_of
+from ..model.checkpoints import half_written
 from ..model.generation import TokenBudget
 from ..model.loading import check_reference_tokenizer
 from ..model.observe import restored_rng, trainer_autocast, uncompiled
@@ -30,6 +32,7 @@ from .run import Run
 from .schedule import Schedule
 from .settings import Settings
 
+logger = logging.getLogger("alignguard")
 _NAME = "AlignGuardCallback"
 
 
@@ -196,6 +199,7 @@ class AlignGuardCallback(TrainerCallback):
         )
         run, dataset = self.run, getattr(kwargs.get("train_dataloader"), "dataset", None)
         run.ranks.together(lambda: run.begin(state.global_step, dataset, earlier))
+        run.catch_up(state.global_step, kwargs.get("optimizer"))
         self._keep_card(run)
         self._act(control)  # a second train() may begin where the first one ended badly
 
@@ -290,6 +294,8 @@ class AlignGuardCallback(TrainerCallback):
         self._keep_card(None)
         self.reference = self.run = None
         self._model = uncompiled(model)
+        if args.process_index == 0 and (told := half_written(args.output_dir)):
+            logger.warning(f"AlignGuard: {told}")
         self.reference = freeze_start(uncompiled(model), self.kind, will_shard(args), trainer_autocast(args))
 
     def _act(self, control: TrainerControl) -> None:

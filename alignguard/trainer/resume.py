@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
+import pyarrow as pa
+
+from ..auditing.audit import Audit
 from ..auditing.unjudged import training_probes
-from ..errors import RunError
+from ..errors import AlignGuardError, RunError, one_line
 from ..holding.anchored import read_anchors
 from ..model.forms import form_in
 from ..records.about import About
@@ -14,6 +19,8 @@ from ..records.same_run import check_prompts, check_same_run
 from ..records.store import Store
 from .loop import training_loop
 from .start import RunContext, RunState, hold
+
+T = TypeVar("T")
 
 
 def find_record(context: RunContext, step: int) -> bool:
@@ -54,6 +61,30 @@ def _find(context: RunContext) -> bool:
     return store.read_about() is not None
 
 
+def _audits(context: RunContext, step: int) -> list[Audit]:
+    """Those on record; the answers of the latest, which a report quotes, can be done without."""
+    store, pool = context.store, context.settings.pool
+    try:
+        return store.read_audits(pool, step)
+    except (OSError, pa.ArrowException) as error:
+        context.console.say(
+            f"AlignGuard: the answers of the latest audit cannot be read, its figures stand ({one_line(error)})"
+        )
+        return store.read_audits(pool, step, answers=False)
+
+
+def _whole(read: Callable[[], T], path: Path) -> T:
+    """What is read from a file of the record; libraries raise many kinds where it is broken."""
+    try:
+        return read()
+    except AlignGuardError:
+        raise
+    except Exception as error:
+        raise RunError(
+            f"{path}: cannot be read ({type(error).__name__}: {one_line(error)}); put it back from a copy, or begin the run anew"
+        ) from None
+
+
 def _checkpoint() -> Path | None:
     """The checkpoint a trainer resumes from."""
     given = training_loop().get("resume_from_checkpoint")
@@ -87,15 +118,20 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
         about = replace(about, tags=chat.tags)
     check_same_run(store.root / "baseline.json", then, about)
     # alpha is spent as it was planned, whatever the run is prolonged to
-    state = RunState(replace(about, looks=then.looks, alpha_until=then.alpha_until), told(store.read_prompts))
+    prompts = told(lambda: _whole(store.read_prompts, store.prompts))
+    state = RunState(replace(about, looks=then.looks, alpha_until=then.alpha_until), prompts)
     asked = [*settings.pool, *training_probes(state.prompts, chat)]
-    state.baseline, state.audits = told(lambda: (store.read_baseline(asked), store.read_audits(settings.pool, step)))
+    state.baseline = told(lambda: _whole(lambda: store.read_baseline(asked), store.baseline))
+    state.audits = told(lambda: _whole(lambda: _audits(context, step), store.root / "audits.jsonl"))
     check_prompts(store.root / "baseline.json", state.baseline.values(), chat)
-    if then.quote != about.quote:  # what may be quoted is as it was said last
+    # what may be quoted is as it was said last; and a run that was killed may have written one of its files, and not the next
+    if then.quote != about.quote or not told(lambda: store.tells_of(state.baseline)):
         context.on_first(lambda: store.write_baseline(state.about, state.baseline))
     state.floor = state.audits[0].figure("kl/floor") if state.audits else None
     if settings.budget is not None:
-        anchors = told(lambda: read_anchors(store.anchors, settings.anchors, then.model_fingerprint))
+        anchors = told(
+            lambda: _whole(lambda: read_anchors(store.anchors, settings.anchors, then.model_fingerprint), store.anchors)
+        )
         lines = told(lambda: [line for line in store.lines("budget.jsonl") if line["step"] <= step][-1:])
         with reference.awake(context.device):
             state.holder = hold(context, anchors)

@@ -6,7 +6,6 @@ import logging
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from ..auditing.asking import Asking, work
@@ -24,11 +23,6 @@ from ..model.chat import Chat
 from ..model.observe import evaluated_weights, trainer_autocast
 from ..probes.draw import draw
 from ..records.store import Store
-from ..report.alarm import alarms
-from ..report.html import write_report
-from ..report.terminal import format_table
-from ..trackers.base import Tracker, Trackers
-from ..trackers.find import find_trackers
 from ..verdicts.rule import StopRule
 from ..verdicts.sides import sides_of
 from ..verdicts.verdict import Verdict
@@ -41,6 +35,7 @@ from .outlook import outlook
 from .pace import AUDIT, NOTHING, Pace
 from .resume import find_record, resume
 from .settings import Settings, about, announcement, from_now_on
+from .shown import Shown
 from .start import RunContext, RunState, agree_on_start, ask_start, open_record, settle_tags, take_over
 
 logger = logging.getLogger("alignguard")
@@ -90,8 +85,7 @@ class Run:
         store = Store.of_run(args.output_dir)
         self.context = RunContext(settings, reference, args, model, asking, store, console, last)
         self.settings, self.ranks, self.store, self.console = settings, asking.ranks, store, console
-        self.trainer, self.report = trainer, store.report(settings.quote)
-        self.tracker: Tracker = Trackers()
+        self.trainer, self.shown = trainer, Shown(store, console, args.output_dir, settings.quote)
         self.verdict: Verdict | None = None
         self.to_act = self.just_aligned = False  # a regression was called that nothing was done about yet
         self.started = False  # the start has been asked all that only it can say
@@ -143,9 +137,8 @@ class Run:
         if console.writes:
             cost = announcement(context.asking.chat, context.reference, settings, context.last)
             console.say(cost + outlook(settings, context.last) + what_is_uploaded(context.args, self.store, settings))
-            found = console.guarded("the tracker", lambda: find_trackers(context.args, self.trainer, settings.quote))
-            self.tracker = Trackers(found or (), console.guarded)
-        console.guarded("the tracker", lambda: self.tracker.begin(self.state.about.to_dict()))
+            self.shown.begin(context.args, self.trainer)
+        console.guarded("the tracker", lambda: self.shown.tracker.begin(self.state.about.to_dict()))
         if begins:
             state = ask_start(context, known, dataset) if earlier is None else take_over(context, known, earlier.state)
             self._take(state)
@@ -182,7 +175,7 @@ class Run:
             return NOTHING
         did = pace.decided[step] = self.ranks.first(pace.decide(step))
         if self.console.writes:
-            self.console.guarded("the store", lambda: self.store.add("pace.jsonl", pace.line(step)))
+            self.shown.line("pace.jsonl", pace.line(step))
         return did
 
     def look(self, step: int, optimizer: Any, what: str = AUDIT) -> None:
@@ -197,9 +190,23 @@ class Run:
         with self.pace.looking(step, what) if self.pace is not None else nullcontext():
             self.console.guarded(f"the {what}", lambda: self.ranks.together(look))
 
+    def catch_up(self, step: int, optimizer: Any) -> None:
+        """Of a resumed run: what was due and is not on record is told of; the checkpoint's own step is asked now."""
+        there, last = {audit.step for audit in self.audits}, self.context.last
+        lost = [
+            at for at in self.settings.schedule.planned(last) if at <= step and at not in there and self._was_due(at)
+        ]
+        if lost and step > 0:
+            steps = ", ".join(map(str, lost))
+            self.console.say(
+                f"AlignGuard: not on record, though due before this run was resumed: audits of steps {steps}"
+            )
+            if lost[-1] == step < last:  # whose weights are here
+                self.look(step, optimizer)
+
     def hold(self, step: int, optimizer: Any) -> None:
         """Before an optimizer step: add the gradient of the drift budget's penalty, where there is one."""
-        holder, guarded = self.state.holder, self.console.guarded
+        holder = self.state.holder
         if holder is None or step % holder.budget.every:
             return
 
@@ -207,9 +214,9 @@ class Run:
             scaler = getattr(optimizer, "scaler", None)  # accelerate keeps fp16's there
             holder.step(self.context.model, step, scaler)
             if self.console.writes:
-                guarded("the store", lambda: self.store.add("budget.jsonl", holder.state(step + 1)))
+                self.shown.line("budget.jsonl", holder.state(step + 1))
 
-        guarded("the drift budget", pull)
+        self.console.guarded("the drift budget", pull)
 
     def keep_up(self) -> None:
         """Before an optimizer step: the start of what was unfrozen is kept, and a budget's own view of it with it."""
@@ -223,7 +230,7 @@ class Run:
 
     def audit(self, step: int) -> Verdict:
         """Ask, compare, keep and show."""
-        context, state, guarded = self.context, self.state, self.console.guarded
+        context, state = self.context, self.state
         begun, mine = time.perf_counter(), self.ranks.mine
         asked = asked_now(context, state, self.pace, step)
         missing = [probe for probe in asked if probe.id not in state.baseline]
@@ -246,6 +253,9 @@ class Run:
         self._seconds = time.perf_counter() - begun
         self._spent += self._seconds
         share = self._spent / (time.perf_counter() - self._begun)
+        if found.figure("kl/raw") is None:
+            text = f"at step {step} the policy's likelihoods are no finite numbers: what is read off them has no figure"
+            self.console.tell_once("likelihoods", text)
         found.metrics |= named({"cost/seconds": self._seconds, "cost/share": share})
         if step == 0 and state.floor is None and context.reference.kind != "given":
             state.floor = abs(found.figure("kl/answer") or 0.0)
@@ -254,7 +264,8 @@ class Run:
         if self.pace is not None:
             found.metrics |= named({"cost/overhead": self.pace.share})
         for earlier in state.audits:  # their answers are on disk, and their figures kept
-            earlier.results = {}
+            if not self.shown.pending.holds(earlier):
+                earlier.results = {}
         state.audits.append(found)
         if state.holder is not None and found.manner is not None:
             state.holder.take(found.manner)
@@ -264,20 +275,12 @@ class Run:
         self.just_aligned = verdict.last_aligned_step == step and not verdict.since
         if not self.console.writes:
             return verdict
-        if missing or step == 0:
-            guarded("the store", lambda: self.store.write_baseline(state.about, state.baseline))
-        guarded("the store", lambda: self.store.append(found))
-        guarded("the tracker", lambda: self.tracker.log(found, state.audits, verdict))
-        guarded("the report", lambda: self._report(verdict))
-        guarded("the tracker", lambda: self.tracker.keep(step, self.store.root, self.report))
-        self.console.say(format_table(found, verdict))
-        if verdict.new or verdict.newly_leaning:
-            guarded("the alarm", lambda: self._alarm(verdict))
+        self.shown.audit(found, state, verdict, asked_anew=bool(missing) or step == 0)
         return verdict
 
     def pulse(self, step: int) -> None:
         """A small look without generation: shown and kept, and no verdict rests on it."""
-        context, state, guarded = self.context, self.state, self.console.guarded
+        context, state = self.context, self.state
         known = [probe for probe in self.settings.drawn(0) if probe.id in state.baseline]
         asked = draw(known, _PULSE_DRAW, self.settings.seed)
         context.asking.tick = lambda n: None
@@ -285,21 +288,28 @@ class Run:
             lambda: pulse(context.model, asked, context.reference, state.baseline, context.asking, self._last())
         )
         if self.console.writes:
-            guarded("the store", lambda: self.store.add("pulses.jsonl", {"step": step, "metrics": figures}))
-            guarded("the tracker", lambda: self.tracker.pulse(step, figures))
+            self.shown.pulse(step, figures)
 
     def close_trackers(self) -> None:
         """The trainer's own have closed."""
-        self.console.guarded("the tracker", lambda: self.tracker.end())
+        self.console.guarded("the tracker", lambda: self.shown.tracker.end())
 
     def end(self) -> None:
-        """Say where everything is."""
+        """Say where everything is, and let others write there."""
+        if self.console.writes:
+            self.shown.end(self.state, self.verdict)
+        self.console.guarded("the store", self.store.let_go)
         self.console.say(
-            f"AlignGuard: {len(self.audits)} audits{self.pace.told() if self.pace is not None else ''}\n  report   {self.report}\n"
+            f"AlignGuard: {len(self.audits)} audits{self.pace.told() if self.pace is not None else ''}\n  report   {self.shown.report}\n"
             f"  figures  {self.store.root / 'audits.jsonl'}\n  answers  {self.store.private / 'answers'}"
         )
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def _was_due(self, step: int) -> bool:
+        if self.pace is None:
+            return self.settings.schedule.due(step, self.context.last)
+        return self.pace.decided.get(step) == AUDIT
 
     def _last(self) -> Audit | None:
         """The audit before, where it was taken by this process."""
@@ -336,12 +346,3 @@ class Run:
         if advice:
             logger.warning(advice)
         self.console.say(from_now_on(context.model, self.settings, context.last, self._seconds))
-
-    def _report(self, verdict: Verdict) -> None:
-        write_report(self.report, self.state.about, self.audits, verdict, self.store.lines("pulses.jsonl"))
-
-    def _alarm(self, verdict: Verdict) -> None:
-        for title, text, bare in alarms(verdict, self.context.args.output_dir, self.settings.quote):
-            logger.warning(title)
-            self.console.say(text)
-            self.console.guarded("the alert", partial(self.tracker.alert, title, text, bare))

@@ -119,13 +119,16 @@ def settle_tags(context: RunContext, about: About) -> About:
 
 
 def open_record(context: RunContext, step: int, again: bool) -> None:
-    """Make room on disk: what another run left is set aside, and so is the future of one that is resumed."""
-    store = context.store
+    """Make room on disk, which is then this run's alone: what another run left is set aside, and so is the future of a resumed one."""
+    store, say = context.store, context.console.say
     if step > 0 or (again and context.reference.cache is not None):  # which is still needed on disk
-        store.rewind(step or -1)
+        store.hold()
+        if torn := store.rewind(step or -1):
+            say(f"AlignGuard: lines were cut off in the writing, and are dropped: {', '.join(torn)}, in {store.root}")
     elif (aside := store.set_aside()) is not None:
-        context.console.say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
+        say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
     store.prepare()
+    store.hold()
 
 
 def ask_start(context: RunContext, about: About, dataset: Any) -> RunState:

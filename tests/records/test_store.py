@@ -70,3 +70,29 @@ def test_the_baseline_comes_back(tmp_path):
     assert store.read_about() == About(seed=3)
     assert json.loads((store.root / "baseline.json").read_text())["scores"]["e1"] is None
     assert store.read_baseline(tiny_probes())["s1"].answer.tokens == (3, 4, 1)
+
+
+def test_what_was_cut_off_in_the_writing_goes_and_is_told_of(tmp_path):
+    store = Store.of_run(tmp_path)
+    store.prepare()
+    for at in (0, 2, 4):
+        store.append(audit(at))
+    store.add("pulses.jsonl", {"step": 1, "metrics": {}})
+    for name, torn in (("audits.jsonl", b'{"step": 6, "met'), ("pulses.jsonl", b'{"st')):
+        with (store.root / name).open("ab") as file:
+            file.write(torn)
+    (store.private / "answers" / "step_00006.parquet.part").write_bytes(b"half")
+    (store.root / "baseline.json.part").write_bytes(b"half")
+    assert store.rewind(2) == ["audits.jsonl (1)", "pulses.jsonl (1)"]
+    assert [line["step"] for line in store.lines()] == [0, 2]
+    assert sorted(path.name for path in store.private.rglob("*.p*")) == ["step_00000.parquet", "step_00002.parquet"]
+    assert not [*store.root.glob("*.part")]
+    assert store.rewind(2) == []
+
+
+def test_a_line_that_was_torn_in_the_middle_of_a_file_is_told_of(tmp_path):
+    store = Store.of_run(tmp_path)
+    store.prepare()
+    (store.root / "pace.jsonl").write_text('{"step": 1, "did": "audit"}\n{"did": "pu\n[]\n{"step": 3, "did": "audit"}\n')
+    assert store.rewind(2) == ["pace.jsonl (2)"]
+    assert [line["step"] for line in store.lines("pace.jsonl")] == [1, 3]  # decided stays decided

@@ -217,7 +217,7 @@ def test_nothing_of_ours_ends_a_run_that_has_begun(tokenizer, tmp_path, monkeypa
                 if broken == "audit":
                     monkeypatch.setattr(run_module, "audit", fail)
                 elif broken == "tracker":
-                    guarded.run.tracker = type("Broken", (), {"log": fail})()
+                    guarded.run.shown.tracker = type("Broken", (), {"log": fail})()
                 elif broken == "report":
                     monkeypatch.setattr(run_module, "write_report", fail)
                 else:

@@ -1,0 +1,109 @@
+"""Where what a run finds goes, on the process that keeps the record: on disk, to trackers, into the report, and to people."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..auditing.audit import Audit
+from ..records.pending import Pending
+from ..records.store import Store
+from ..report.alarm import alarms
+from ..report.html import write_report
+from ..report.terminal import format_table
+from ..trackers.base import Tracker, Trackers
+from ..trackers.find import find_trackers
+from ..verdicts.verdict import Verdict
+from .console import Console
+from .start import RunState
+
+logger = logging.getLogger("alignguard")
+_SECONDS = 60.0  # that a tracker may take for one thing it is told: they queue, or give up, much earlier
+
+
+class Shown:
+    """
+    Where it goes. What fails is told once, and the others go on.
+
+    Args:
+        store ([`Store`]):
+            The record.
+        console ([`Console`]):
+            A run's voice.
+        output_dir (`str`):
+            The trainer's.
+        quote (`bool`):
+            Whether prompts and answers are shown.
+    """
+
+    def __init__(self, store: Store, console: Console, output_dir: str, quote: bool) -> None:
+        self.store, self.console, self.output_dir, self.quote = store, console, output_dir, quote
+        self.report: Path = store.report(quote)
+        self.pending = Pending(store)
+        self.tracker: Tracker = Trackers()
+        self._late = False  # the report lacks the latest audit
+
+    def begin(self, args: Any, trainer: Any) -> None:
+        """Find the trackers, whose runs the trainer has opened."""
+        found = self.console.guarded("the tracker", lambda: find_trackers(args, trainer, self.quote))
+        self.tracker = Trackers(found or (), partial(self.console.guarded, seconds=_SECONDS))
+
+    def audit(self, found: Audit, state: RunState, verdict: Verdict, asked_anew: bool) -> None:
+        """
+        Keep and show an audit.
+
+        Args:
+            found ([`Audit`]):
+                The latest.
+            state ([`RunState`]):
+                What the run goes on from, with all audits.
+            verdict ([`Verdict`]):
+                On all of them.
+            asked_anew (`bool`):
+                Whether the start was asked something for it that is not on record.
+        """
+        guarded, say = self.console.guarded, self.console.say
+        self.pending.add(found, asked_anew)
+        if (guarded("the store", lambda: self.pending.save(state.about, state.baseline)) or 0) > 1:
+            say(f"AlignGuard: {self.store.root} can be written again, and nothing is missing in it")
+        guarded("the tracker", lambda: self.tracker.log(found, state.audits, verdict))
+        guarded("the report", lambda: self._report(state, verdict))
+        guarded("the tracker", lambda: self.tracker.keep(found.step, self.store.root, self.report))
+        say(format_table(found, verdict))
+        if verdict.new or verdict.newly_leaning:
+            guarded("the alarm", lambda: self._alarm(verdict))
+
+    def pulse(self, step: int, figures: dict[str, float]) -> None:
+        """Keep and show a pulse."""
+        self.line("pulses.jsonl", {"step": step, "metrics": figures})
+        self.console.guarded("the tracker", lambda: self.tracker.pulse(step, figures))
+
+    def line(self, name: str, line: dict[str, Any]) -> None:
+        """Keep a line of another file."""
+        self.console.guarded("the store", lambda: self.pending.line(name, line))
+
+    def end(self, state: RunState, verdict: Verdict | None) -> None:
+        """What could not be written before is tried once more, and else told of."""
+        waits = self.pending
+        if waits.audits:
+            self.console.guarded("the store", lambda: waits.save(state.about, state.baseline))
+        if waits.audits:
+            steps = ", ".join(str(audit.step) for audit in waits.audits)
+            logger.warning(
+                f"AlignGuard: {self.store.root} could not be written: audits of steps {steps} are not on record"
+            )
+        if self._late and verdict is not None:
+            self.console.guarded("the report", lambda: self._report(state, verdict))
+
+    def _report(self, state: RunState, verdict: Verdict) -> None:
+        self._late = True
+        write_report(self.report, state.about, state.audits, verdict, self.store.lines("pulses.jsonl"))
+        self._late = False
+
+    def _alarm(self, verdict: Verdict) -> None:
+        for title, text, bare in alarms(verdict, self.output_dir, self.quote):
+            logger.warning(title)
+            self.console.say(text)
+            self.console.guarded("the alert", partial(self.tracker.alert, title, text, bare))
