@@ -8,6 +8,7 @@ What is ours and failed is told once. What was not asked, or not judged, has no 
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -97,8 +98,8 @@ def _wrong(fault: Fault, alone: runs.Left, watched: runs.Left, folder: Path) -> 
 
 
 def _kind(left: runs.Left) -> str:
-    """Of an error its type, and what it says before it comes to names of files, which differ."""
-    return left.error.partition("/")[0]
+    """Of an error its type and what it says, less numbers of processes, and names of files, which differ."""
+    return re.sub(r"\d+", "", left.error.partition("/")[0])
 
 
 def _scored(audits: list[Any], dimension: str) -> list[str]:

@@ -119,6 +119,7 @@ def _process(folder: Path, live: Callable[..., None], given: Any) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # as in a script that somebody starts
     told: dict[str, Any] = {}
     try:
         live(folder, *given, told)

@@ -13,7 +13,7 @@ from alignguard.timed import LateError, Patience
 @pytest.mark.parametrize("hangs", [lambda: time.sleep(60), lambda: threading.Event().wait(60), lambda: _stubborn()])
 def test_what_hangs_is_interrupted(hangs):
     before, left = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]
-    with pytest.raises(LateError, match="longer than 0.2 s"):
+    with pytest.raises(LateError, match=r"longer than 0\.2 s"):
         Patience().call("it", 0.2, hangs)
     assert signal.getsignal(signal.SIGALRM) is before
     assert left - 10 < signal.getitimer(signal.ITIMER_REAL)[0] <= left  # of the test's own time limit
@@ -44,7 +44,7 @@ def test_what_is_late_gets_little_time_until_it_is_back(monkeypatch):
     assert allowed == ["0.3", "0.1"]
     assert patience.call("another", 30.0, lambda: 1) == 1
     assert patience.call("it", 30.0, lambda: 2) == 2
-    with pytest.raises(LateError, match="longer than 0.2 s"):  # in time, and so trusted again
+    with pytest.raises(LateError, match=r"longer than 0\.2 s"):  # in time, and so trusted again
         patience.call("it", 0.2, slow)
 
 

@@ -41,7 +41,9 @@ def test_another_process_is_refused_until_the_first_is_gone(tmp_path, other):
     store = Store.of_run(tmp_path)
     (store.root / "audits.jsonl").write_text("")
     for tried in (store.hold, store.set_aside):
-        with pytest.raises(RunError, match=f"is being written by another run .process {other.pid} on .*output_dir of its own"):
+        with pytest.raises(
+            RunError, match=f"is being written by another run .process {other.pid} on .*output_dir of its own"
+        ):
             tried()
     assert (store.root / "audits.jsonl").exists()
     other.kill()

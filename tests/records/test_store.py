@@ -93,6 +93,8 @@ def test_what_was_cut_off_in_the_writing_goes_and_is_told_of(tmp_path):
 def test_a_line_that_was_torn_in_the_middle_of_a_file_is_told_of(tmp_path):
     store = Store.of_run(tmp_path)
     store.prepare()
-    (store.root / "pace.jsonl").write_text('{"step": 1, "did": "audit"}\n{"did": "pu\n[]\n{"step": 3, "did": "audit"}\n')
+    (store.root / "pace.jsonl").write_text(
+        '{"step": 1, "did": "audit"}\n{"did": "pu\n[]\n{"step": 3, "did": "audit"}\n'
+    )
     assert store.rewind(2) == ["pace.jsonl (2)"]
     assert [line["step"] for line in store.lines("pace.jsonl")] == [1, 3]  # decided stays decided

@@ -10,7 +10,7 @@ from runs import Losses, guard, lines, sft
 from tracker_records import failures
 from transformers import TrainerCallback
 
-import alignguard.trainer.run as run_module
+import alignguard.trainer.shown as shown_module
 from alignguard import Schedule
 from alignguard.trackers.base import Trackers
 from alignguard.trackers.find import find_trackers
@@ -46,7 +46,7 @@ class Fake:
 
 def test_a_tracker_that_fails_is_told_of_once_and_the_others_go_on(tokenizer, tmp_path, monkeypatch, caplog):
     broken, well = Fake("Broken", broken=True), Fake("Well")
-    monkeypatch.setattr(run_module, "find_trackers", lambda *args: [broken, well])
+    monkeypatch.setattr(shown_module, "find_trackers", lambda *args: [broken, well])
     trainer = sft(tokenizer, tmp_path, [guard()])
     with caplog.at_level(logging.WARNING, logger="alignguard"):
         trainer.train()
@@ -59,7 +59,7 @@ def test_trackers_that_cannot_be_found_end_nothing(tokenizer, tmp_path, monkeypa
     def fail(*args):
         raise ImportError("no such thing")
 
-    monkeypatch.setattr(run_module, "find_trackers", fail)
+    monkeypatch.setattr(shown_module, "find_trackers", fail)
     trainer = sft(tokenizer, tmp_path, [guard()])
     with caplog.at_level(logging.WARNING, logger="alignguard"):
         trainer.train()

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 import alignguard.trainer.run as run_module
+import alignguard.trainer.shown as shown_module
 from alignguard import AlignGuardCallback, AlignGuardError, ProbeError, RunError, Schedule, StartError
 
 
@@ -219,7 +220,7 @@ def test_nothing_of_ours_ends_a_run_that_has_begun(tokenizer, tmp_path, monkeypa
                 elif broken == "tracker":
                     guarded.run.shown.tracker = type("Broken", (), {"log": fail})()
                 elif broken == "report":
-                    monkeypatch.setattr(run_module, "write_report", fail)
+                    monkeypatch.setattr(shown_module, "write_report", fail)
                 else:
                     monkeypatch.setattr(guarded.run.store, "append", fail)
 

@@ -1,0 +1,226 @@
+"""A run that was killed, or whose disk failed, ends as one that was not; `make reliability` does this at many moments."""
+
+import errno
+import json
+import logging
+import os
+import signal
+
+import pytest
+from runs import guard, lines, sft
+from transformers import TrainerCallback
+
+from alignguard import AlignGuardCallback, RunError, Schedule, StopRule
+from alignguard.model.checkpoints import half_written, latest_checkpoint, what_is_cut_off
+from alignguard.records.record import read_record
+from alignguard.records.store import Store
+from alignguard.trainer import shown
+
+AT = Schedule(at=(1, 2, 3), every=0, draw=2)
+SAVES = {"save_strategy": "steps", "save_steps": 2, "lr_scheduler_type": "constant"}
+
+
+class At(TrainerCallback):
+    """Does something when a step begins."""
+
+    def __init__(self, step, do):
+        self.step, self.do = step, do
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.do()
+
+
+def timeless(output_dir):
+    return [
+        {k: round(v, 5) for k, v in line["metrics"].items() if "cost/" not in k}
+        | {"step": line["step"], **line["scores"]}
+        for line in lines(output_dir)
+    ]
+
+
+def stopped_at_2(tokenizer, folder):
+    """A run that ended after its checkpoint of step 2."""
+    folder.mkdir(exist_ok=True)
+    sft(tokenizer, folder, [guard(schedule=AT)], **{**SAVES, "max_steps": 2}).train()
+    return folder
+
+
+def resumed(tokenizer, folder):
+    sft(tokenizer, folder, [guard(schedule=AT)], **SAVES).train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+
+
+@pytest.mark.slow
+def test_what_is_lost_of_the_checkpoints_own_step_is_taken_again(tokenizer, tmp_path, capsys):
+    whole, cut = stopped_at_2(tokenizer, tmp_path / "whole"), stopped_at_2(tokenizer, tmp_path / "cut")
+    resumed(tokenizer, whole)
+    path = cut / "alignguard" / "audits.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])  # the line of step 2, cut off in the writing
+    capsys.readouterr()
+    resumed(tokenizer, cut)
+    assert timeless(cut) == timeless(whole) and [line["step"] for line in lines(cut)] == [0, 1, 2, 3, 4]
+    told = capsys.readouterr().out
+    assert "lines were cut off in the writing, and are dropped: audits.jsonl (1)" in told
+    assert "not on record, though due before this run was resumed: audits of steps 2\n" in told
+
+
+@pytest.mark.slow
+def test_what_is_lost_before_it_is_told_of(tokenizer, tmp_path, capsys):
+    folder = stopped_at_2(tokenizer, tmp_path)
+    path = folder / "alignguard" / "audits.jsonl"
+    zero, one, two = path.read_text().splitlines()
+    path.write_text(f"{zero}\n{one[:50]}\n{two}\n")
+    resumed(tokenizer, folder)
+    assert [line["step"] for line in lines(folder)] == [0, 2, 3, 4]
+    assert "audits of steps 1\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["baseline.parquet", "train_prompts.json", "baseline.json"])
+def test_what_a_run_cannot_do_without_is_an_error_before_the_first_step(tokenizer, tmp_path, name):
+    folder = stopped_at_2(tokenizer, tmp_path)
+    (path,) = [path for path in folder.rglob(name) if "checkpoint" not in str(path)]
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(RunError, match=name):
+        resumed(tokenizer, folder)
+
+
+@pytest.mark.slow
+def test_what_it_can_do_without_is_not(tokenizer, tmp_path, capsys):
+    folder = stopped_at_2(tokenizer, tmp_path)
+    os.truncate(folder / "_alignguard" / "answers" / "step_00002.parquet", 100)
+    os.truncate(folder / "_alignguard" / "probes.jsonl", 100)
+    resumed(tokenizer, folder)
+    assert "the answers of the latest audit cannot be read, its figures stand" in capsys.readouterr().out
+    assert [audit.step for audit in read_record(str(folder)).audits] == [0, 1, 2, 3, 4]
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(tokenizer, tmp_path, monkeypatch, caplog, capsys):
+    full, append = [], Store.append
+    plain = tmp_path / "plain"
+    sft(tokenizer, plain, [guard(schedule=AT)]).train()
+
+    def refused(self, audit):
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, audit)
+
+    monkeypatch.setattr(Store, "append", refused)
+    fill, empty = At(0, lambda: full.append(1)), At(2, full.clear)
+    with caplog.at_level(logging.WARNING, logger="alignguard"):
+        sft(tokenizer, tmp_path / "full", [guard(schedule=AT), fill, empty]).train()
+    assert [r.getMessage() for r in caplog.records if "store" in r.getMessage()] == [
+        "AlignGuard: the store failed and training goes on (OSError: [Errno 28] No space left on device)"
+    ]
+    assert timeless(tmp_path / "full") == timeless(plain)
+    assert "can be written again, and nothing is missing in it" in capsys.readouterr().out
+    for step in (1, 2):  # with its answers
+        assert (tmp_path / "full" / "_alignguard" / "answers" / f"step_{step:05d}.parquet").exists()
+
+
+def test_a_disk_that_stays_full_is_told_of_at_the_end(tokenizer, tmp_path, monkeypatch, caplog):
+    full, append = [], Store.append
+    monkeypatch.setattr(Store, "append", lambda self, audit: 1 / 0 if full else append(self, audit))
+    with caplog.at_level(logging.WARNING, logger="alignguard"):
+        sft(tokenizer, tmp_path, [guard(schedule=AT), At(2, lambda: full.append(1))]).train()
+    assert "could not be written: audits of steps 3, 4 are not on record" in caplog.text
+
+
+def test_a_half_written_checkpoint_is_told_of_with_the_one_to_take(tokenizer, tmp_path, caplog):
+    sft(tokenizer, tmp_path, [], **SAVES).train()
+    two, four = tmp_path / "checkpoint-2", tmp_path / "checkpoint-4"
+    assert half_written(tmp_path) == "" and latest_checkpoint(tmp_path, 4) == four
+    weights = four / "model.safetensors"
+    kept = weights.read_bytes()
+    for cut in (kept[:-1], kept[:30], kept[:3], b""):
+        weights.write_bytes(cut)
+        assert what_is_cut_off(four) == "a part of model.safetensors"
+    weights.write_bytes(kept)
+    state = (four / "trainer_state.json").read_text()
+    (four / "trainer_state.json").write_text(state[:-5])
+    assert what_is_cut_off(four) == "half of trainer_state.json"
+    (four / "trainer_state.json").unlink()
+    for make in (lambda: sft(tokenizer, tmp_path, [guard()]), lambda: AlignGuardCallback(sft(tokenizer, tmp_path, []))):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="alignguard"):
+            make()
+        assert caplog.messages == [
+            f"AlignGuard: {four} is half-written (no trainer_state.json) and cannot be resumed; "
+            f"resume_from_checkpoint='{two}' goes on from one that is"
+        ]
+    assert latest_checkpoint(tmp_path, 4) == two
+    (two / "trainer_state.json").unlink()
+    assert half_written(tmp_path).endswith("none before it is either") and latest_checkpoint(tmp_path, 4) is None
+
+
+@pytest.mark.slow
+def test_a_half_written_checkpoint_is_not_put_back(tokenizer, tmp_path, capsys):
+    from planted import planted, slow
+
+    def cut():
+        (tmp_path / "checkpoint-1" / "trainer_state.json").unlink()
+
+    rule = StopRule(restore=True)
+    slow(tokenizer, tmp_path, [planted(stop=rule), At(1, cut)], **{**SAVES, "save_steps": 1}).train()
+    assert "checkpoint-1 were put back" not in capsys.readouterr().out
+
+
+def test_a_tracker_that_hangs_is_interrupted_and_told_of_once(tokenizer, tmp_path, monkeypatch, caplog):
+    import time
+
+    from alignguard.trackers.tensorboard_writer import TensorBoardWriter
+
+    monkeypatch.setattr(shown, "_SECONDS", 0.3)
+    monkeypatch.setattr("alignguard.timed._AGAIN", 0.1)
+    monkeypatch.setattr(TensorBoardWriter, "log", lambda *args: time.sleep(600))
+    trainer = sft(tokenizer, tmp_path, [guard()], report_to=["tensorboard"])
+    with caplog.at_level(logging.WARNING, logger="alignguard"):
+        trainer.train()
+    told = [message for message in caplog.messages if "TensorBoard" in message]
+    assert len(told) == 1 and "LateError: it took longer than 0.3 s, and was interrupted" in told[0]
+    assert trainer.state.global_step == 4 and [line["step"] for line in lines(tmp_path)] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("error", [KeyError("stop"), KeyboardInterrupt()])
+def test_what_a_signals_handler_raises_in_an_audit_is_meant_for_the_trainer(tokenizer, tmp_path, monkeypatch, error):
+    import alignguard.auditing.audit as audit_module
+
+    def handler(number, frame):
+        raise error
+
+    gather, before = audit_module.gather, signal.signal(signal.SIGUSR1, handler)
+
+    def interrupted(*given):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return gather(*given)
+
+    planted = At(0, lambda: monkeypatch.setattr(audit_module, "gather", interrupted))
+    trainer = sft(tokenizer, tmp_path, [guard(), planted])
+    try:
+        with pytest.raises(type(error)):
+            trainer.train()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert trainer.state.global_step == 2 and all(module.training for module in trainer.model.modules())
+    assert [line["step"] for line in lines(tmp_path)] == [0]
+
+
+def test_a_scorer_that_hangs_leaves_its_probes_unscored(tokenizer, tmp_path, caplog):
+    import time
+
+    class Scorer:
+        seconds, calls = 0.3, 0
+
+        def __call__(self, texts):
+            self.calls += 1
+            return [0.1] * len(texts) if self.calls < 3 else time.sleep(600)
+
+    with caplog.at_level(logging.WARNING, logger="alignguard"):
+        sft(tokenizer, tmp_path, [guard(toxicity=Scorer())]).train()
+    told = [message for message in caplog.messages if "scorer" in message]
+    assert (
+        len(told) == 1
+        and "took longer than 0.3 s, and was interrupted; a scorer with an attribute `seconds`" in told[0]
+    )
+    zero, two, four = (json.loads(json.dumps(line["metrics"])) for line in lines(tmp_path))
+    assert "alignguard/toxicity/score" in zero and "alignguard/toxicity/score" not in two | four
