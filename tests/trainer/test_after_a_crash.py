@@ -216,7 +216,7 @@ def test_a_scorer_that_hangs_leaves_its_probes_unscored(tokenizer, tmp_path, cap
             return [0.1] * len(texts) if self.calls < 3 else time.sleep(600)
 
     with caplog.at_level(logging.WARNING, logger="alignguard"):
-        sft(tokenizer, tmp_path, [guard(toxicity=Scorer())]).train()
+        sft(tokenizer, tmp_path, [guard(toxicity=Scorer())], learning_rate=1e-5).train()
     told = [message for message in caplog.messages if "scorer" in message]
     assert (
         len(told) == 1
