@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +41,24 @@ def check_said(tags: Any, template_kwargs: Any) -> None:
     options = isinstance(template_kwargs, dict) and all(isinstance(name, str) for name in template_kwargs)
     says = 'template_kwargs= are options of the chat template, as {"enable_thinking": True}'
     need(template_kwargs is None or options, says, template_kwargs, where="Chat")
+
+
+@contextmanager
+def unchanged(tokenizer: Any) -> Iterator[None]:
+    """
+    A tokenizer that encodes in the block is afterwards what it was: one of the fast kind keeps how it was last told to pad and to cut
+    off, and a checkpoint is written with that; and any tells of a text that is too long once, which is for whoever trains.
+    """
+    backend, told = getattr(tokenizer, "_tokenizer", None), getattr(tokenizer, "deprecation_warnings", None)
+    padding, truncation = getattr(backend, "padding", None), getattr(backend, "truncation", None)
+    before = dict(told) if told is not None else {}
+    try:
+        yield
+    finally:
+        if padding is not None:
+            backend.enable_padding(**padding)  # type: ignore[union-attr]
+        if truncation is not None:
+            backend.enable_truncation(**truncation)  # type: ignore[union-attr]
+        if told is not None:
+            told.clear()
+            told.update(before)
