@@ -15,6 +15,7 @@ from ..distributed import compute_device, gathered, is_sharded
 from .virtual import speaking
 
 _SMALL = 2**16  # bytes of a buffer whose values are kept while an audit looks
+_HOOKS = [name for name in vars(torch.nn.Module()) if "_hooks" in name]
 # what a config makes every forward return, and generate cannot carry or an audit only pays for
 _PLAIN = {
     "output_router_logits": False,
@@ -95,25 +96,27 @@ def plain_outputs(model: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def unmarked(model: torch.nn.Module) -> Iterator[None]:
     """
-    What modules keep beside their weights is afterwards as it was: attributes, buffers, and the values of small ones.
+    What modules keep beside their weights is afterwards as it was: attributes, hooks, buffers, and the values of small ones.
 
     A rotary embedding may fit itself to the longest text it has read, and would read the next batch of the training otherwise;
-    PEFT leaves a method behind where it generates. What wraps a sharded model keeps account of its forwards in attributes, so of
-    that only modules count that hold nothing but buffers.
+    PEFT leaves a method behind where it generates; Ctrl-C may come just before a hook is taken off. What wraps a sharded model
+    keeps account of its forwards in attributes, so there only modules count that hold nothing but buffers.
     """
     everywhere = not is_sharded(model)
     modules = [m for m in model.modules() if everywhere or (m._buffers and not (m._modules or m._parameters))]
-    kept = [(fields, dict(fields)) for m in modules for fields in (vars(m), m._buffers)]
+    fields = [vars(m) for m in modules]
+    fields += [own[name] for own in fields for name in ("_buffers", *_HOOKS) if name in own]
+    kept = [(now, dict(now)) for now in fields]
     buffers = {id(buffer): buffer for m in modules for buffer in m._buffers.values() if buffer is not None}
     small = [b for b in buffers.values() if b.nbytes <= _SMALL and not b.is_meta]
     values = [(buffer, buffer.clone()) for buffer in small]
     try:
         yield
     finally:
-        for fields, before in kept:
-            for name in fields.keys() - before.keys():
-                del fields[name]
-            fields.update(before)
+        for now, before in kept:
+            for name in now.keys() - before.keys():
+                del now[name]
+            now.update(before)
         with torch.no_grad():
             for buffer, value in values:
                 if not torch.equal(buffer, value):
@@ -125,8 +128,8 @@ def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> 
     """
     Everything an audit does with the models happens in here.
 
-    No gradients, eval mode, plain outputs, the generators restored, and no mark left in the modules. `torch.no_grad` and not `inference_mode`: caches that a model
-    fills under the latter (rotary tables, for one) would break the next backward pass.
+    No gradients, eval mode, plain outputs, the generators restored, and no mark left in the modules. `torch.no_grad` and not
+    `inference_mode`: caches that a model fills under the latter (rotary tables, for one) would break the next backward pass.
 
     Args:
         models (`torch.nn.Module`):

@@ -30,6 +30,7 @@ ALLOWED = {
     r"files\.(\S+/)?_?alignguard(/\S*)?: absent -> ": "our record, in folders of our own",
     r"files\.\S+/_?alignguard/\S+: \w+ -> ": "our record grows",
     r"trainer\.(create_model_card|save_model): absent -> ": "followed by ours, so that the model card gets its section on trust",
+    r"environment\.KMP_(INIT_AT_FORK|DUPLICATE_LIB_OK): absent -> ": "scikit-learn's import, for its own OpenMP",
     r"processes\.groups: ": "figures are gathered over a group of our own",
 }
 

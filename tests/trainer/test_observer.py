@@ -7,7 +7,9 @@ import sys
 import pytest
 import torch
 from grid import KINDS, LORA, TRAINERS, Draws, differing, starts
+from interrupts import interrupted
 from places import HELPERS
+from processes import end, found, start
 from runs import guard, sft
 from runs import lines as audits
 from tiny import tiny_rows, tiny_tokenizer
@@ -218,13 +220,37 @@ def test_in_a_process_that_has_imported_nothing_else(tmp_path):
     assert found["told"] == []
 
 
-@pytest.mark.parametrize("kind", ["plain", "dropout"])
-def test_a_run_is_the_same_to_the_bit(kind, tokenizer, begin, tmp_path):
-    """A share of the grid that `make reliability SECTION=observer` runs: logs, weights, optimizer, generators, saved files."""
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("Trainer", "dropout"),
+        pytest.param("SFT", "torch.compile", marks=pytest.mark.slow),
+        pytest.param("GRPO", "LoRA", marks=pytest.mark.slow),
+        pytest.param("DPO", "bf16", marks=pytest.mark.slow),
+        pytest.param("distillation", "gradient checkpointing", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_is_the_same_to_the_bit(name, kind, tokenizer, begin, tmp_path):
+    """A share of the grid of `make reliability SECTION=observer`: logs, weights, optimizer, generators, saved files."""
     how = KINDS[kind]
-    assert differing(TRAINERS["Trainer"], how, tokenizer, begin[how.start], tmp_path) == []
+    assert differing(TRAINERS[name], how, tokenizer, begin[how.start], tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_the_same_to_the_bit(tmp_path):
+    end(start("Trainer,GRPO", tmp_path, 2, "grid_run.py"))
+    assert found(tmp_path) == found(tmp_path, 1) == {"Trainer": [], "GRPO": []}
 
 
 def test_a_callback_that_draws_a_number_is_told(tokenizer, begin, tmp_path):
     differs = differing(TRAINERS["Trainer"], KINDS["dropout"], tokenizer, begin["dropout"], tmp_path, Draws)
     assert "logs" in differs and "generators.torch" in differs and any(n.startswith("weights.") for n in differs)
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_any_line_that_changes_something(tokenizer, tmp_path):
+    """While adapters are switched off, hooks are set, modes are changed, and while all of it is put back."""
+    tries = interrupted(tokenizer, tmp_path, 10**9, peft_config=LORA)
+    assert len(tries) > 200
+    assert [line for line, through, _ in tries if not through] == []
+    assert [(line, left) for line, _, left in tries if left] == []
