@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -114,13 +114,18 @@ def unmarked(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         for now, before in kept:
-            for name in now.keys() - before.keys():
-                del now[name]
-            now.update(before)
+            put_back(now, before)
         with torch.no_grad():
             for buffer, value in values:
                 if not torch.equal(buffer, value):
                     buffer.copy_(value)
+
+
+def put_back(now: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Make a dictionary what it was, at no moment less: Ctrl-C may come here too."""
+    for name in now.keys() - before.keys():
+        del now[name]
+    now.update(before)
 
 
 @contextmanager

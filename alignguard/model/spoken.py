@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import StartError
 from ..given import need
+from .observe import put_back
 
 
 def check_tokenizer(given: Any) -> None:
@@ -49,9 +50,8 @@ def unchanged(tokenizer: Any) -> Iterator[None]:
     A tokenizer that encodes in the block is afterwards what it was: one of the fast kind keeps how it was last told to pad and to cut
     off, and a checkpoint is written with that; and any tells of a text that is too long once, which is for whoever trains.
     """
-    backend, told = getattr(tokenizer, "_tokenizer", None), getattr(tokenizer, "deprecation_warnings", None)
-    padding, truncation = getattr(backend, "padding", None), getattr(backend, "truncation", None)
-    before = dict(told) if told is not None else {}
+    backend, told = getattr(tokenizer, "_tokenizer", None), getattr(tokenizer, "deprecation_warnings", {})
+    padding, truncation, before = getattr(backend, "padding", None), getattr(backend, "truncation", None), dict(told)
     try:
         yield
     finally:
@@ -59,6 +59,4 @@ def unchanged(tokenizer: Any) -> Iterator[None]:
             backend.enable_padding(**padding)  # type: ignore[union-attr]
         if truncation is not None:
             backend.enable_truncation(**truncation)  # type: ignore[union-attr]
-        if told is not None:
-            told.clear()
-            told.update(before)
+        put_back(told, before)

@@ -119,6 +119,46 @@ def truncated(undo, tokenizer):
     tokenizer.backend_tokenizer.enable_truncation(8)
 
 
+def moved(undo, p):
+    """The same values in other memory."""
+    undo.callback(setattr, p, "data", p.data)
+    p.data = p.data.clone()
+
+
+def renewed(undo, module, name):
+    """A buffer of the same values in another's place."""
+    set_item(undo, module._buffers, name, module._buffers[name].clone())
+
+
+def elsewhere(undo):
+    """In a place where letters are others."""
+    undo.callback(locale.setlocale, locale.LC_CTYPE, locale.setlocale(locale.LC_CTYPE))
+    locale.setlocale(locale.LC_CTYPE, "C" if "UTF-8" in locale.setlocale(locale.LC_CTYPE) else "C.UTF-8")
+
+
+def switch(undo, there, on, off):
+    """Turn to the other of two."""
+    now, then = (off, on) if there else (on, off)
+    undo.callback(then)
+    now()
+
+
+def handled(undo, logger):
+    undo.callback(logger.removeHandler, logging.lastResort)
+    logger.addHandler(logging.lastResort)
+
+
+def drawn(undo, put_back, state, draw):
+    """A number from a generator."""
+    undo.callback(put_back, state)
+    draw()
+
+
+def inner(wrapped):
+    """What accelerate has wrapped."""
+    return getattr(wrapped, "optimizer", getattr(wrapped, "scheduler", wrapped))
+
+
 # name: (what the line that tells it begins with, and the change)
 PLANTED = {
     # tokenizer
@@ -147,9 +187,9 @@ PLANTED = {
     "hook of a weight": (r"trainer\.model\S+\._backward_hooks: absent", lambda t, u: hook(u, weight(t).register_hook)),
     "hook after a gradient": (r"trainer\.model\S+\._post_accumulate_grad_hooks\S*: ", lambda t, u: hook(u, weight(t).register_post_accumulate_grad_hook)),
     "buffer": (r"trainer\.model\S+\.inv_freq\.values: ", lambda t, u: nudge(u, t.model.model.rotary_emb.inv_freq)),
-    "another buffer": (r"trainer\.model\S+\.inv_freq\.place: ", lambda t, u: set_item(u, t.model.model.rotary_emb._buffers, "inv_freq", t.model.model.rotary_emb.inv_freq.clone())),
+    "another buffer": (r"trainer\.model\S+\.inv_freq\.place: ", lambda t, u: renewed(u, t.model.model.rotary_emb, "inv_freq")),
     "weight": (r"trainer\.model\S+\.values: ", lambda t, u: nudge(u, weight(t))),
-    "weight's data elsewhere": (r"trainer\.model\S+\.place: ", lambda t, u: (u.callback(setattr, weight(t), "data", weight(t).data), setattr(weight(t), "data", weight(t).data.clone()))),
+    "weight's data elsewhere": (r"trainer\.model\S+\.place: ", lambda t, u: moved(u, weight(t))),
     "gradient": (r"trainer\.model\S+\.grad: None -> Tensor", lambda t, u: grad(u, t)),
     "attribute of a module": (r"trainer\.model\S+\.new_one: absent -> 1", lambda t, u: put(u, t.model.model.layers[0], "new_one", 1)),
     "forward override": (r"trainer\.model\S*\.forward: ", lambda t, u: put(u, t.model.model.norm, "forward", lambda x: x)),
@@ -171,15 +211,15 @@ PLANTED = {
     "compiler's stance": (r"compiler\.stance: ", lambda t, u: u.enter_context(torch.compiler.set_stance("force_eager"))),
     "compiler's settings": (r"compiler\.settings: ", lambda t, u: u.enter_context(torch._dynamo.config.patch(recompile_limit=3))),
     # generators
-    "python's generator": (r"generators\.python: ", lambda t, u: (u.callback(random.setstate, random.getstate()), random.random())),
-    "numpy's generator": (r"generators\.numpy: ", lambda t, u: (u.callback(np.random.set_state, np.random.get_state()), np.random.rand())),
-    "torch's generator": (r"generators\.torch: ", lambda t, u: (u.callback(torch.set_rng_state, torch.get_rng_state()), torch.rand(1))),
+    "python's generator": (r"generators\.python: ", lambda t, u: drawn(u, random.setstate, random.getstate(), random.random)),
+    "numpy's generator": (r"generators\.numpy: ", lambda t, u: drawn(u, np.random.set_state, np.random.get_state(), np.random.rand)),
+    "torch's generator": (r"generators\.torch: ", lambda t, u: drawn(u, torch.set_rng_state, torch.get_rng_state(), lambda: torch.rand(1))),
     "a generator of the trainer's own": (r"trainer\.own\.state: ", lambda t, u: torch.rand(1, generator=t.own)),
     # trainer
     "learning rate": (r"trainer\.optimizer\S*param_groups\[0\]\.lr: ", lambda t, u: set_item(u, t.optimizer.param_groups[0], "lr", 3.0)),
     "moment of the optimizer": (r"trainer\.optimizer\S*exp_avg\.values: ", lambda t, u: nudge(u, next(iter(t.optimizer.state.values()))["exp_avg"])),
-    "hook of the optimizer": (r"trainer\.optimizer\S*_optimizer_step_pre_hooks\S*: ", lambda t, u: hook(u, getattr(t.optimizer, "optimizer", t.optimizer).register_step_pre_hook)),
-    "scheduler": (r"trainer\.lr_scheduler\S*last_epoch: ", lambda t, u: put(u, getattr(t.lr_scheduler, "scheduler", t.lr_scheduler), "last_epoch", 77)),
+    "hook of the optimizer": (r"trainer\.optimizer\S*_optimizer_step_pre_hooks\S*: ", lambda t, u: hook(u, inner(t.optimizer).register_step_pre_hook)),
+    "scheduler": (r"trainer\.lr_scheduler\S*last_epoch: ", lambda t, u: put(u, inner(t.lr_scheduler), "last_epoch", 77)),
     "trainer's state": (r"trainer\.state\.global_step: ", lambda t, u: put(u, t.state, "global_step", 77)),
     "trainer's history": (r"trainer\.state\.log_history\S*: ", lambda t, u: added(u, t.state.log_history, {"x": 1})),
     "trainer's control": (r"trainer\.control\.should_save: ", lambda t, u: put(u, t.control, "should_save", 2)),
@@ -198,24 +238,24 @@ PLANTED = {
     "child": (r"process\.children: ", lambda t, u: child(u)),
     "signal": (r"process\.signal 12: ", lambda t, u: u.callback(signal.signal, 12, signal.signal(12, lambda *given: None))),
     "timer": (r"process\.ITIMER_VIRTUAL: ", lambda t, u: (u.callback(signal.setitimer, signal.ITIMER_VIRTUAL, 0), signal.setitimer(signal.ITIMER_VIRTUAL, 1000))),
-    "collector off": (r"python\.collector: ", lambda t, u: (u.callback(gc.enable), gc.disable())),
+    "collector off": (r"python\.collector: ", lambda t, u: switch(u, gc.isenabled(), gc.enable, gc.disable)),
     "collector's thresholds": (r"python\.thresholds: ", lambda t, u: (u.callback(gc.set_threshold, *gc.get_threshold()), gc.set_threshold(1, 2, 3))),
     "import path": (r"python\.path: ", lambda t, u: added(u, sys.path, "/x")),
     "argv": (r"python\.argv: ", lambda t, u: added(u, sys.argv, "x")),
     "uncaught exceptions": (r"python\.excepthook: ", lambda t, u: put(u, sys, "excepthook", lambda *given: None)),
     "standard output": (r"python\.stdout: ", lambda t, u: put(u, sys, "stdout", io.StringIO())),
     "deepest call": (r"python\.recursion: ", lambda t, u: call(u, sys.setrecursionlimit, 5000, sys.getrecursionlimit())),
-    "locale": (r"python\.locale: ", lambda t, u: (u.callback(locale.setlocale, locale.LC_ALL, locale.setlocale(locale.LC_ALL)), locale.setlocale(locale.LC_ALL, "C.UTF-8"), locale.setlocale(locale.LC_NUMERIC, "C"), locale.setlocale(locale.LC_TIME, "POSIX"), locale.setlocale(locale.LC_CTYPE, "C"))),
+    "locale": (r"python\.locale: ", lambda t, u: elsewhere(u)),
     "decimal places": (r"python\.decimal: ", lambda t, u: u.enter_context(decimal.localcontext(decimal.Context(prec=3)))),
     "numpy's errors": (r"python\.numpy errors: ", lambda t, u: u.enter_context(np.errstate(all="raise"))),
-    "faults": (r"python\.faults: ", lambda t, u: (u.callback(faulthandler.enable), faulthandler.disable()) if faulthandler.is_enabled() else (u.callback(faulthandler.disable), faulthandler.enable())),
+    "faults": (r"python\.faults: ", lambda t, u: switch(u, faulthandler.is_enabled(), faulthandler.enable, faulthandler.disable)),
     "warnings": (r"warnings\.filters: ", lambda t, u: (u.enter_context(warnings.catch_warnings()), warnings.simplefilter("error"))),
     # loggers and bars
     "level of a logger": (r"logging\.trl: ", lambda t, u: call(u, logging.getLogger("trl").setLevel, 50, logging.getLogger("trl").level)),
     "verbosity": (r"logging\.transformers: ", lambda t, u: call(u, transformers.logging.set_verbosity, 10, transformers.logging.get_verbosity())),
-    "handler": (r"logging\.datasets: ", lambda t, u: (u.callback(logging.getLogger("datasets").removeHandler, logging.lastResort), logging.getLogger("datasets").addHandler(logging.lastResort))),
+    "handler": (r"logging\.datasets: ", lambda t, u: handled(u, logging.getLogger("datasets"))),
     "all loggers off": (r"logging\.disabled: ", lambda t, u: call(u, logging.disable, 50, 0)),
-    "bars of datasets": (r"bars\.datasets: ", lambda t, u: (u.callback(datasets.enable_progress_bars), datasets.disable_progress_bars())),
+    "bars of datasets": (r"bars\.datasets: ", lambda t, u: switch(u, True, datasets.enable_progress_bars, datasets.disable_progress_bars)),
     "bars of transformers": (r"bars\.transformers.utils.logging: ", lambda t, u: (u.callback(transformers.logging.enable_progress_bar), transformers.logging.disable_progress_bar())),
     "a bar that stays": (r"bars\.live: 0 -> 1", lambda t, u: u.callback(tqdm(total=1, file=sys.stderr).close)),
     # files
