@@ -13,6 +13,7 @@ from processes import end, found, start
 from runs import guard, sft
 from runs import lines as audits
 from tiny import tiny_rows, tiny_tokenizer
+from trainers import toxicity
 from transformers import TrainerCallback
 from transformers.models.llama.modeling_llama import LlamaMLP
 from watched import HOOKS, Watched
@@ -25,7 +26,6 @@ from alignguard import Schedule
 from alignguard.model.stopping import Budgets
 from alignguard.trainer.pace import PULSE, Pace
 
-pytestmark = pytest.mark.filterwarnings("ignore")
 # how trainer, model and callback are set up: the trainer's settings, and ours
 SETUPS = {
     "plain": ({}, {}),
@@ -52,8 +52,8 @@ def most_slow(names):
 
 
 def watched(output_dir, memory=False, **settings):
-    """Our callback, which asks at step 2, and who looks at it."""
-    callback = guard(**settings)
+    """Our callback, which asks at step 2 and whose scorer draws from every generator, and who looks at it."""
+    callback = guard(**{"toxicity": toxicity, **settings})
     return callback, Watched(callback, output_dir, memory=memory)
 
 
