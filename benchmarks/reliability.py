@@ -11,6 +11,7 @@ ends with 1 where something does not hold.
 |---|---|---|
 | `bad_inputs` | `bad_inputs`, `clear_errors` | wrong arguments, files, references, records, options: each told in one line |
 | `hostile` | `injections`, `escaped` | injections through every field of everything that is shown, in a browser, a terminal, a table |
+| `observer` | `bit_identical`, `cells` | runs with the callback and without, to the bit; Ctrl-C at lines of an audit |
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from importlib import import_module
 from common import kept, table, write
 
 # in the order of the table
-SECTIONS = ("bad_inputs", "hostile")
+SECTIONS = ("bad_inputs", "hostile", "observer")
 
 
 def main() -> int:
