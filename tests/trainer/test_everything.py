@@ -154,9 +154,9 @@ def drawn(undo, put_back, state, draw):
     draw()
 
 
-def inner(wrapped):
-    """What accelerate has wrapped."""
-    return getattr(wrapped, "optimizer", getattr(wrapped, "scheduler", wrapped))
+def inner(thing, name):
+    """What accelerate has wrapped, where it has."""
+    return getattr(thing, name, thing)
 
 
 # name: (what the line that tells it begins with, and the change)
@@ -218,8 +218,8 @@ PLANTED = {
     # trainer
     "learning rate": (r"trainer\.optimizer\S*param_groups\[0\]\.lr: ", lambda t, u: set_item(u, t.optimizer.param_groups[0], "lr", 3.0)),
     "moment of the optimizer": (r"trainer\.optimizer\S*exp_avg\.values: ", lambda t, u: nudge(u, next(iter(t.optimizer.state.values()))["exp_avg"])),
-    "hook of the optimizer": (r"trainer\.optimizer\S*_optimizer_step_pre_hooks\S*: ", lambda t, u: hook(u, inner(t.optimizer).register_step_pre_hook)),
-    "scheduler": (r"trainer\.lr_scheduler\S*last_epoch: ", lambda t, u: put(u, inner(t.lr_scheduler), "last_epoch", 77)),
+    "hook of the optimizer": (r"trainer\.optimizer\S*_optimizer_step_pre_hooks\S*: ", lambda t, u: hook(u, inner(t.optimizer, "optimizer").register_step_pre_hook)),
+    "scheduler": (r"trainer\.lr_scheduler\S*last_epoch: ", lambda t, u: put(u, inner(t.lr_scheduler, "scheduler"), "last_epoch", 77)),
     "trainer's state": (r"trainer\.state\.global_step: ", lambda t, u: put(u, t.state, "global_step", 77)),
     "trainer's history": (r"trainer\.state\.log_history\S*: ", lambda t, u: added(u, t.state.log_history, {"x": 1})),
     "trainer's control": (r"trainer\.control\.should_save: ", lambda t, u: put(u, t.control, "should_save", 2)),
