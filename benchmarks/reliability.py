@@ -11,6 +11,9 @@ ends with 1 where something does not hold.
 |---|---|---|
 | `bad_inputs` | `bad_inputs`, `clear_errors` | wrong arguments, files, references, records, options: each told in one line |
 | `hostile` | `injections`, `escaped` | injections through every field of everything that is shown, in a browser, a terminal, a table |
+| `kills` | `killed`, `lost`, `cut`, `cut_silently` | processes killed, files cut, disks full; and what a resumed run ends with |
+| `faults` | `faults`, `survived` | faults of trackers, scorers, memory, weights, signals, callbacks, disks while a model is trained |
+| `observer` | `bit_identical`, `cells` | runs with the callback and without, to the bit; Ctrl-C at lines of an audit |
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from importlib import import_module
 from common import kept, table, write
 
 # in the order of the table
-SECTIONS = ("bad_inputs", "hostile", "kills", "faults")
+SECTIONS = ("bad_inputs", "hostile", "kills", "faults", "observer")
 
 
 def main() -> int:

@@ -157,7 +157,7 @@ def audit(
     baseline = {} if baseline is None else baseline
     keep_prompts(baseline.values(), asking.chat)
     begun, chat, ranks, device = time.perf_counter(), asking.chat, asking.ranks, compute_device(model)
-    with restored_rng(device), memory_given_back(device), reference.awake(device):  # scorers may draw too
+    with restored_rng(), memory_given_back(device), reference.awake(device):  # scorers may draw too
         missing = [probe for probe in pool if probe.id not in baseline]
         if missing:
             with reference.loaded() as frozen:

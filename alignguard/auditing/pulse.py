@@ -71,7 +71,7 @@ def pulse(
             for id, drift in drifts.items()
         }
 
-    with restored_rng(device), memory_given_back(device), reference.awake(device):
+    with restored_rng(), memory_given_back(device), reference.awake(device):
         found = asking.ranks.share(probes, read)
     kls, same, *_ = zip(*found.values(), strict=True)
     figures = {"pulse/kl": mean(kls), "pulse/same": mean(same)}

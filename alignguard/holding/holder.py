@@ -27,7 +27,7 @@ from ..errors import RunError
 from ..model.forms import form_in
 from ..model.forward import Row, batches
 from ..model.head import Head, read_head, target_hidden
-from ..model.observe import eval_mode
+from ..model.observe import eval_mode, unmarked
 from .anchored import Anchored
 from .budget import Controller, DriftBudget
 
@@ -108,7 +108,7 @@ class Holder:
             for batch in batches(lengths, _BATCH_TOKENS):
                 part = [mine[i] for i in batch]
                 # the backward pass, too: layers may go through their forward again there
-                with eval_mode(model, checkpoints=True):
+                with unmarked(model), eval_mode(model, checkpoints=True):
                     with (
                         torch.set_grad_enabled(coefficient > 0),
                         torch.autocast(device, dtype=autocast, enabled=autocast is not None),

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import ProbeError, one_line
 from .forms import FAMILIES, Form, form_in, read_form, unwrapped, wrapper_of
-from .spoken import check_said, check_tokenizer
+from .spoken import check_said, check_tokenizer, unchanged
 from .turns import WAYS, is_plain, left_out
 
 logger = logging.getLogger(__name__)
@@ -218,7 +218,8 @@ class Chat:
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Token ids of `text`, without the tokenizer's own additions unless `special`."""
-        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+        with unchanged(self.tokenizer):
+            return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
 
     def prompt_ids(self, messages: Sequence[dict[str, Any]], **more: Any) -> list[int]:
         """Token ids of the prompt, see [`~Chat.text`]. Templates write special tokens; plain text gets the tokenizer's."""

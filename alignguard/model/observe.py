@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..distributed import compute_device, gathered
+from ..distributed import compute_device, gathered, is_sharded
 from .virtual import speaking
 
-_CPU = torch.device("cpu")
+_SMALL = 2**16  # bytes of a buffer whose values are kept while an audit looks
+_HOOKS = [name for name in vars(torch.nn.Module()) if "_hooks" in name]
 # what a config makes every forward return, and generate cannot carry or an audit only pays for
 _PLAIN = {
     "output_router_logits": False,
@@ -25,19 +26,27 @@ _PLAIN = {
 
 
 @contextmanager
-def restored_rng(device: torch.device = _CPU) -> Iterator[None]:
-    """Python's, numpy's and torch's generators (CPU and `device`) continue afterwards as if nothing had been drawn."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    backend = getattr(torch, device.type, None) if device.type != "cpu" else None
-    ours = backend.get_rng_state(device) if backend is not None and hasattr(backend, "get_rng_state") else None
+def restored_rng() -> Iterator[None]:
+    """Python's, numpy's and torch's generators, the CPU's and those of all devices, continue afterwards as if nothing had been drawn."""
+    python, numpy = random.getstate(), np.random.get_state()
+    drawn = [(generator, generator.get_state()) for generator in _generators()]
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        if ours is not None:
-            backend.set_rng_state(ours, device)  # type: ignore[union-attr]
+        for generator, state in drawn:
+            generator.set_state(state)
+
+
+def _generators() -> list[torch.Generator]:
+    """Torch's own: of a device that nobody has used there is none yet, and none is made by asking."""
+    found = [torch.default_generator]
+    for backend in (torch.cuda, torch.xpu):
+        found += getattr(backend, "default_generators", ())
+    if torch.backends.mps.is_available():
+        found.append(torch.mps._get_default_mps_generator())
+    return found
 
 
 @contextmanager
@@ -85,12 +94,47 @@ def plain_outputs(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def unmarked(model: torch.nn.Module) -> Iterator[None]:
+    """
+    What modules keep beside their weights is afterwards as it was: attributes, hooks, buffers, and the values of small ones.
+
+    A rotary embedding may fit itself to the longest text it has read, and would read the next batch of the training otherwise;
+    PEFT leaves a method behind where it generates; Ctrl-C may come just before a hook is taken off. What wraps a sharded model
+    keeps account of its forwards in attributes, so there only modules count that hold nothing but buffers.
+    """
+    everywhere = not is_sharded(model)
+    modules = [m for m in model.modules() if everywhere or (m._buffers and not (m._modules or m._parameters))]
+    fields = [vars(m) for m in modules]
+    fields += [own[name] for own in fields for name in ("_buffers", *_HOOKS) if name in own]
+    kept = [(now, dict(now)) for now in fields]
+    buffers = {id(buffer): buffer for m in modules for buffer in m._buffers.values() if buffer is not None}
+    small = [b for b in buffers.values() if b.nbytes <= _SMALL and not b.is_meta]
+    values = [(buffer, buffer.clone()) for buffer in small]
+    try:
+        yield
+    finally:
+        for now, before in kept:
+            put_back(now, before)
+        with torch.no_grad():
+            for buffer, value in values:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+
+def put_back(now: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Make a dictionary what it was, at no moment less: Ctrl-C may come here too."""
+    for name in now.keys() - before.keys():
+        del now[name]
+    now.update(before)
+
+
+@contextmanager
 def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> Iterator[None]:
     """
     Everything an audit does with the models happens in here.
 
-    No gradients, eval mode, plain outputs, the generators restored. `torch.no_grad` and not `inference_mode`: caches that a model
-    fills under the latter (rotary tables, for one) would break the next backward pass.
+    No gradients, eval mode, plain outputs, the generators restored, and no mark left in the modules. `torch.no_grad` and not
+    `inference_mode`: caches that a model fills under the latter (rotary tables, for one) would break the next backward pass.
 
     Args:
         models (`torch.nn.Module`):
@@ -100,8 +144,9 @@ def observing(*models: torch.nn.Module, autocast: torch.dtype | None = None) -> 
     """
     device = compute_device(models[0])
     with ExitStack() as stack:
-        stack.enter_context(restored_rng(device))
+        stack.enter_context(restored_rng())
         for model in models:
+            stack.enter_context(unmarked(model))
             stack.enter_context(eval_mode(model))
             stack.enter_context(plain_outputs(model))
             stack.enter_context(gathered(model))
@@ -135,7 +180,7 @@ def undisturbed(device: torch.device) -> Iterator[None]:
     says, without gradients, and with the generators restored.
     """
     with ExitStack() as stack:
-        stack.enter_context(restored_rng(device))
+        stack.enter_context(restored_rng())
         stack.enter_context(torch.no_grad())
         for kind in {device.type, "cpu"}:
             stack.enter_context(torch.autocast(kind, enabled=False))

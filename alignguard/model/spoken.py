@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import StartError
 from ..given import need
+from .observe import put_back
 
 
 def check_tokenizer(given: Any) -> None:
@@ -39,3 +42,21 @@ def check_said(tags: Any, template_kwargs: Any) -> None:
     options = isinstance(template_kwargs, dict) and all(isinstance(name, str) for name in template_kwargs)
     says = 'template_kwargs= are options of the chat template, as {"enable_thinking": True}'
     need(template_kwargs is None or options, says, template_kwargs, where="Chat")
+
+
+@contextmanager
+def unchanged(tokenizer: Any) -> Iterator[None]:
+    """
+    A tokenizer that encodes in the block is afterwards what it was: one of the fast kind keeps how it was last told to pad and to cut
+    off, and a checkpoint is written with that; and any tells of a text that is too long once, which is for whoever trains.
+    """
+    backend, told = getattr(tokenizer, "_tokenizer", None), getattr(tokenizer, "deprecation_warnings", {})
+    padding, truncation, before = getattr(backend, "padding", None), getattr(backend, "truncation", None), dict(told)
+    try:
+        yield
+    finally:
+        if padding is not None:
+            backend.enable_padding(**padding)  # type: ignore[union-attr]
+        if truncation is not None:
+            backend.enable_truncation(**truncation)  # type: ignore[union-attr]
+        put_back(told, before)

@@ -85,5 +85,8 @@ class Console:
     @contextmanager
     def bar(self, total: int, what: str) -> Iterator[Callable[[int], Any]]:
         """A progress bar; what is yielded moves it on."""
-        with tqdm(total=total, desc=what, leave=False, disable=self._bar_off) as bar:
+        if self._bar_off:  # one that is told to be silent still starts a thread that watches over bars
+            yield lambda n: None
+            return
+        with tqdm(total=total, desc=what, leave=False) as bar:
             yield lambda n: bar.update(n) and None

@@ -89,13 +89,13 @@ class Case:
             [self.full_name.removeprefix("trl."), *(f"beta{v}" for k, v in self.settings.items() if k == "beta")]
         )
 
-    def build(self, tokenizer, start, output_dir, callbacks, **settings):
-        """The trainer on a fresh copy of the start."""
+    def build(self, tokenizer, start, output_dir, callbacks, wrap=lambda model: model, **settings):
+        """The trainer on a fresh copy of the start, in what is put around it."""
         module = import_module(self.module)
         name = "TrainingArguments" if self.name == "Trainer" else self.name.replace("Trainer", "Config")
         config = getattr(module, name, None) or getattr(trl, name)
         return getattr(module, self.name)(
-            model=LlamaForCausalLM.from_pretrained(start),
+            model=wrap(LlamaForCausalLM.from_pretrained(start)),
             args=config(str(output_dir), **{**SETTINGS, **self.settings, **settings}),
             train_dataset=rows(self.columns, tokenizer),
             processing_class=tokenizer,

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_model
 from torch import nn
 
 from alignguard.model.observe import memory_given_back, observing, trainer_autocast
@@ -32,6 +33,62 @@ def test_generators_modes_and_gradients_are_as_before(fails):
     assert draw_all() == expected
     assert [m.training for m in model.modules()] == [True, False, True]
     assert torch.is_grad_enabled()
+
+
+class Remembers(nn.Module):
+    """A layer that keeps account of what it reads: in an attribute, in a buffer of its own, and in another's place."""
+
+    def __init__(self):
+        super().__init__()
+        self.longest = 0
+        self.register_buffer("sum", torch.zeros(1))
+        self.register_buffer("last", None)
+
+    def forward(self, x):
+        self.longest, self.new, self.last = max(self.longest, len(x)), True, x.detach()
+        self.sum += x.sum()
+        return x
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_modules_remember_is_as_before(fails):
+    model = nn.Sequential(nn.Linear(2, 2), Remembers())
+    own = model[1].sum
+    try:
+        with observing(model):
+            model(torch.ones(3, 2))
+            assert model[1].longest == 3 and model[1].sum != 0
+            if fails:
+                raise KeyError
+    except KeyError:
+        pass
+    assert model[1].longest == 0 and not hasattr(model[1], "new") and model[1].last is None
+    assert model[1].sum is own and model[1].sum == 0
+
+
+def test_a_rotary_embedding_that_fits_itself_to_what_it_reads_reads_the_next_batch_as_before(tokenizer):
+    """NTK by the longest text so far (`rope_type="dynamic"`): one that was read in between would stay in every later batch."""
+    fitted = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+    found = []
+    for looks in ((), (10, 900)):
+        model = tiny_model(tokenizer, max_position_embeddings=64, rope_parameters=fitted).train()
+        model(input_ids=torch.arange(300)[None])
+        for tokens in looks:
+            with observing(model):
+                model(input_ids=torch.arange(tokens)[None] % 300)
+        found.append(model(input_ids=torch.arange(200)[None]).logits)
+    assert torch.equal(*found)
+
+
+def test_generators_of_devices_are_as_before(monkeypatch):
+    """Of all of them: a scorer may run on another than the model."""
+    others = (torch.Generator(), torch.Generator())
+    monkeypatch.setattr(torch.cuda, "default_generators", others)
+    before = [generator.get_state() for generator in others]
+    with observing(nn.Linear(2, 2)):
+        for generator in others:
+            torch.rand(1, generator=generator)
+    assert all(torch.equal(generator.get_state(), state) for generator, state in zip(others, before, strict=True))
 
 
 def test_tensors_made_inside_can_train_afterwards():
