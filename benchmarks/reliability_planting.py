@@ -308,14 +308,6 @@ def on_a_disk(folder: Path, then: str) -> dict[str, Any]:
     return {"callbacks": [At({"full": full, "read-only": read_only}[then], 2), At(again, 5)]}
 
 
-def can_mount() -> bool:
-    """Whether a disk of its own can be had here."""
-    return (
-        os.geteuid() == 0
-        and subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
-    )
-
-
 def slow_trackers(folder: Path) -> dict[str, Any]:
     shown._SECONDS = 0.5
     timed._AGAIN = 0.2
