@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.entities import Metric
 
 from ..auditing.audit import Audit
 from ..verdicts.verdict import Verdict
@@ -77,8 +78,9 @@ class MlflowRun:
             raise
 
     def _later(self, what: str, figures: dict[str, float], step: int, at: float) -> None:
-        send = partial(mlflow.log_metrics, step=step, run_id=self.run_id, timestamp=int(1000 * at))
-        self.figures.waiting[f"{what} {step}"] = partial(send, figures)
+        # by the client: mlflow.log_metrics reads the run before, which a store of files does by reading all that was logged so far
+        metrics = [Metric(name, value, int(1000 * at), step) for name, value in figures.items()]
+        self.figures.waiting[f"{what} {step}"] = partial(self.client.log_batch, self.run_id, metrics)
 
     def _send(self, whole: bool = False) -> None:
         """Figures and, where those could be sent, files; `whole`: tables that have grown, too."""
