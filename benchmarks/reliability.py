@@ -11,6 +11,8 @@ ends with 1 where something does not hold.
 |---|---|---|
 | `bad_inputs` | `bad_inputs`, `clear_errors` | wrong arguments, files, references, records, options: each told in one line |
 | `hostile` | `injections`, `escaped` | injections through every field of everything that is shown, in a browser, a terminal, a table |
+| `long` | `long_audits`, `long_*` | five hundred audits in one process: what it holds, how long an audit takes, what is on disk |
+| `servers` | `servers`, `server_*` | servers of MLflow and Trackio, ended in the middle of a run |
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from importlib import import_module
 from common import kept, table, write
 
 # in the order of the table
-SECTIONS = ("bad_inputs", "hostile")
+SECTIONS = ("bad_inputs", "hostile", "long", "servers")
 
 
 def main() -> int:
