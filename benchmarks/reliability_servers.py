@@ -292,10 +292,10 @@ def on_mlflow(server: Server, name: str) -> tuple[_Figures, _Rows]:
             for metric in client.get_metric_history(ran.info.run_id, key):
                 found.setdefault((key, metric.step), []).append(metric.value)
     rows: _Rows = Counter()
+    there = {file.path for file in client.list_artifacts(ran.info.run_id, "alignguard")}
+    rows["alert", KILLED, ""] = int(f"alignguard/regression_step_{KILLED:05d}.txt" in there)
     for table in ("flips", "answers"):
-        if any(
-            file.path == f"alignguard/{table}.json" for file in client.list_artifacts(ran.info.run_id, "alignguard")
-        ):
+        if f"alignguard/{table}.json" in there:
             path = client.download_artifacts(ran.info.run_id, f"alignguard/{table}.json", str(server.folder))
             held = json.loads(Path(path).read_text("utf-8"))
             at, probe = held["columns"].index("step"), held["columns"].index("probe")
