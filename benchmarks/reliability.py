@@ -14,6 +14,8 @@ ends with 1 where something does not hold.
 | `kills` | `killed`, `lost`, `cut`, `cut_silently` | processes killed, files cut, disks full; and what a resumed run ends with |
 | `faults` | `faults`, `survived` | faults of trackers, scorers, memory, weights, signals, callbacks, disks while a model is trained |
 | `observer` | `bit_identical`, `cells` | runs with the callback and without, to the bit; Ctrl-C at lines of an audit |
+| `long` | `long_audits`, `long_*` | five hundred audits in one process: what it holds, how long an audit takes, what is on disk |
+| `servers` | `servers`, `server_*` | servers of MLflow and Trackio, ended in the middle of a run |
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from importlib import import_module
 from common import kept, table, write
 
 # in the order of the table
-SECTIONS = ("bad_inputs", "hostile", "kills", "faults", "observer")
+SECTIONS = ("bad_inputs", "hostile", "kills", "faults", "observer", "long", "servers")
 
 
 def main() -> int:

@@ -9,7 +9,7 @@
 | `packages` | each package's first line, and its files | `README.md`, `docs/architecture.md` |
 | `files` | the first line of every file | `docs/architecture.md` |
 | `study`, `sides`, `witness` | `benchmarks/results/study.json` | `docs/study.md` |
-| `bad_inputs`, `hostile`, `observer` | `benchmarks/results/reliability.json` | `docs/reliability.md` |
+| the sections of `make reliability` | `benchmarks/results/reliability.json` | `docs/reliability.md` |
 | `nulls`, `falls`, `detectable`, `rules`, `real` | `benchmarks/results/detection.json` | `docs/verdicts.md` |
 
 `docs/images/architecture.svg` is drawn from the floors in `pyproject.toml` and from the imports that the files really have.

@@ -8,6 +8,7 @@ from math import floor, isfinite, log10
 
 from markupsafe import Markup
 
+from ..probes.draw import spread
 from .page import fill
 
 _WIDTH, _HEIGHT = 440, 240
@@ -15,6 +16,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 24, 40
 _PAPER = {"width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _WIDTH - _RIGHT, "bottom": _HEIGHT - _BOTTOM}
 _NAMED = 8
 _FEW = 60  # points, that have room for large dots
+_MOST = 120  # dots of a curve: they say their values to who points at them, on a few hundred pixels
 _LETTER = 7.5  # the width of one, about: names that would lie on each other are left out
 
 
@@ -125,8 +127,10 @@ class _Frame:
         return " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
 
     def dots(self, points: Sequence[tuple[float, float, str]]) -> list[_Dot]:
-        """Points apart, each with its name; smaller where there are many."""
+        """Points apart, each with its name; smaller where there are many, and of hundreds some, with the first and the last."""
         radius = 3 if len(points) <= _FEW else 1.5
+        if len(points) > _MOST:
+            points = [*spread(points[:-1], _MOST - 1), points[-1]]
         return [(self.x(x), self.y(y), radius, f"{name}: {_number(x)}, {y:.4g}") for x, y, name in points]
 
     def mark(self, mark: Mark) -> list[_Line]:

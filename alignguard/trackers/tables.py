@@ -1,8 +1,9 @@
-"""What trackers show beside figures: probes whose judgement changed, and a sample of answers."""
+"""What trackers show beside figures: probes whose judgement changed, and a sample of answers; and how often what grows is shown."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from typing import Any
 
 from ..auditing.audit import Audit
@@ -16,6 +17,16 @@ FLIPS = ("step", "dimension", "probe", "prompt", "before", "after", "drop")
 ANSWERS = ("step", "dimension", "probe", "prompt", "answer", "trace", "status", "score")
 _TEXTS = {"prompt", "before", "after", "answer", "trace"}
 _A_DIMENSION = 3
+_FIRST, _SHARE = 20, 1.05
+
+
+def shown_anew(audits: int) -> bool:
+    """
+    Whether what a tracker takes as a whole, and what grows with each audit, is given to it after so many: after each of the first
+    twenty, then when a twentieth of it is new. All in all it is given about twenty times what is there in the end, however long the
+    run; after each audit that would be half as many times as there are audits.
+    """
+    return audits <= _FIRST or int(log(audits, _SHARE)) > int(log(audits - 1, _SHARE))
 
 
 @dataclass(frozen=True)

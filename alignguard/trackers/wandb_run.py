@@ -32,12 +32,15 @@ class WandbRun:
     def __init__(self, run: Any, quote: bool, artifacts: Artifacts) -> None:
         self.run, self.quote, self.artifacts = run, quote, artifacts
         self.left_out: set[str] = set()
+        self.ended = False
         # a table that was logged and then grows keeps showing its first version, unless it is told to grow; this also
         # takes up the table of a run that was resumed
-        self.flips, self.answers = (
-            wandb.Table(columns=tables.columns(names, quote), log_mode="INCREMENTAL")
-            for names in (tables.FLIPS, tables.ANSWERS)
-        )
+        self.tables = {
+            f"alignguard/{name}": wandb.Table(columns=tables.columns(names, quote), log_mode="INCREMENTAL")
+            for name, names in (("flips", tables.FLIPS), ("answers", tables.ANSWERS))
+        }
+        self.new: dict[str, wandb.Table] = {}  # those that have grown since they were logged
+        self.history: Sequence[Audit] = ()
 
     def begin(self, about: dict[str, Any]) -> None:
         self.run.define_metric("train/global_step")
@@ -46,16 +49,15 @@ class WandbRun:
 
     def log(self, audit: Audit, history: Sequence[Audit], verdict: Verdict) -> None:
         self._leave_out_of_summary(audit.metrics)
-        shown = {**audit.metrics, **_charts(history)}
-        for name, table, new in (
-            ("flips", self.flips, tables.flips(verdict, self.quote)),
-            ("answers", self.answers, tables.answers(audit, self.quote)),
+        for (name, table), added in zip(
+            self.tables.items(), (tables.flips(verdict, self.quote), tables.answers(audit, self.quote)), strict=True
         ):
-            for row in new.rows:
+            for row in added.rows:
                 table.add_data(*row)
-            if new.rows:
-                shown[f"alignguard/{name}"] = table
-        self.run.log({**shown, "train/global_step": audit.step})
+                self.new[name] = table
+        self.history = history
+        anew = self.ended or verdict.new or tables.shown_anew(len(history))
+        self.run.log({**audit.metrics, **(self._grown() if anew else {}), "train/global_step": audit.step})
         self.run.summary.update(_worst(history))
 
     def keep(self, step: int, figures: Path, report: Path) -> None:
@@ -70,7 +72,15 @@ class WandbRun:
 
     def end(self) -> None:
         """The run stays open until its user finishes it; its record is as it will be, unless an audit is still to come."""
+        self.ended = True
+        if grown := self._grown():
+            self.run.log({**grown, "train/global_step": self.history[-1].step})
         self.artifacts.end()
+
+    def _grown(self) -> dict[str, Any]:
+        """Tables and charts, where they have grown since they were logged."""
+        new, self.new = self.new, {}
+        return {**new, **_charts(self.history)} if new else {}
 
     def _leave_out_of_summary(self, figures: dict[str, float]) -> None:
         """The trainer copies every number of the summary into its checkpoints' metadata, and W&B takes a hundred of them."""

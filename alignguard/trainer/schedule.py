@@ -85,4 +85,5 @@ class Schedule:
 
     def planned(self, last: int) -> list[int]:
         """All steps of a run of `last` steps at which an audit is due."""
-        return [step for step in range(last + 1) if self.due(step, last)]
+        every = range(self.every, last + 1, self.every) if self.every else ()
+        return sorted({0, last, *every, *(int(step) for step in self.at if step <= last)})

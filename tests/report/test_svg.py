@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import pytest
@@ -35,11 +36,24 @@ def test_steps_are_whole_and_values_stand_where_they_should():
     assert y0 == y1
 
 
+def test_a_long_run_is_drawn_whole_and_has_dots_for_some_of_it():
+    """A dot says its value to who points at it: hundreds on as many pixels say nothing, and take most of the page."""
+    values = [(step, float(step == 333)) for step in range(500)]
+    html = curves("t", [Series("s", values)], "x", "y")
+    (line,) = re.findall(r'<polyline[^>]*points="([^"]*)"', html)
+    assert len(line.split()) == 500 and len({point.split(",")[1] for point in line.split()}) == 2
+    dots = [int(step) for step in re.findall(r"<title>s: (\d+), ", html)]
+    assert dots[0] == 0 and dots[-1] == 499 and 100 <= len(dots) <= 130
+    assert max(b - a for a, b in itertools.pairwise(dots)) <= 5
+    few = curves("t", [Series("s", values[:100])], "x", "y")
+    assert few.count("<circle") == 100
+
+
 def test_a_path_names_its_ends_and_what_there_is_room_for():
     points = [(i / 1000, 0.5, f"<{i}>") for i in range(1000)]
     html = path("t", points, "x", "y")
     names = re.findall(r"<text[^>]*>(&lt;\d+&gt;)</text>", html)
     assert names[:2] == ["&lt;999&gt;", "&lt;0&gt;"] and 4 < len(names) < 12
-    assert html.count("<circle") == 1001  # the last is drawn twice, the larger on top
+    assert html.count("<circle") == 121  # the last is drawn twice, the larger on top
     same = path("t", [(1.0, 1.0, "a"), (1.0, 1.0, "b"), (2.0, 3.0, "c")], "x", "y", y_range=(0.0, 1.0))
     assert re.findall(r"<text[^>]*>([abc])</text>", same) == ["c", "a"]
