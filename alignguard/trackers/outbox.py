@@ -38,7 +38,7 @@ class Outbox:
                 name = next(iter(self.waiting))
                 self.waiting[name]()
                 del self.waiting[name]
-        except Exception:
+        except BaseException:  # one that was interrupted took as long
             self.not_before = time.monotonic() + _PATIENCE * (time.monotonic() - begun)
             raise
         return True
