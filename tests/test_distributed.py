@@ -8,6 +8,7 @@ from processes import RUNS, assert_same, end, found, start
 
 from alignguard import StartError
 from alignguard.distributed import Ranks
+from alignguard.records.record import read_record
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +79,19 @@ def test_a_process_that_fails_later_costs_all_that_audit_and_nothing_else(tmp_pa
     assert "the audit failed and training goes on" in text and "process 1 of 2 failed with OSError: out of luck" in text
     for rank in (0, 1):
         assert list(found(tmp_path, rank)["metrics"]) == ["0", "1"] and len(found(tmp_path, rank)["losses"]) == 2
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_process_that_is_lost_ends_the_run_and_leaves_a_whole_record(tmp_path, how):
+    """It would wait for ever otherwise; where it is stopped, for as long as the others are waited for."""
+    text = end(start(how, tmp_path, 2), code=1)
+    assert how == "killed" or "waited for the others in vain" in text
+    assert [audit.step for audit in read_record(str(tmp_path / "0")).audits] == [0, 1]
+
+
+def test_a_process_that_is_slow_is_waited_for(tmp_path):
+    text = end(start("slow", tmp_path, 2))
+    assert "failed" not in text and list(found(tmp_path)["metrics"]) == ["0", "1", "2"]
 
 
 def test_shares_are_whole_and_disjoint():

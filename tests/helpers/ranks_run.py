@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -10,7 +13,7 @@ import environment  # noqa: F401
 from runs import Losses, guard, sft
 from tiny import tiny_model, tiny_probes, tiny_tokenizer
 
-from alignguard import DriftBudget, Schedule
+from alignguard import DriftBudget, Schedule, distributed
 
 RANK, SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 BATCH = 6
@@ -22,6 +25,29 @@ ZERO3 = {
     "gradient_clipping": "auto",
     "zero_allow_untested_optimizer": True,
     "zero_force_ds_cpu_optimizer": False,
+}
+
+
+def befalls(do, now):
+    """Something befalls a process in the middle of an audit, once."""
+    import alignguard.auditing.audit as audit_module
+
+    measure, done = audit_module.measure_drift, []
+
+    def measure_drift(policy, *args):
+        if now() and not done:
+            done.append(1)
+            do()
+        return measure(policy, *args)
+
+    audit_module.measure_drift = measure_drift
+    distributed._PATIENCE = timedelta(seconds=10)
+
+
+BEFALLS = {
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "slow": lambda: time.sleep(4),
 }
 
 
@@ -45,6 +71,8 @@ def main(mode, out):
             return measure(policy, *args)
 
         audit_module.measure_drift = measure_drift
+    if mode in BEFALLS:
+        befalls(BEFALLS[mode], lambda: RANK == 1 and losses.logs)
     # a folder for each process shows who writes; a cache is read by all
     folder = Path(out) if mode in ("cache", "zero3") or mode.endswith("shared") else Path(out) / str(RANK)
     goes_on = {}
