@@ -54,6 +54,15 @@ def test_a_line_is_added_after_the_last_whole_one(tmp_path, torn):
     assert path.read_bytes() == b"3\n"
 
 
+def test_a_link_in_a_files_place_is_not_written_through(tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.write_text("as it was\n")
+    (tmp_path / "lines").symlink_to(theirs)
+    with pytest.raises(OSError, match="symbolic links"):
+        append_line(tmp_path / "lines", "3")
+    assert theirs.read_text() == "as it was\n"
+
+
 @pytest.mark.parametrize("room", [0, 1, 7])
 def test_of_a_line_that_does_not_fit_on_a_disk_nothing_stays(tmp_path, monkeypatch, room):
     path, write = tmp_path / "lines", os.write
