@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 
 import reliability_run as runs
+from reliability_fault import EARLY, Fault
 from reliability_planting import (
-    EARLY,
-    Fault,
     at,
     checkpoints_gone,
     clock_back,
@@ -94,10 +93,10 @@ FAULTS: dict[str, Fault] = {
     "a data loader's worker dies": Fault("callbacks and data", dying_worker, audits=(0, 1), felt=True),
     "checkpoints are deleted": Fault("callbacks and data", checkpoints_gone, felt=True),
     "the disk is full for three steps": Fault(
-        "disk", lambda folder: on_a_disk(folder, "full"), ("the store", "the report")
+        "disk", lambda folder: on_a_disk(folder, "full"), ("the store", "the report"), mounts=True
     ),
     "the disk is read-only for three steps": Fault(
-        "disk", lambda folder: on_a_disk(folder, "read-only"), ("the store", "the report")
+        "disk", lambda folder: on_a_disk(folder, "read-only"), ("the store", "the report"), mounts=True
     ),
     "the record's folder vanishes": Fault(
         "disk", lambda folder: at(gone(folder, "alignguard")), ("the store",), unreadable="no record is in it"
