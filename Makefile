@@ -39,8 +39,12 @@ demo-distill: .venv/ready
 	$(PY) recipes/distill.py --output_dir runs/demo-distill --report_to wandb --max_steps 16 \
 	  --per_device_train_batch_size 4 --audit_at 4 8 --draw 6 --no_rotate --answer_tokens 48 --trace_tokens 64
 
+# on two processes, a file of tests on one of them: make WORKERS=8 test
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile
+
 test: .venv/ready
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) $(PYTEST)
 
 # an answer in two minutes: all but what starts processes, compiles, opens a browser, or trains with every trainer
 test-quick: .venv/ready
@@ -58,7 +62,7 @@ OLDEST := .venv-oldest/bin/python
 	touch $@
 
 test-oldest: .venv-oldest/ready
-	$(OLDEST) -m pytest
+	OMP_NUM_THREADS=1 $(OLDEST) $(PYTEST)
 
 # DeepSpeed is built without its GPU kernels: ZeRO-3 on two processes over gloo
 test-deepspeed: .venv/ready

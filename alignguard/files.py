@@ -10,7 +10,8 @@ from pathlib import Path
 from .text import clean
 
 _OWNER_ONLY, _AS_USUAL = 0o600, 0o666  # less what the umask takes
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link that somebody put in a file's place would have another file written
+# a link that somebody put in a file's place would have another file written; Windows counts line ends otherwise as text
+_AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_whole(path: Path, write: Callable[[Path], object], private: bool = False) -> None:
@@ -59,7 +60,7 @@ def append_line(path: Path, line: str, durable: bool = True) -> None:
         OSError: It cannot be written, or is a link; the file is as it was.
     """
     told = line.encode() + b"\n"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _AS_IT_IS, 0o644)
     try:
         ends = _end_of_lines(descriptor)
         os.ftruncate(descriptor, ends)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import inf
 from typing import Any, TypeVar
 
@@ -53,43 +52,44 @@ class Patience:
         allowed = min(seconds, max(_AGAIN, 2 * self._took.get(name, 0.0))) if late else seconds
         begun = time.monotonic()
         try:
-            with _limit(allowed):
-                found = do()
+            found = _limited(allowed, do)
         except _Interruption:
             self._late.add(name)
-            raise LateError(f"it took longer than {allowed:g} s, and was interrupted") from None
+            raise LateError(f"it took longer than {allowed:.3g} s, and was interrupted") from None
         self._took[name] = max(self._took.get(name, 0.0), time.monotonic() - begun)
         self._late.discard(name)
         return found
 
 
-@contextmanager
-def _limit(seconds: float) -> Iterator[None]:
+def _limited(seconds: float, do: Callable[[], T]) -> T:
     """
-    The block is interrupted where it takes longer, by an alarm: it runs in the thread that it would run in anyway, so that nothing
-    it knows by its thread is missing. An alarm can be set in the main thread alone, and not on Windows; elsewhere there is no
-    limit. An alarm of the user's own goes off when it would have.
+    What a call gives that is interrupted where it takes longer, by an alarm: it runs in the thread that it would run in anyway, so
+    that nothing it knows by its thread is missing. An alarm can be set in the main thread alone, and not on Windows; elsewhere there
+    is no limit. An alarm of the user's own goes off when it would have.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
+        return do()
+    over = False
 
     def interrupt(number: int, frame: Any) -> None:
-        raise _Interruption
+        if not over:  # it may have been on its way when the call came back
+            raise _Interruption
 
     begun, theirs = time.monotonic(), signal.getsignal(signal.SIGALRM)
-    if theirs is None:  # one that Python did not set, and cannot put back
-        yield
-        return
     left, interval = signal.getitimer(signal.ITIMER_REAL)
-    if 0 < left <= seconds:  # theirs comes first: it is theirs to end this
-        yield
-        return
+    if (
+        theirs is None or 0 < left <= seconds
+    ):  # one that Python cannot put back; or it comes first, and is theirs to end this
+        return do()
     signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT)
-        yield
+        try:
+            signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT)
+            return do()
+        finally:
+            over = True  # where it comes just before this, the outer one puts everything back
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, theirs)
         if left:

@@ -28,7 +28,7 @@ class Fault:
         says (`tuple[str, ...]`, *optional*):
             What else must be told.
         audits (`tuple[int, ...]`, *optional*):
-            Steps whose audits are on record in the end.
+            Steps whose audits are on record in the end; `None` where it depends on time how far the run comes.
         felt (`bool`, *optional*, defaults to `False`):
             Whether training without AlignGuard feels it too.
         unscored (`str`, *optional*):
@@ -45,7 +45,7 @@ class Fault:
     plant: Callable[[Path], dict[str, Any]]
     told: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
-    audits: tuple[int, ...] = ALL
+    audits: tuple[int, ...] | None = ALL
     felt: bool = False
     unscored: str = ""
     mounts: bool = False

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import reliability_run as runs
-from reliability_fault import Fault
+from reliability_fault import ALL, Fault
 from reliability_found import Found, row
 from reliability_plants import FAULTS
 from tqdm.auto import tqdm
@@ -93,7 +93,9 @@ def _wrong(fault: Fault, alone: runs.Left, watched: runs.Left, folder: Path) -> 
     except AlignGuardError as error:
         return "" if fault.unreadable and fault.unreadable in str(error) else f"the record cannot be read: {error}"
     steps = [audit.step for audit in record.audits]
-    if steps != list(fault.audits):
+    if fault.audits is None and steps != list(ALL[: len(steps)]):
+        return f"the record has audits of steps {steps}, and not the first of {list(ALL)}"
+    if fault.audits is not None and steps != list(fault.audits):
         return f"the record has audits of steps {steps}, not {list(fault.audits)}"
     if fault.unscored and (scored := _scored(record.audits, fault.unscored)):
         return f"the record has figures of {scored}, which nobody judged"

@@ -90,7 +90,7 @@ FAULTS: dict[str, Fault] = {
         felt=True,
     ),
     "a callback evaluates": Fault("callbacks and data", evaluates, felt=True),
-    "a data loader's worker dies": Fault("callbacks and data", dying_worker, audits=(0, 1), felt=True),
+    "a data loader's worker dies": Fault("callbacks and data", dying_worker, audits=None, felt=True),
     "checkpoints are deleted": Fault("callbacks and data", checkpoints_gone, felt=True),
     "the disk is full for three steps": Fault(
         "disk", lambda folder: on_a_disk(folder, "full"), ("the store", "the report"), mounts=True

@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass
@@ -119,6 +120,7 @@ def _process(folder: Path, live: Callable[..., None], given: Any) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which what is started in the background ignores
     multiprocessing.set_start_method("fork", force=True)  # as in a script that somebody starts
     told: dict[str, Any] = {}
     try:

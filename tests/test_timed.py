@@ -77,3 +77,22 @@ def test_in_another_thread_there_is_no_limit_and_no_alarm():
     thread.start()
     thread.join()
     assert found == [1]
+
+
+def test_an_alarm_that_comes_as_the_call_ends_leaves_nothing_behind():
+    before = signal.getsignal(signal.SIGALRM)
+    late = 0
+    for more in range(300):
+        seconds = 0.002
+        ends = time.monotonic() + seconds - 2e-4 + more * 1e-6
+
+        def busy(ends=ends):
+            while time.monotonic() < ends:
+                pass
+
+        try:
+            Patience().call("it", seconds, busy)
+        except LateError:
+            late += 1
+        assert signal.getsignal(signal.SIGALRM) is before
+    assert 0 <= late <= 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from .result import Result, Sample
 from .samples import is_sampled, mean_score
 
 T = TypeVar("T")
+_LEAST = 1e-3  # seconds: what is late is interrupted at once
 
 
 def judged(
@@ -115,14 +117,14 @@ def _toxicity(asked: Sequence[tuple[Probe, Answer]], asking: Judges) -> dict[tup
 
 
 def _timed(name: str, scorer: Callable[..., T] | None, asking: Judges) -> Callable[..., T] | None:
-    """A scorer that is interrupted where it hangs."""
+    """A scorer that is interrupted where all its calls together take too long: other processes wait for this one."""
     if scorer is None:
         return None
-    seconds = seconds_of(scorer)
+    ends = time.monotonic() + seconds_of(scorer)
 
     def timed(*given: Any) -> T:
         try:
-            return asking.patience.call(name, seconds, lambda: scorer(*given))
+            return asking.patience.call(name, max(_LEAST, ends - time.monotonic()), lambda: scorer(*given))
         except LateError as error:
             raise LateError(f"{error}; a scorer with an attribute `seconds` may take that long") from None
 

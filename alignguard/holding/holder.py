@@ -105,10 +105,10 @@ class Holder:
             autocast = self.asking.autocast
             found: dict[str, float] = {}
             lengths = [len(self.anchors[id].context) + len(self.anchors[id].target) for id in mine]
-            for batch in batches(lengths, _BATCH_TOKENS):
-                part = [mine[i] for i in batch]
-                # the backward pass, too: layers may go through their forward again there
-                with unmarked(model), eval_mode(model, checkpoints=True):
+            # the backward pass, too: layers may go through their forward again there
+            with unmarked(model), eval_mode(model, checkpoints=True):
+                for batch in batches(lengths, _BATCH_TOKENS):
+                    part = [mine[i] for i in batch]
                     with (
                         torch.set_grad_enabled(coefficient > 0),
                         torch.autocast(device, dtype=autocast, enabled=autocast is not None),

@@ -19,7 +19,9 @@ from typing import Any
 
 from ..errors import ProbeError
 
-_SECONDS = 300.0  # that people's own scorer or judge may take for a call: less than what processes wait for one another
+_SECONDS = (
+    300.0  # that people's own scorer or judge may take for an audit: less than what processes wait for one another
+)
 INSTALL = 'pip install "alignguard-trl[toxicity]"'
 
 
@@ -98,7 +100,7 @@ def judge_of(given: Any) -> Callable[[str, str], float] | None:
 
 
 def seconds_of(scorer: Callable[..., Any]) -> float:
-    """How long a call of a scorer may take: what its attribute `seconds` says, as long as it likes where it is one of ours."""
+    """How long a scorer may take for all that is asked at once: what its attribute `seconds` says, as long as it likes where it is one of ours."""
     owner = _owner(scorer)
     ours = type(owner).__module__.startswith(__package__)
     return float(getattr(owner, "seconds", inf if ours else _SECONDS))

@@ -50,14 +50,14 @@ def half_written(output_dir: str | Path) -> str:
 
 
 def _is_cut(path: Path) -> bool:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-        if size < 8 + header:
-            return True
-        try:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            if size < 8 + header:
+                return True
             told = json.loads(file.read(header))
-            ends = [tensor["data_offsets"][1] for name, tensor in told.items() if name != "__metadata__"]
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return True
+        ends = [tensor["data_offsets"][1] for name, tensor in told.items() if name != "__metadata__"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # a link to what is gone is no weights either
+        return True
     return size < 8 + header + max(ends, default=0)

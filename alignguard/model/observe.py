@@ -30,9 +30,13 @@ def restored_rng() -> Iterator[None]:
     """Python's, numpy's and torch's generators, the CPU's and those of all devices, continue afterwards as if nothing had been drawn."""
     python, numpy = random.getstate(), np.random.get_state()
     drawn = [(generator, generator.get_state()) for generator in _generators()]
+    other = _other_backend()
+    ours = other.get_rng_state() if other is not None else None
     try:
         yield
     finally:
+        if other is not None:
+            other.set_rng_state(ours)
         random.setstate(python)
         np.random.set_state(numpy)
         for generator, state in drawn:
@@ -47,6 +51,15 @@ def _generators() -> list[torch.Generator]:
     if torch.backends.mps.is_available():
         found.append(torch.mps._get_default_mps_generator())
     return found
+
+
+def _other_backend() -> Any:
+    """The module of an accelerator whose generators cannot be listed (NPU, HPU, MLU and their like); `None` where there is none."""
+    device = torch.accelerator.current_accelerator()
+    if device is None or device.type in ("cuda", "xpu", "mps"):
+        return None
+    backend = getattr(torch, device.type, None)
+    return backend if hasattr(backend, "get_rng_state") and hasattr(backend, "set_rng_state") else None
 
 
 @contextmanager
@@ -106,7 +119,8 @@ def unmarked(model: torch.nn.Module) -> Iterator[None]:
     modules = [m for m in model.modules() if everywhere or (m._buffers and not (m._modules or m._parameters))]
     fields = [vars(m) for m in modules]
     fields += [own[name] for own in fields for name in ("_buffers", *_HOOKS) if name in own]
-    kept = [(now, dict(now)) for now in fields]
+    kept = [(now, dict(now)) for now in fields if now]
+    empty = [now for now in fields if not now]  # nearly all: a module has a dictionary for every kind of hook
     buffers = {id(buffer): buffer for m in modules for buffer in m._buffers.values() if buffer is not None}
     small = [b for b in buffers.values() if b.nbytes <= _SMALL and not b.is_meta]
     values = [(buffer, buffer.clone()) for buffer in small]
@@ -115,6 +129,8 @@ def unmarked(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for now, before in kept:
             put_back(now, before)
+        for now in filter(None, empty):
+            now.clear()
         with torch.no_grad():
             for buffer, value in values:
                 if not torch.equal(buffer, value):

@@ -66,6 +66,15 @@ class Pending:
             OSError: It cannot be written now, and waits on.
         """
         self.lines = [*self.lines, (name, line)][-_LINES:]
+        self.save_lines()
+
+    def save_lines(self) -> None:
+        """
+        Write the lines that wait.
+
+        Raises:
+            OSError: They cannot be written now, and wait on.
+        """
         while self.lines:
             self.store.add(*self.lines[0])
             del self.lines[0]

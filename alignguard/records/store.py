@@ -155,7 +155,7 @@ class Store:
         scores = {probe.id: baseline[probe.id].score.value for probe in asked}
         leaning = {probe.id: value for probe in asked if (value := baseline[probe.id].leaning) is not None}
         told = {**about.to_dict(), "scores": scores, **({"leaning": leaning} if leaning else {})}
-        text = json.dumps(told, indent=1, ensure_ascii=False)
+        text = json.dumps(told, indent=1, ensure_ascii=False, default=_as_json)
         write_text(self.root / "baseline.json", text)
 
     def tells_of(self, baseline: dict[str, Result]) -> bool:
@@ -258,3 +258,8 @@ class Store:
         if torn or len(kept) < len(lines):
             write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         return f"{name} ({torn})" if torn else ""
+
+
+def _as_json(value: Any) -> Any:
+    """Numpy's numbers as numbers; what is no data, as a function among a template's options, by its name."""
+    return value.item() if hasattr(value, "item") else getattr(value, "__qualname__", type(value).__qualname__)

@@ -72,7 +72,7 @@ class MlflowRun:
         self.ended, self.figures.not_before, self.files.not_before = True, 0.0, 0.0
         try:
             self._send(whole=True)
-        except Exception:
+        except BaseException:  # one that takes too long is interrupted by what is no Exception
             lacks = f"the figures of {len(self.figures.waiting)} audits, and {len(self.files.waiting)} files"
             logger.warning(f"AlignGuard: MLflow lacks {lacks}; the record on disk has them")
             raise

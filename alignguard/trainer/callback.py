@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -294,8 +295,9 @@ class AlignGuardCallback(TrainerCallback):
         self._keep_card(None)
         self.reference = self.run = None
         self._model = uncompiled(model)
-        if args.process_index == 0 and (told := half_written(args.output_dir)):
-            logger.warning(f"AlignGuard: {told}")
+        with suppress(OSError):  # a hint, which a folder that cannot be read has no part in
+            if args.process_index == 0 and (told := half_written(args.output_dir)):
+                logger.warning(f"AlignGuard: {told}")
         self.reference = freeze_start(uncompiled(model), self.kind, will_shard(args), trainer_autocast(args))
 
     def _act(self, control: TrainerControl) -> None:

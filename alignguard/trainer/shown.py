@@ -87,8 +87,9 @@ class Shown:
     def end(self, state: RunState, verdict: Verdict | None) -> None:
         """What could not be written before is tried once more, and else told of."""
         waits = self.pending
-        if waits.audits:
+        if waits.audits or waits.baseline:
             self.console.guarded("the store", lambda: waits.save(state.about, state.baseline))
+        self.console.guarded("the store", waits.save_lines)
         if waits.audits:
             steps = ", ".join(str(audit.step) for audit in waits.audits)
             logger.warning(

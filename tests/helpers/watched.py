@@ -29,6 +29,7 @@ ALLOWED = {
     r"modules\.\S+: absent -> imported": "a module is imported where it is needed first",
     r"files\.(\S+/)?_?alignguard(/\S*)?: absent -> ": "our record, in folders of our own",
     r"files\.\S+/_?alignguard/\S+: \w+ -> ": "our record grows",
+    r"process\.file \d+: (absent -> \S+/_alignguard/\.lock|\S+/_alignguard/\.lock -> absent)": "held while the run writes its record",
     r"trainer\.(create_model_card|save_model): absent -> ": "followed by ours, so that the model card gets its section on trust",
     r"environment\.KMP_(INIT_AT_FORK|DUPLICATE_LIB_OK): absent -> ": "scikit-learn's import, for its own OpenMP",
     r"processes\.groups: ": "figures are gathered over a group of our own",

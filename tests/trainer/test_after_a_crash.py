@@ -15,6 +15,7 @@ from alignguard.model.checkpoints import half_written, latest_checkpoint, what_i
 from alignguard.records.record import read_record
 from alignguard.records.store import Store
 from alignguard.trainer import shown
+from alignguard.trainer.signals import raised_by_signal
 
 AT = Schedule(at=(1, 2, 3), every=0, draw=2)
 SAVES = {"save_strategy": "steps", "save_steps": 2, "lr_scheduler_type": "constant"}
@@ -203,6 +204,45 @@ def test_what_a_signals_handler_raises_in_an_audit_is_meant_for_the_trainer(toke
         signal.signal(signal.SIGUSR1, before)
     assert trainer.state.global_step == 2 and all(module.training for module in trainer.model.modules())
     assert [line["step"] for line in lines(tmp_path)] == [0]
+
+
+def test_a_time_limit_of_a_scorers_own_is_a_failure_of_the_scorer(tokenizer, tmp_path, caplog):
+    """Libraries set an alarm for it, and leave its handler behind; a decorated handler's code is that of everything decorated so."""
+    import torch
+
+    class Scorer:
+        calls = 0
+
+        def __call__(self, texts):
+            self.calls += 1
+            if self.calls < 3:
+                return [0.1] * len(texts)
+            signal.raise_signal(signal.SIGALRM)
+
+    @torch.no_grad()
+    def decorated(number, frame):
+        raise RuntimeError("told to end")
+
+    def out_of_time(number, frame):
+        raise TimeoutError("out of time")
+
+    alarm, user = signal.signal(signal.SIGALRM, out_of_time), signal.signal(signal.SIGUSR2, decorated)
+    try:
+        with caplog.at_level(logging.WARNING, logger="alignguard"):
+            sft(tokenizer, tmp_path, [guard(toxicity=Scorer())], learning_rate=1e-5).train()
+        assert raised_by_signal(_error_of(torch.no_grad()(lambda: 1 / 0))) is None
+        assert isinstance(raised_by_signal(_error_of(lambda: signal.raise_signal(signal.SIGUSR2))), RuntimeError)
+    finally:
+        signal.signal(signal.SIGALRM, alarm)
+        signal.signal(signal.SIGUSR2, user)
+    assert len([message for message in caplog.messages if "a scorer failed and training goes on" in message]) == 1
+
+
+def _error_of(do):
+    try:
+        do()
+    except Exception as error:
+        return error
 
 
 def test_a_scorer_that_hangs_leaves_its_probes_unscored(tokenizer, tmp_path, caplog):

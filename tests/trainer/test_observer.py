@@ -21,7 +21,7 @@ from watched import HOOKS, Watched
 import alignguard.auditing.answers as answers_module
 import alignguard.auditing.audit as audit_module
 import alignguard.auditing.drifts as drifts_module
-import alignguard.trainer.run as run_module
+import alignguard.trainer.shown as shown_module
 from alignguard import Schedule
 from alignguard.model.stopping import Budgets
 from alignguard.trainer.pace import PULSE, Pace
@@ -144,8 +144,8 @@ STAGES = {
     "reverse drift": (audit_module, "measure_reverse", 1),
     "judging": (answers_module, "judged", 1),
     "figures": (audit_module, "gather", 1),
-    "the report": (run_module, "write_report", 1),
-    "the table": (run_module, "format_table", 1),
+    "the report": (shown_module, "write_report", 1),
+    "the table": (shown_module, "format_table", 1),
 }
 
 
