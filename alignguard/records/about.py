@@ -165,3 +165,8 @@ class About:
         if found is None:
             return StopRule()
         return StopRule(float(found[2]), float(found[3]), patience=int(found[4]), rule=found[1])
+
+
+def as_json(value: Any) -> Any:
+    """What JSON has no word for: numpy's numbers as numbers, and what is no data, as a function among a template's options, by its name."""
+    return value.item() if hasattr(value, "item") else getattr(value, "__qualname__", type(value).__qualname__)

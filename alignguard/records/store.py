@@ -36,7 +36,7 @@ from ..auditing.result import Result
 from ..errors import RunError, one_line
 from ..files import append_line, make_folder, write_text
 from ..probes.probe import Probe
-from .about import About
+from .about import About, as_json
 from .held import hold_record, let_go
 from .lines import audit_of, probe_of, read_lines
 from .results import read_results, write_results
@@ -113,9 +113,13 @@ class Store:
                     path.chmod(0o600)
                     path.replace(target)
 
-    def set_aside(self) -> Path | None:
+    def set_aside(self, keep: str = "") -> Path | None:
         """
         Move the record of an earlier run out of the way; where to, or `None` where there was none.
+
+        Args:
+            keep (`str`, *optional*):
+                Which of the files of texts are needed on, as a pattern: copies of them stay.
 
         Raises:
             RunError: Another process is still writing it.
@@ -130,6 +134,9 @@ class Store:
         for folder in folders:
             if folder.exists():
                 folder.rename(folder.with_name(f"{folder.name}.{number}"))
+        for path in self.private.with_name(f"{self.private.name}.{number}").glob(keep) if keep else ():
+            make_folder(self.private, private=True)
+            shutil.copy2(path, self.private / path.name)
         return self.root.with_name(f"{self.root.name}.{number}")
 
     def copy(self, other: Store) -> None:
@@ -155,7 +162,7 @@ class Store:
         scores = {probe.id: baseline[probe.id].score.value for probe in asked}
         leaning = {probe.id: value for probe in asked if (value := baseline[probe.id].leaning) is not None}
         told = {**about.to_dict(), "scores": scores, **({"leaning": leaning} if leaning else {})}
-        text = json.dumps(told, indent=1, ensure_ascii=False, default=_as_json)
+        text = json.dumps(told, indent=1, ensure_ascii=False, default=as_json)
         write_text(self.root / "baseline.json", text)
 
     def tells_of(self, baseline: dict[str, Result]) -> bool:
@@ -258,8 +265,3 @@ class Store:
         if torn or len(kept) < len(lines):
             write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         return f"{name} ({torn})" if torn else ""
-
-
-def _as_json(value: Any) -> Any:
-    """Numpy's numbers as numbers; what is no data, as a function among a template's options, by its name."""
-    return value.item() if hasattr(value, "item") else getattr(value, "__qualname__", type(value).__qualname__)

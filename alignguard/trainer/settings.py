@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from ..model.spoken import check_said
 from ..model.trees import why_apart
 from ..probes.draw import draw
 from ..probes.probe import Probe, pool_hash
-from ..records.about import About
+from ..records.about import About, as_json
 from ..verdicts.rule import StopRule
 from .schedule import Schedule
 
@@ -118,7 +119,7 @@ def about(config: Any, chat: Chat, reference: Reference, settings: Settings, las
         tags=tuple(chat.tags),
         answer_tokens=settings.tokens.answer,
         trace_tokens=settings.tokens.trace,
-        template_kwargs=settings.template_kwargs or None,
+        template_kwargs=json.loads(json.dumps(settings.template_kwargs, default=as_json)) or None,
         sampling=vars(settings.sampling) if settings.sampling is not None else None,
         max_steps=last,
         quote=settings.quote,

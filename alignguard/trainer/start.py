@@ -121,7 +121,11 @@ def settle_tags(context: RunContext, about: About) -> About:
 def open_record(context: RunContext, step: int, again: bool) -> None:
     """Make room on disk, which is then this run's alone: what another run left is set aside, and so is the future of a resumed one."""
     store, say = context.store, context.console.say
-    if step > 0 or (again and context.reference.cache is not None):  # which is still needed on disk
+    asked = again and context.reference.cache is not None  # the start, whose cache on disk is still needed
+    if step == 0 and asked and any(line["step"] > 0 for line in store.lines()):  # a run of its own, no retry
+        aside = store.set_aside(keep="reference*.safetensors")
+        say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
+    elif step > 0 or asked:
         store.hold()
         if torn := store.rewind(step or -1):
             say(f"AlignGuard: lines were cut off in the writing, and are dropped: {', '.join(torn)}, in {store.root}")

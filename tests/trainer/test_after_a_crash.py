@@ -264,3 +264,60 @@ def test_a_scorer_that_hangs_leaves_its_probes_unscored(tokenizer, tmp_path, cap
     )
     zero, two, four = (json.loads(json.dumps(line["metrics"])) for line in lines(tmp_path))
     assert "alignguard/toxicity/score" in zero and "alignguard/toxicity/score" not in two | four
+
+
+def test_what_json_has_no_word_for_costs_no_record(tokenizer, tmp_path, caplog):
+    import numpy as np
+
+    settings = {
+        "schedule": Schedule(at=(2,), every=0, draw=np.int64(2)),
+        "template_kwargs": {"tool": max, "many": np.int64(3)},
+    }
+    with caplog.at_level(logging.WARNING, logger="alignguard"):
+        sft(tokenizer, tmp_path, [guard(**settings)], **SAVES).train()
+    assert not [message for message in caplog.messages if "failed" in message]
+    about = json.loads((tmp_path / "alignguard" / "baseline.json").read_text())
+    assert (about["draw"], about["template_kwargs"]) == (2, {"tool": "max", "many": 3})
+    sft(tokenizer, tmp_path, [guard(**settings)], **{**SAVES, "max_steps": 6}).train(
+        resume_from_checkpoint=str(tmp_path / "checkpoint-2")
+    )
+    assert [line["step"] for line in lines(tmp_path)] == [0, 2, 6]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_no_reason_to_fail(tokenizer, tmp_path, caplog):
+    folder = tmp_path / "checkpoint-2"
+    folder.mkdir()
+    (folder / "trainer_state.json").write_text("{}")
+    (folder / "model.safetensors").symlink_to(tmp_path / "gone")
+    with caplog.at_level(logging.WARNING, logger="alignguard"):
+        sft(tokenizer, tmp_path, [guard()])
+    assert "checkpoint-2 is half-written (a part of model.safetensors)" in caplog.text
+
+
+def test_a_judge_that_is_slow_over_all_answers_is_late(monkeypatch):
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    from tiny import tiny_probes
+
+    from alignguard.auditing.judged import judge_all
+    from alignguard.model.chat import Answer
+    from alignguard.timed import Patience
+
+    class Judge:
+        seconds, calls = 0.5, 0
+
+        def __call__(self, prompt, answer):
+            import time
+
+            self.calls += 1
+            time.sleep(0.2)
+            return 0.5
+
+    judge, told = Judge(), []
+    probes = [replace(tiny_probes()[0], id=f"o{i}", judge="own") for i in range(20)]
+    answers = [Answer((1,), "", "Well, open it with a key.", False, True, True)] * 20
+    asking = SimpleNamespace(toxicity=None, judge=judge, failed=told.append, patience=Patience())
+    scores = judge_all(probes, answers, asking, {})
+    scored = [score.value for score in scores]
+    assert judge.calls <= 4 and scored[:1] == [0.5] and scored[4:] == [None] * 16 and len(told) == 1

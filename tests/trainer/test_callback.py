@@ -137,6 +137,8 @@ def test_a_second_train_keeps_the_first_start(tokenizer, tmp_path, kind):
     name = "alignguard/kl/raw"
     assert second[0]["metrics"][name] == pytest.approx(first[-1]["metrics"][name], rel=1e-3)
     assert second[-1]["metrics"][name] != first[-1]["metrics"][name]
+    aside = (tmp_path / "alignguard.1" / "audits.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in aside] == first and (tmp_path / "_alignguard.1" / "answers").is_dir()
 
 
 def test_bf16_with_float32_weights_takes_the_fused_path_and_starts_at_zero(tokenizer, tmp_path, caplog):
