@@ -305,13 +305,13 @@ def test_a_judge_that_is_slow_over_all_answers_is_late(monkeypatch):
     from alignguard.timed import Patience
 
     class Judge:
-        seconds, calls = 0.5, 0
+        seconds, calls = 3.0, 0
 
         def __call__(self, prompt, answer):
             import time
 
             self.calls += 1
-            time.sleep(0.2)
+            time.sleep(0.9)
             return 0.5
 
     judge, told = Judge(), []
