@@ -205,7 +205,7 @@ COMMANDS: list[tuple[list[str], str, str]] = [
     ([], "COMMAND", "required"),
     (["adit", "START"], "'adit'", "audit"),
     (["--loud"], "COMMAND", "required"),
-    (["audit"], "MODEL", "--reference"),
+    (["audit"], "MODEL", "required"),
     (["audit", "START"], "--reference", "required"),
     (["report"], "RUN", "required"),
     (["report", "RUN", "--output", "FOLDER/no/page.html"], "no such folder as", "a file in a folder that is there"),

@@ -55,10 +55,10 @@ def _time(name: str, owner: Any, method: str, counted: Any) -> None:
     of = getattr(owner, method)
 
     @wraps(of)
-    def timed(self: Any, *arguments: Any) -> Any:
+    def timed(self: Any, *arguments: Any, **options: Any) -> Any:
         begun, clock = time.process_time(), time.perf_counter()
         try:
-            return of(self, *arguments)
+            return of(self, *arguments, **options)
         finally:
             if counted(*arguments):
                 SECONDS[name or arguments[0]] += time.process_time() - begun

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from ..judging.judge import OwnJudge, ToxicityScorer, judge_choice
 from ..timed import Patience
-from .asking import Judges
 from .judged import judge_all, score_of
 from .result import Result, Sample
 
 
 @dataclass(frozen=True)
-class Scorers(Judges):
+class Scorers:
     """
     Who judges.
 

@@ -189,7 +189,7 @@ def load_outline(name: str) -> Outline:
     found = []
     for kind in (AutoConfig, GenerationConfig):
         try:
-            found.append(kind.from_pretrained(_expanded(name)))
+            found.append(kind.from_pretrained(_expanded(name), trust_remote_code=False))
         except (OSError, ValueError):
             found.append(None)
     return Outline(*found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import RunError
@@ -72,4 +73,6 @@ def _is_here(other: str) -> bool:
 def let_go(folder: Path) -> None:
     """Others may write it now."""
     if (descriptor := _held.pop(folder, None)) is not None:
+        with suppress(OSError):
+            (folder / ".lock").unlink()  # while it is held
         os.close(descriptor)

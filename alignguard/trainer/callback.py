@@ -296,7 +296,7 @@ class AlignGuardCallback(TrainerCallback):
         self.reference = self.run = None
         self._model = uncompiled(model)
         with suppress(OSError):  # a hint, which a folder that cannot be read has no part in
-            if args.process_index == 0 and (told := half_written(args.output_dir)):
+            if args is not None and args.process_index == 0 and (told := half_written(args.output_dir)):
                 logger.warning(f"AlignGuard: {told}")
         self.reference = freeze_start(uncompiled(model), self.kind, will_shard(args), trainer_autocast(args))
 

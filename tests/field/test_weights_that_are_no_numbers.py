@@ -1,4 +1,10 @@
-"""A training that diverges: weights become NaN, and an audit has no figure of what is read off them, rather than a wrong one."""
+"""
+People train at a rate that is too high, and weights become NaN, or infinite.
+
+Oracle: what no number can be told of: a choice, a drift, a leaning have no figure.
+Before: 1 of 2 choices was scored as right, and the record could not be read again ('leaning must be leanings between 0 and 1').
+After: no score, no figure, one line that says so, and a record that can be read.
+"""
 
 import json
 from dataclasses import replace

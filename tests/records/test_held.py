@@ -71,6 +71,7 @@ def test_a_record_that_is_set_aside_is_not_held_any_more(tmp_path, other):
     store.hold()
     assert (store.private / ".lock").stat().st_mode & 0o777 == 0o600
     store.let_go()
+    assert not (store.private / ".lock").exists()
 
 
 def test_a_file_system_without_locks_is_one_without_this_protection(tmp_path, monkeypatch):

@@ -150,7 +150,7 @@ def test_by_default_a_regression_is_told_and_nothing_stopped(tokenizer, tmp_path
     callback = planted()
     trainer = slow(tokenizer, tmp_path, [callback], max_steps=4)
     trainer.add_callback(type("Spy", (TrainerCallback,), {"on_train_begin": lambda *a, **k: setattr(
-        callback.run, "tracker", type("T", (), {"log": lambda *a: None, "alert": lambda self, *a: told.append(a)})())})())  # fmt: skip
+        callback.run.shown, "tracker", type("T", (), {"log": lambda *a: None, "alert": lambda self, *a: told.append(a)})())})())  # fmt: skip
     trainer.train()
     assert trainer.state.global_step == 4 and len(lines(tmp_path)) == 5 and not list(tmp_path.glob("checkpoint-*"))
     assert callback.run.verdict.since == {"toxicity": 2} and callback.run.verdict.last_aligned_step == 1
@@ -207,6 +207,7 @@ def test_the_last_aligned_weights_are_restored(tokenizer, tmp_path, peft, capsys
 def test_the_message_names_the_checkpoint_to_resume_from(tmp_path):
     for step in (3, 5, 8, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-old").mkdir()
     verdict = compare(BASELINE, [audit_of(0, [1.0] * 40), audit_of(9, [1.0] * 40), audit_of(12, [0.0] * 40)], looks=2)
     assert latest_checkpoint(tmp_path, verdict.last_aligned_step).name == "checkpoint-8"
