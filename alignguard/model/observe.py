@@ -124,9 +124,8 @@ def unmarked(model: torch.nn.Module) -> Iterator[None]:
     buffers = {id(buffer): buffer for m in modules for buffer in m._buffers.values() if buffer is not None}
     small = [b for b in buffers.values() if b.nbytes <= _SMALL and not b.is_meta]
     values = [(buffer, buffer.clone()) for buffer in small]
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for now, before in kept:
             put_back(now, before)
         for now in filter(None, empty):
@@ -135,6 +134,15 @@ def unmarked(model: torch.nn.Module) -> Iterator[None]:
             for buffer, value in values:
                 if not torch.equal(buffer, value):
                     buffer.copy_(value)
+
+    try:
+        yield
+    finally:
+        try:
+            restore()
+        except BaseException:  # Ctrl-C, in the middle of it
+            restore()
+            raise
 
 
 def put_back(now: dict[str, Any], before: Mapping[str, Any]) -> None:
