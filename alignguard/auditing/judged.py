@@ -120,13 +120,16 @@ def _timed(name: str, scorer: Callable[..., T] | None, asking: Judges) -> Callab
     """A scorer that is interrupted where all its calls together take too long: other processes wait for this one."""
     if scorer is None:
         return None
-    ends = time.monotonic() + seconds_of(scorer)
+    seconds = seconds_of(scorer)
+    ends = time.monotonic() + seconds
 
     def timed(*given: Any) -> T:
         try:
             return asking.patience.call(name, max(_LEAST, ends - time.monotonic()), lambda: scorer(*given))
-        except LateError as error:
-            raise LateError(f"{error}; a scorer with an attribute `seconds` may take that long") from None
+        except LateError:  # of its last call, which had what the others had left
+            raise LateError(
+                f"it took longer than {seconds:.3g} s, and was interrupted; a scorer with an attribute `seconds` may take that long"
+            ) from None
 
     return timed
 

@@ -19,9 +19,7 @@ from typing import Any
 
 from ..errors import ProbeError
 
-_SECONDS = (
-    300.0  # that people's own scorer or judge may take for an audit: less than what processes wait for one another
-)
+_SECONDS = 300.0  # of people's own scorer or judge, for an audit: less than processes wait for one another
 INSTALL = 'pip install "alignguard-trl[toxicity]"'
 
 

@@ -320,4 +320,5 @@ def test_a_judge_that_is_slow_over_all_answers_is_late(monkeypatch):
     asking = SimpleNamespace(toxicity=None, judge=judge, failed=told.append, patience=Patience())
     scores = judge_all(probes, answers, asking, {})
     scored = [score.value for score in scores]
+    assert "it took longer than 3 s" in str(told[0])  # and not what was left of them for the last
     assert judge.calls <= 4 and scored[:1] == [0.5] and scored[4:] == [None] * 16 and len(told) == 1
