@@ -31,6 +31,7 @@ from .pace import AUDIT, NOTHING
 from .restore import restore
 from .run import Run
 from .schedule import Schedule
+from .seen import Seen
 from .settings import Settings
 
 logger = logging.getLogger("alignguard")
@@ -87,6 +88,9 @@ class AlignGuardCallback(TrainerCallback):
             What generates the policy's answers: `"trainer"` for the vLLM engine that the trainer itself generates with (GRPO, RLOO
             with `use_vllm=True`), asked greedily and with the weights of that step; it needs `trainer`. By default the policy
             itself. All that is read off likelihoods stays with the model. See `docs/trainers.md`.
+        rows (`bool`, *optional*, defaults to `True`):
+            Whether it is kept, in OUTPUT_DIR/_alignguard/rows, which rows of the training set went into which step, and their tokens:
+            `alignguard trace` tells from it which of them a regression came from.
         card (`bool`, *optional*, defaults to `True`):
             Whether the `README.md` that the trainer writes into its output_dir gets a section on trust, in figures alone, its
             metadata too, and a picture beside it. None is made where the trainer writes none. See `alignguard card`.
@@ -123,6 +127,7 @@ class AlignGuardCallback(TrainerCallback):
         quote: bool = True,
         metrics: bool = False,
         engine: str | None = None,
+        rows: bool = True,
         card: bool = True,
     ) -> None:
         attached = trainer is None or (hasattr(trainer, "model") and hasattr(trainer, "args"))
@@ -144,6 +149,7 @@ class AlignGuardCallback(TrainerCallback):
             budget=budget,
             quote=quote,
             engine=engine,
+            rows=rows,
             card=card,
         )
         self.trainer, self.kind, self.metrics = trainer, reference, metrics
@@ -151,6 +157,7 @@ class AlignGuardCallback(TrainerCallback):
         self.run: Run | None = None
         self._model: Any = None  # whose start it is
         self._card: CardKeeper | None = None
+        self._seen: Seen | None = None
         if trainer is not None:
             self._freeze(trainer.model, trainer.args)
 
@@ -198,11 +205,26 @@ class AlignGuardCallback(TrainerCallback):
             state.is_world_process_zero,
             self.trainer,
         )
-        run, dataset = self.run, getattr(kwargs.get("train_dataloader"), "dataset", None)
-        run.ranks.together(lambda: run.begin(state.global_step, dataset, earlier))
+        run, loader = self.run, kwargs.get("train_dataloader")
+        run.ranks.together(lambda: run.begin(state.global_step, getattr(loader, "dataset", None), earlier))
+        self._seen = Seen(run.context, loader, state.global_step)
         run.catch_up(state.global_step, kwargs.get("optimizer"))
         self._keep_card(run)
         self._act(control)  # a second train() may begin where the first one ended badly
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The training set is gone through once more."""
+        if self._seen is not None:
+            self._seen.epoch()
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A batch of several that a step is taken on."""
+        if self._seen is not None:
+            self._seen.batch()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -230,12 +252,20 @@ class AlignGuardCallback(TrainerCallback):
     @restored_rng()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
-        assert self.run is not None
+        assert self.run is not None and self._seen is not None
         due = self.run.due(state.global_step, control.should_training_stop)
+        self._seen.step(state.global_step)
+        if due == AUDIT:
+            self._seen.keep()
         if due != NOTHING:
             self.run.look(state.global_step, kwargs.get("optimizer"), due)
         if due == AUDIT:
             self._act(control)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """What a run that is resumed here has seen."""
+        if self._seen is not None:
+            self._seen.keep()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """
@@ -255,8 +285,9 @@ class AlignGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say where everything is."""
-        assert self.run is not None
+        assert self.run is not None and self._seen is not None
         self.run.close_trackers()
+        self._seen.end()
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
             self.run.look(state.global_step, kwargs.get("optimizer"))  # stopped by a callback that comes after ours

@@ -1,0 +1,154 @@
+"""Which rows of the training set went into which steps, and what was learnt of each: `_alignguard/rows/`.
+
+| file | what it holds |
+|---|---|
+| order_00080.parquet | columns `step` and `row`: one line for each row of a step, up to step 80 from where the file before ends |
+| texts_00080.parquet | what of those rows is not in an earlier file: `row`, `part` (of a packed row, its documents), token ids, and which of them are learnt |
+| about.json | how many rows the training set has, and what cannot be told of it |
+
+Of a row that is repeated its tokens are kept once. Token ids take about two bytes each, the order about three bytes a row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..errors import RunError, one_line
+from ..files import make_folder, write_text, write_whole
+
+_ORDER = pa.schema([("step", pa.int32()), ("row", pa.int64())])
+_TEXTS = pa.schema(
+    [("row", pa.int64()), ("part", pa.int32()), ("ids", pa.list_(pa.int32())), ("learnt", pa.list_(pa.bool_()))]
+)
+
+
+@dataclass(frozen=True)
+class TrainedRow:
+    """
+    One document that was trained on.
+
+    Args:
+        row (`int`):
+            Its place in the training set.
+        ids (`Sequence[int]`):
+            Token ids.
+        learnt (`Sequence[bool]`):
+            Which of them the loss was taken of.
+        part (`int`, *optional*, defaults to `0`):
+            Where several documents are packed into a row, which of them.
+    """
+
+    row: int
+    ids: Sequence[int]
+    learnt: Sequence[bool]
+    part: int = 0
+
+    @property
+    def name(self) -> str:
+        """As people are told of it: `17`, or of a packed row `17.2`."""
+        return f"{self.row}.{self.part}" if self.part else str(self.row)
+
+
+class RowStore:
+    """
+    Rows on disk.
+
+    Args:
+        folder (`Path`):
+            Of texts, which its owner alone can read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def begin(self, rows: int | None, unknown: str = "") -> None:
+        """Write of what training set it is; and, where it cannot be told which rows are trained on, why."""
+        self._prepare()
+        write_text(self.folder / "about.json", json.dumps({"rows": rows, "unknown": unknown}), private=True)
+
+    @property
+    def unknown(self) -> str:
+        """Why it cannot be told which rows were trained on; empty where it can."""
+        path = self.folder / "about.json"
+        if not path.exists():
+            return "the run kept no rows (AlignGuardCallback(rows=False), or an earlier version)"
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["unknown"])
+        except (ValueError, KeyError) as error:
+            raise RunError(f"{path}: cannot be read ({one_line(error)})") from None
+
+    def add(self, order: Iterable[tuple[int, Iterable[int]]], texts: Sequence[TrainedRow]) -> None:
+        """Add steps with their rows, in the order of steps; and what those rows hold that is not kept yet."""
+        pairs = [(step, row) for step, rows in order for row in sorted(set(rows))]
+        if not pairs:
+            return
+        self._prepare()
+        last = pairs[-1][0]
+        if texts:  # first, so that a step on record has its rows
+            columns = zip(*((t.row, t.part, list(t.ids), list(t.learnt)) for t in texts), strict=True)
+            self._write(self.folder / f"texts_{last:05d}.parquet", columns, _TEXTS)
+        self._write(self.folder / f"order_{last:05d}.parquet", zip(*pairs, strict=True), _ORDER)
+
+    def kept(self) -> set[int]:
+        """Rows whose tokens are on record."""
+        return {row for path in self._files("texts") for row in _column(path, "row")}
+
+    def rows(self, after: int, until: int) -> dict[int, list[int]]:
+        """Of each row that steps `after + 1` to `until` were taken on: at which of them, in order."""
+        found: dict[int, list[int]] = {}
+        for path in self._files("order"):
+            for step, row in zip(_column(path, "step"), _column(path, "row"), strict=True):
+                if after < step <= until:
+                    found.setdefault(row, []).append(step)
+        return found
+
+    def steps(self) -> set[int]:
+        """Of which it is known what they were taken on."""
+        return {step for path in self._files("order") for step in _column(path, "step")}
+
+    def texts(self, wanted: set[int]) -> Iterator[TrainedRow]:
+        """What some rows hold, file by file."""
+        for path in self._files("texts"):
+            table = _read(path)
+            table = table.filter(pc.is_in(table["row"], pa.array(sorted(wanted), pa.int64())))
+            for line in table.to_pylist():
+                yield TrainedRow(line["row"], line["ids"], line["learnt"], line["part"])
+
+    def rewind(self, step: int) -> None:
+        """Steps after one belong to a future that a resumed run will not have; what rows hold stays."""
+        for path in self._files("order"):
+            table = _read(path)
+            kept = table.filter(pc.less_equal(table["step"], step))
+            if not len(kept):
+                path.unlink()
+            elif len(kept) < len(table):
+                self._write(path, (column.to_pylist() for column in kept.columns), _ORDER)
+
+    def _files(self, kind: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{kind}_*.parquet"), key=lambda path: int(path.stem.rpartition("_")[2]))
+
+    def _prepare(self) -> None:
+        make_folder(self.folder.parent, private=True)
+        make_folder(self.folder, private=True)
+
+    def _write(self, path: Path, columns: Iterable[Sequence[object]], schema: pa.Schema) -> None:
+        table = pa.table([list(column) for column in columns], schema=schema)
+        write_whole(path, lambda beside: pq.write_table(table, beside, compression="zstd"), private=True)
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except pa.ArrowException as error:
+        raise RunError(f"{path}: cannot be read ({one_line(error)})") from None
+
+
+def _column(path: Path, name: str) -> list[int]:
+    return _read(path)[name].to_pylist()

@@ -1,0 +1,138 @@
+"""Who was there: which rows went into which steps, kept from audit to audit, so that a regression can be traced to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from ..model.observe import restored_rng
+from ..records.rows import RowStore, TrainedRow
+from .order import Order, batches_to_skip
+from .start import RunContext
+
+
+class Seen:
+    """
+    The rows of a run. What fails here is told once, and training goes on.
+
+    Args:
+        context ([`RunContext`]):
+            What the run works with.
+        loader (`DataLoader`):
+            The trainer's.
+        step (`int`):
+            0, or where the run is resumed.
+    """
+
+    def __init__(self, context: RunContext, loader: Any, step: int) -> None:
+        self.store, self.console = RowStore(context.store.rows), context.console
+        self.loader, self.ranks = loader, context.asking.ranks
+        self.listens = context.settings.rows
+        self.order = Order(
+            loader if self.listens else None, batches_to_skip(loader, context.args, step), self.ranks.size
+        )
+        self._steps: list[tuple[int, list[int]]] = []
+        self._now: list[int] = []
+        self._kept: set[int] = set()
+        if self.listens and self.console.writes:
+            self.console.guarded("the rows' record", lambda: self._begin(step))
+
+    def _begin(self, step: int) -> None:
+        if step > 0:
+            self.store.rewind(step)
+            self._kept = self.store.kept()
+        self.store.begin(_length(getattr(self.loader, "dataset", None)), self.order.unknown)
+
+    def epoch(self) -> None:
+        """A pass over the training set begins."""
+        self.order.begin_pass()
+
+    def batch(self) -> None:
+        """A batch was trained on."""
+        self._now += self.order.take()
+
+    def step(self, step: int) -> None:
+        """With it a step was taken."""
+        self.batch()
+        self._steps.append((step, self._now))
+        self._now = []
+
+    def keep(self) -> None:
+        """Write down what has been seen since the last time. All processes call this."""
+        if self.listens:
+            self.console.guarded("the rows' record", self._keep)
+
+    def _keep(self) -> None:
+        mine, self._steps = self._steps, []
+        found = self.ranks.together(lambda: (self.order.unknown, mine))
+        unknown = next((why for why, _ in found if why), "")
+        if not self.console.writes:
+            return
+        if unknown:
+            self.store.begin(_length(getattr(self.loader, "dataset", None)), unknown)
+            return
+        steps: dict[int, list[int]] = {}
+        for _, part in found:
+            for step, rows in part:
+                steps.setdefault(step, []).extend(rows)
+        new = sorted({row for rows in steps.values() for row in rows} - self._kept)
+        with restored_rng():  # a data set may draw
+            texts = [text for row in new for text in self._texts(row)]
+        self.store.add(sorted(steps.items()), texts)
+        self._kept |= set(new)
+
+    def end(self) -> None:
+        """What is left is written, and the trainer's sampler left as it was."""
+        self.keep()
+        self.order.end()
+
+    def _texts(self, row: int) -> Iterator[TrainedRow]:
+        """What is learnt of a row, as the trainer's own collator says."""
+        if not self.order.stream:  # of which no row can be read again
+            yield from trained(row, self.loader.dataset[row], self.loader.collate_fn)
+
+
+def trained(row: int, example: Any, collate: Callable[[list[Any]], Any]) -> Iterator[TrainedRow]:
+    """
+    The documents of a row, and which of their tokens the loss is taken of.
+
+    Args:
+        row (`int`):
+            Its place in the training set.
+        example (`Any`):
+            The row.
+        collate (`Callable[[list[Any]], Any]`):
+            Of the trainer's data loader.
+
+    Yields:
+        Nothing where the collator gives no labels, as where the trainer's completions are its own.
+    """
+    batch = collate([example])
+    if not isinstance(batch, dict) and not hasattr(batch, "keys"):
+        return
+    if not all(isinstance(batch.get(key), torch.Tensor) for key in ("input_ids", "labels")):
+        return
+    ids, labels = batch["input_ids"].flatten(), batch["labels"].flatten()
+    if ids.shape != labels.shape or batch["input_ids"].shape[0] != 1:
+        return
+    there = torch.ones_like(ids, dtype=torch.bool)
+    if isinstance(batch.get("attention_mask"), torch.Tensor) and batch["attention_mask"].numel() == ids.numel():
+        there = batch["attention_mask"].flatten() > 0
+    starts, at = [0], batch.get("position_ids")
+    if isinstance(at, torch.Tensor) and at.numel() == ids.numel():
+        starts = (at.flatten() == 0).nonzero().flatten().tolist()
+        starts = starts if starts and starts[0] == 0 else [0, *starts]
+    for part, (start, stop) in enumerate(zip(starts, [*starts[1:], len(ids)], strict=True)):
+        within = there[start:stop]
+        tokens, learnt = ids[start:stop][within].tolist(), (labels[start:stop][within] != -100).tolist()
+        if any(learnt):
+            yield TrainedRow(row, tokens, learnt, part)
+
+
+def _length(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except TypeError:
+        return None

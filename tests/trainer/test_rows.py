@@ -1,0 +1,178 @@
+"""Which rows went into which step, held against what the model itself was given."""
+
+import pytest
+import torch
+from datasets import Dataset
+from tiny import tiny_model, tiny_probes
+from trainers import SETTINGS
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from alignguard import AlignGuardCallback, Schedule, TokenBudget
+from alignguard.records.rows import RowStore
+from alignguard.trainer.order import Order
+from alignguard.trainer.seen import trained
+
+
+class Watched(TrainerCallback):
+    """Oracle: the documents that a model is given in training, step by step, as sets of token ids."""
+
+    def __init__(self, model):
+        self.steps, self.now = {}, set()
+        model.register_forward_pre_hook(self.given, with_kwargs=True)
+
+    def given(self, model, args, kwargs):
+        if not torch.is_grad_enabled():
+            return
+        ids, at, mask = (kwargs.get(key) for key in ("input_ids", "position_ids", "attention_mask"))
+        for i, row in enumerate(ids):
+            row = row[mask[i] > 0] if mask is not None else row
+            starts = [*(at[i] == 0).nonzero().flatten().tolist(), len(row)] if at is not None else [0, len(row)]
+            self.now |= {tuple(row[a:b].tolist()) for a, b in zip(starts, starts[1:], strict=False)}
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps[state.global_step], self.now = self.now, set()
+
+
+def rows(n, long=False):
+    return Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": f"What is {i} + {i}?"}],
+                "completion": [{"role": "assistant", "content": f"{2 * i} " * (1 + i % 5 if long else 1)}],
+            }
+            for i in range(n)
+        ]
+    )
+
+
+def guard(**more):
+    return AlignGuardCallback(
+        probes=tiny_probes(),
+        schedule=Schedule(at=(2,), every=0, draw=1, overhead=None),
+        tokens=TokenBudget(answer=2, trace=2),
+        toxicity=lambda texts: [0.0] * len(texts),
+        train_prompts=0,
+        reverse=0,
+        **more,
+    )
+
+
+def sft(tokenizer, tmp_path, data, callbacks=(), model=None, **settings):
+    model = model or tiny_model(tokenizer)
+    args = SFTConfig(str(tmp_path), **{**SETTINGS, "max_steps": -1, "num_train_epochs": 1, **settings})
+    return SFTTrainer(model, args, train_dataset=data, processing_class=tokenizer, callbacks=list(callbacks))
+
+
+def on_record(tmp_path):
+    """Step by step the documents on record."""
+    store = RowStore(tmp_path / "_alignguard" / "rows")
+    assert store.unknown == ""
+    where = store.rows(0, 10**6)
+    documents = {}
+    for text in store.texts(set(where)):
+        documents.setdefault(text.row, set()).add(tuple(text.ids))
+    steps = {step: set() for step in store.steps()}
+    for row, at in where.items():
+        for step in at:
+            steps[step] |= documents[row]
+    return steps
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"gradient_accumulation_steps": 3, "num_train_epochs": 2},
+        {"dataloader_num_workers": 2},
+        {"max_steps": 5, "num_train_epochs": 3},
+        {"packing": True, "max_length": 64, "padding_free": True},
+        {"packing": True, "max_length": 64, "packing_strategy": "wrapped"},
+        {"padding_free": True, "max_length": None},
+        {"train_sampling_strategy": "sequential"},
+        {"train_sampling_strategy": "group_by_length"},
+        {"dataloader_drop_last": True, "gradient_accumulation_steps": 2},
+        {"shuffle_dataset": True},
+    ],
+    ids=lambda settings: "-".join(settings) or "plain",
+)
+def test_the_rows_on_record_are_those_the_model_was_given(tokenizer, tmp_path, settings):
+    model = tiny_model(tokenizer)
+    if settings.get("padding_free"):
+        model.config._attn_implementation = "eager"
+    oracle = Watched(model)
+    trainer = sft(tokenizer, tmp_path, rows(22, long=True), [guard(), oracle], model, **settings)
+    sampler = trainer.get_train_dataloader().batch_sampler
+    trainer.train()
+    assert oracle.steps and on_record(tmp_path) == oracle.steps
+    assert type(sampler) is type(trainer.get_train_dataloader().batch_sampler)
+
+
+def test_a_resumed_run_goes_on_with_its_rows(tokenizer, tmp_path):
+    settings = {"gradient_accumulation_steps": 2, "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 4}
+    trainer = sft(tokenizer, tmp_path, rows(22), [guard()], **settings)
+    trainer.train()
+    whole = on_record(tmp_path)
+    assert len(whole) == 6
+    model = tiny_model(tokenizer)
+    oracle = Watched(model)
+    sft(tokenizer, tmp_path, rows(22), [guard(), oracle], model, **settings).train(
+        resume_from_checkpoint=str(tmp_path / "checkpoint-4")
+    )
+    assert set(oracle.steps) == {5, 6}
+    found = on_record(tmp_path)
+    assert {step: found[step] for step in oracle.steps} == oracle.steps
+    assert found == whole
+
+
+def test_tokens_that_are_learnt_are_those_of_the_labels(tokenizer, tmp_path):
+    trainer = sft(tokenizer, tmp_path, rows(8), [guard()])
+    trainer.train()
+    for text in RowStore(tmp_path / "_alignguard" / "rows").texts(set(range(8))):
+        labels = trainer.train_dataset[text.row]["labels"]
+        assert list(text.ids) == trainer.train_dataset[text.row]["input_ids"]
+        assert list(text.learnt) == [label != -100 for label in labels]
+        assert 0 < sum(text.learnt) < len(text.ids)
+
+
+def test_the_sampler_is_what_it_was_after_training(tokenizer, tmp_path):
+    trainer = sft(tokenizer, tmp_path, rows(8), [guard()])
+    loader = trainer.get_train_dataloader()
+    before = type(loader.batch_sampler)
+    trainer.get_train_dataloader = lambda: loader
+    trainer.train()
+    assert type(loader.batch_sampler) is before
+
+
+def test_a_run_that_keeps_no_rows_says_so(tokenizer, tmp_path):
+    sft(tokenizer, tmp_path, rows(8), [guard(rows=False)]).train()
+    store = RowStore(tmp_path / "_alignguard" / "rows")
+    assert "rows=False" in store.unknown and not store.folder.exists()
+
+
+def test_a_stream_is_counted_by_its_order(tokenizer, tmp_path):
+    settings = {"max_steps": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    sft(tokenizer, tmp_path, rows(40).to_iterable_dataset(), [guard()], **settings).train()
+    store = RowStore(tmp_path / "_alignguard" / "rows")
+    assert store.rows(0, 3) == {row: [1 + row // 4] for row in range(12)}
+
+
+def test_a_loader_that_cannot_be_listened_to_is_told_of():
+    class Loader:
+        pass
+
+    assert "no data loader" in Order(Loader()).unknown
+    assert "no data loader" in Order(None).unknown
+
+
+def test_of_batches_without_labels_nothing_is_kept():
+    assert list(trained(0, {"prompt": "x"}, lambda examples: examples)) == []
+
+
+def test_a_trainer_of_transformers_own_is_listened_to_as_well(tokenizer, tmp_path):
+    model = tiny_model(tokenizer)
+    oracle = Watched(model)
+    data = Dataset.from_list([{"input_ids": list(range(i, i + 6)), "labels": list(range(i, i + 6))} for i in range(9)])
+    args = TrainingArguments(str(tmp_path), **{**SETTINGS, "max_steps": -1, "num_train_epochs": 2})
+    Trainer(model, args, train_dataset=data, processing_class=tokenizer, callbacks=[guard(), oracle]).train()
+    assert on_record(tmp_path) == oracle.steps
