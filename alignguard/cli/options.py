@@ -14,6 +14,7 @@ _ABOUT = """What AlignGuard does without a trainer.
 alignguard audit runs/sft --reference Qwen/Qwen2.5-1.5B-Instruct     one model held against another
 alignguard compare runs/a runs/b --html compare.html                 training runs over one another
 alignguard report runs/sft                                           a run's report, from what is on disk
+alignguard trace runs/sft --side safety/refuse                       which rows a regression came from
 alignguard card runs/sft --into runs/sft/README.md                   what a model card tells of trust
 alignguard export runs/sft --to inspect                              its audits, as logs that other tools open
 alignguard probes list | show | check                                what is asked"""
@@ -62,7 +63,8 @@ _CARD = """What a run kept and lost of trust, as a section of a Hugging Face mod
 their intervals, drift, and what was asked. Figures alone: no probe and no answer is in it.
 
     alignguard card runs/sft                              print it
-    alignguard card runs/sft --into runs/sft/README.md    into a model card, with its metadata and a picture beside
+    alignguard trace runs/sft --side safety/refuse                       which rows a regression came from
+alignguard card runs/sft --into runs/sft/README.md    into a model card, with its metadata and a picture beside
     alignguard card runs/sft --metadata                   the metadata alone, as a model card's front matter
     alignguard card runs/sft --json                       for other registries: names and values
 
@@ -88,6 +90,20 @@ Figures, scores and probes' names are in it; not a word of what was asked and sa
 
 exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options"""
 
+_TRACE = """Which rows of the training set a regression came from. Of each row that was trained on between two audits it is computed how much
+a step on it raises the loss of the start's answers to the probes that flipped, more than of those that did not.
+
+    alignguard trace runs/sft --side safety/refuse                       from the start to the latest audit
+    alignguard trace runs/sft --side safety/refuse --from 8 --to 24
+    alignguard trace runs/sft --data train.jsonl --by source             by a column of the data set
+    alignguard trace runs/sft --drop rows.jsonl --data train.jsonl       write the data set without the rows named
+
+The rows are those that the run kept in RUN/_alignguard/rows; MODEL is the start, whose weights are looked at. What is found is written to
+RUN/_alignguard/traces, one line a row, and into the report. Look at the rows that are named before any is dropped: --drop takes that
+file, or a JSON list of row numbers.
+
+exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options"""
+
 _PROBES = """What is asked: the built-in probes, published benchmarks, and your own.
 
     alignguard probes list                       what there is: dimensions and published benchmarks
@@ -104,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--version", action="version", version=__version__)
     commands = found.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_audit, _compare, _report, _card, _rejudge, _export, _probes):
+    for add in (_audit, _compare, _report, _trace, _card, _rejudge, _export, _probes):
         add(commands)
     return found
 
@@ -215,6 +231,7 @@ _count = _number(int, lambda value: value >= 1, "1 or more is expected")
 _seed = _number(int, lambda value: value >= 0, "0 or more is expected")
 _heat = _number(float, lambda value: 0 <= value < float("inf"), "0 or more is expected")
 _share = _number(float, lambda value: 0 < value < 1, "a share between 0 and 1 is expected (0.15: 15 points)")
+_part = _number(float, lambda value: 0 < value <= 1, "a share above 0, and at most 1, is expected")
 _any = _number(
     float, lambda value: True, "a number between 0 and 1 is expected"
 )  # which the rule it is for holds to that
@@ -237,6 +254,33 @@ def _report(commands: Any) -> None:
     parser.add_argument("--no-quote", action="store_true", help="leave out what was asked and said")
     _max_missed_drop(parser.add_argument)
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _trace(commands: Any) -> None:
+    parser = _command(commands, "trace", "which rows a regression came from", _TRACE)
+    option = parser.add_argument
+    option("record", metavar="RUN", help="a trainer's output_dir")
+    option("--side", help="safety/refuse and its like, or a dimension (default: the one that has regressed)")
+    option("--from", dest="first", type=_seed, metavar="STEP", help="an audit before (default: the start)")
+    option("--to", dest="last", type=_seed, metavar="STEP", help="an audit after (default: the latest)")
+    option("--model", metavar="MODEL", help="the start, by path or hub id (default: as the run has it on record)")
+    option(
+        "--layers",
+        type=_part,
+        default=0.25,
+        metavar="SHARE",
+        help="of the layers, from the last one down, that are looked at (default 0.25; 1 for all weights)",
+    )
+    option("--data", metavar="DATA", help="the data set: a JSONL, Parquet or CSV file, a folder, or a hub id")
+    option(
+        "--by", nargs="+", metavar="COLUMN", help="columns of --data to tell the pull by (default: those of few values)"
+    )
+    option("--drop", metavar="ROWS", help="write --data without the rows named in this file, and nothing else")
+    option("--output", metavar="FILE", help="where --drop writes (default: DATA-without.jsonl)")
+    option("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="auto: as MODEL's weights")
+    option("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda:1, ...")
+    option("--no-quote", action="store_true", help="show no row's text")
+    option("--json", action="store_true", help="print JSON, and nothing else, on stdout")
 
 
 def _card(commands: Any) -> None:

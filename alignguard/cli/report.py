@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..records.record import read_record
 from ..report.html import write_report
 from ..report.terminal import dumps, headline, summary, tables
+from ..tracing.kept import read_traces
 from .codes import exit_code
 from .output import target
 from .said import say
@@ -18,7 +19,9 @@ def run(options: argparse.Namespace) -> int:
     record = read_record(options.record)
     about = replace(record.about, quote=record.about.quote and not options.no_quote)
     page = target("--output", options.output) if options.output else record.store.report(about.quote)
-    write_report(page, about, record.audits, record.verdict, record.store.lines("pulses.jsonl"))
+    write_report(
+        page, about, record.audits, record.verdict, record.store.lines("pulses.jsonl"), read_traces(record.store)
+    )
     if options.json:
         print(dumps(summary(record) | {"report": str(page)}))
     else:

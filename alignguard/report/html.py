@@ -15,8 +15,9 @@ from ..auditing.figures import PREFIX
 from ..files import write_text
 from ..records.about import About
 from ..text import visible
+from ..tracing.trace import Trace
 from ..verdicts.verdict import DimensionVerdict, State, Verdict
-from . import charts
+from . import charts, traced
 from .flips import rows, sections
 from .page import fill
 from .words import detectable, fell, finds, gained, no_verdict, proof, regressed, side_that_fell, to_do, told
@@ -25,7 +26,12 @@ _MANY_UNSCORED = 0.3
 
 
 def write_report(
-    target: Path, about: About, audits: Sequence[Audit], verdict: Verdict, pulses: Sequence[dict[str, Any]] = ()
+    target: Path,
+    about: About,
+    audits: Sequence[Audit],
+    verdict: Verdict,
+    pulses: Sequence[dict[str, Any]] = (),
+    traces: Sequence[Trace] = (),
 ) -> None:
     """
     Write the report of a run.
@@ -41,13 +47,21 @@ def write_report(
             Of the latest.
         pulses (`Sequence[dict[str, Any]]`, *optional*):
             Between the audits, as they are on record.
+        traces (`Sequence[Trace]`, *optional*):
+            Which rows of the training set something came from.
 
     A report that quotes its owner alone can read.
     """
-    write_text(target, render(about, audits, verdict, pulses), private=about.quote)
+    write_text(target, render(about, audits, verdict, pulses, traces), private=about.quote)
 
 
-def render(about: About, audits: Sequence[Audit], verdict: Verdict, pulses: Sequence[dict[str, Any]] = ()) -> str:
+def render(
+    about: About,
+    audits: Sequence[Audit],
+    verdict: Verdict,
+    pulses: Sequence[dict[str, Any]] = (),
+    traces: Sequence[Trace] = (),
+) -> str:
     """The report as HTML, see [`write_report`]."""
     run, was = _is_run(about, audits), about.was
     return fill(
@@ -63,6 +77,7 @@ def render(about: About, audits: Sequence[Audit], verdict: Verdict, pulses: Sequ
         cards=_cards(audits, verdict, run, was),
         sections=sections(verdict) if about.quote else [],
         rows=[] if about.quote else rows(verdict),
+        traced=traced.sections(traces, about.quote),
         kinds=_kinds(audits),
         settings=about.to_dict(),
         **_figures(audits, verdict, run, pulses),

@@ -113,7 +113,7 @@ def to_do(verdict: Verdict) -> list[str]:
             weights = f"the weights of step {step} (StopRule(restore=True) keeps them)" if step else "the start again"
             return [
                 f"What to do: take {weights}, see below what "
-                "flipped and leave out what taught it, or train again held by budget=DriftBudget(...)."
+                "flipped and leave out what taught it (alignguard trace names rows), or train again held by budget=DriftBudget(...)."
             ]
         case State.UNTOLD | State.FELL:
             return ["To be told more: more audits, or a larger draw in Schedule(draw=...)."]

@@ -1,5 +1,7 @@
 """Which rows went into which step, held against what the model itself was given."""
 
+import itertools
+
 import pytest
 import torch
 from datasets import Dataset
@@ -28,7 +30,7 @@ class Watched(TrainerCallback):
         for i, row in enumerate(ids):
             row = row[mask[i] > 0] if mask is not None else row
             starts = [*(at[i] == 0).nonzero().flatten().tolist(), len(row)] if at is not None else [0, len(row)]
-            self.now |= {tuple(row[a:b].tolist()) for a, b in zip(starts, starts[1:], strict=False)}
+            self.now |= {tuple(row[a:b].tolist()) for a, b in itertools.pairwise(starts)}
 
     def on_step_end(self, args, state, control, **kwargs):
         self.steps[state.global_step], self.now = self.now, set()

@@ -1,0 +1,157 @@
+"""`alignguard trace RUN`: which rows of the training set a regression came from, and the set without them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..drift.fingerprint import fingerprint
+from ..errors import RunError
+from ..model.loading import device_of, load_model, load_tokenizer
+from ..records.record import Record, read_record
+from ..records.rows import RowStore
+from ..report.html import write_report
+from ..report.terminal import dumps
+from ..report.traced import format_trace
+from ..text import clean
+from ..tracing.data import columns_to_tell_by, find_rows, load_data
+from ..tracing.kept import read_trace, read_traces, summary, write_trace
+from ..tracing.trace import Cost, Trace, by_column, trace
+from .output import target
+from .said import say, tell
+
+_SHOWN = 20  # rows whose text is kept
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; the exit code."""
+    if options.drop:
+        return _drop(options)
+    record = read_record(options.record)
+    side, name = options.side or _regressed(record), options.model or record.about.model
+    data = load_data(options.data) if options.data else None
+    tokenizer = load_tokenizer(name)
+    model = load_model(name, options.dtype, device_of(options.device))
+    if fingerprint(model, False) != record.about.model_fingerprint:
+        tell(f"{name}: its weights are not, value for value, those the run began with; pulls are of these weights")
+    with tqdm(desc="AlignGuard traces", unit="row", disable=options.json) as bar:
+
+        def begin(cost: Cost) -> None:
+            tell(f"traces {side} to {cost}")
+            bar.reset(cost.rows)
+
+        found = trace(
+            record, model, tokenizer, side, options.first, options.last, options.layers, tell=begin, tick=bar.update
+        )
+    found = _told(found, record, tokenizer, data, options.by)
+    path = write_trace(record.store, found)
+    page = record.store.report(record.about.quote)
+    pulses, traces = record.store.lines("pulses.jsonl"), read_traces(record.store)
+    write_report(page, record.about, record.audits, record.verdict, pulses, traces)
+    if options.json:
+        print(dumps({**summary(found), "rows": str(path)}))
+    else:
+        say(format_trace(found, record.about.quote and not options.no_quote))
+        say(f"\nrows    {path}\nreport  {page}")
+        if found.named:
+            say(
+                f"next    look at them; then: alignguard trace {options.record} --drop {path} --data {options.data or 'DATA'}"
+            )
+    return 0
+
+
+def _regressed(record: Record) -> str:
+    """The side that a regression was called of."""
+    for name in record.verdict.since:
+        d = record.verdict.dimensions.get(name)
+        if d is not None:
+            return f"{name}/{d.evidence.part}" if d.evidence.part else name
+    raise RunError(f"{record.name}: no dimension has regressed; name what is to be traced, as --side safety/refuse")
+
+
+def _told(found: Trace, record: Record, tokenizer: Any, data: Any, by: list[str] | None) -> Trace:
+    """With the texts of the rows that are shown, and the pull by columns of the data set."""
+    store = RowStore(record.store.rows)
+    shown = {(row.row, row.part) for row in found.rows[: max(found.named, _SHOWN)]}
+    texts: dict[tuple[int, int], str] = {}
+    rows_of: dict[int, int] = {}
+    place = {(row.row, row.part): i for i, row in enumerate(found.rows)}
+    for text in store.texts({row.row for row in found.rows}):
+        key = (text.row, text.part)
+        if key in shown:
+            texts[key] = clean(tokenizer.decode(list(text.ids), skip_special_tokens=True))
+    rows = [replace(row, text=texts.get((row.row, row.part), "")) for row in found.rows]
+    if data is None:
+        if by:
+            raise RunError("--by tells the pull by columns of the data set: give it as --data")
+        return replace(found, rows=rows)
+    said = {
+        (text.row, text.part): tokenizer.decode(list(text.ids), skip_special_tokens=True)
+        for text in store.texts({row.row for row in found.rows})
+    }
+    keys = list(said)
+    for key, here in zip(keys, find_rows(data, [said[key] for key in keys]), strict=True):
+        if here and key in place:
+            rows_of[place[key]] = here[0]
+    for name in by or ():
+        if name not in data.column_names:
+            raise RunError(f"--by {name}: no such column; the data set has {', '.join(data.column_names)}")
+    columns = [
+        by_column(found, name, {i: str(data[row][name]) for i, row in rows_of.items()})
+        for name in by or columns_to_tell_by(data)
+    ]
+    return replace(found, rows=rows, by=columns)
+
+
+def _drop(options: argparse.Namespace) -> int:
+    """Write the data set without the rows that a file names."""
+    if not options.data:
+        raise RunError("--drop writes the data set without some rows: give it as --data")
+    record, data = read_record(options.record), load_data(options.data)
+    suffix = Path(options.data).suffix or ".jsonl"
+    output = target("--output", options.output or f"{Path(options.data).stem}-without{suffix}")
+    wanted = _rows_in(Path(options.drop))
+    tokenizer = load_tokenizer(options.model or record.about.model)
+    texts = [t for t in RowStore(record.store.rows).texts({row for row, _ in wanted}) if (t.row, t.part) in wanted]
+    found = find_rows(data, [tokenizer.decode(list(t.ids), skip_special_tokens=True) for t in texts])
+    lost = [t.name for t, here in zip(texts, found, strict=True) if not here]
+    if lost or len(texts) < len(wanted):
+        some = ", ".join(lost[:5]) or "some"
+        raise RunError(
+            f"{options.data}: rows {some} of the run are not in it; give the data set that the run was trained on"
+        )
+    dropped = {index for here in found for index in here}
+    kept = data.select([i for i in range(len(data)) if i not in dropped])
+    (kept.to_parquet if suffix == ".parquet" else kept.to_csv if suffix == ".csv" else kept.to_json)(str(output))
+    say(f"{output}: {len(kept):,} rows, {len(dropped):,} fewer than {options.data}")
+    say(f"next: train again from {record.about.model} on {output}, with the same settings, and compare the two runs:")
+    say(f"  alignguard compare {options.record} NEW_RUN")
+    return 0
+
+
+def _rows_in(path: Path) -> set[tuple[int, int]]:
+    """
+    Rows, and parts of packed ones: those that a trace names, or a JSON list of numbers.
+
+    Raises:
+        RunError: It is neither.
+    """
+    wrong = RunError(f"--drop {path}: give what `alignguard trace` wrote, or a JSON list of rows, as [17, 203]")
+    if not path.is_file():
+        raise RunError(f"--drop {path}: no such file")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = read_trace(path)
+        rows = {(row.row, row.part) for row in found.rows[: found.named]}
+        if not rows:
+            raise RunError(f"--drop {path}: no row is named in it") from None
+        return rows
+    if not isinstance(value, list) or not all(isinstance(row, int) and row >= 0 for row in value) or not value:
+        raise wrong
+    return {(row, 0) for row in value}

@@ -1,0 +1,108 @@
+"""Which rows a regression came from, as people are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..text import in_a_line
+from ..tracing.trace import Trace, TracedRow
+from ..verdicts.sides import share_of
+from .terminal import columns
+
+_SHOWN = 20  # rows
+_LONGEST = 400  # characters of a row that are shown
+_IN_A_LINE = 90
+
+
+@dataclass(frozen=True)
+class Section:
+    """A trace, as a page shows it."""
+
+    title: str
+    sentences: list[str]
+    rows: list[tuple[str, str, str, str, str, str]]  # name, steps, pull, stands out, loss, text
+    more: int
+    columns: list[tuple[str, list[tuple[str, int, int, str]]]]
+
+
+def section(trace: Trace, quote: bool) -> Section:
+    """
+    A trace for a page.
+
+    Args:
+        trace ([`Trace`]):
+            What was found.
+        quote (`bool`):
+            Whether rows' texts are shown.
+    """
+    shown = trace.rows[: max(trace.named, _SHOWN if trace.named else 5)][:_SHOWN]
+    rows = [(*_cells(row), _middle(row.text) if quote else "") for row in shown]
+    by = [
+        (
+            column.name,
+            [
+                (value if quote else f"value {i + 1}", n, named, f"{share:.0%}")
+                for i, (value, n, named, share) in enumerate(column.values)
+            ],
+        )
+        for column in trace.by
+    ]
+    return Section(_title(trace), sentences(trace), rows, trace.named - len(shown), by)
+
+
+def sentences(trace: Trace) -> list[str]:
+    """What was found, and how sure it is."""
+    n = len(trace.rows)
+    found = []
+    if trace.named:
+        rows = "1 row" if trace.named == 1 else f"{trace.named:,} rows"
+        found.append(f"{rows} of {n:,} stand out, and give {trace.pulled:.0%} of what pulled.")
+    else:
+        found.append(f"No small set of rows explains this: of {n:,} rows none stands out by more than chance does.")
+    found.append(
+        f"Half of all pull comes from {trace.shares.half:,} rows, nine tenths from {trace.shares.most:,}. Two halves of the flipped "
+        f"probes, each traced alone, agree on the rows' ranks by {trace.agreement:.2f} (1: wholly, 0: not at all)."
+    )
+    if trace.unknown:
+        found.append(f"Of {trace.unknown:,} steps it is not on record what they were taken on.")
+    return found
+
+
+def format_trace(trace: Trace, quote: bool) -> str:
+    """A trace for the terminal."""
+    told = section(trace, quote)
+    parts = [told.title, "\n".join(told.sentences)]
+    if told.rows:
+        head = ["row", "steps", "pull", "stands out", "loss", ""]
+        cut = [[*cells[:-1], in_a_line(cells[-1])[:_IN_A_LINE]] for cells in told.rows]
+        parts.append(columns([head, *cut]))
+    for name, values in told.columns:
+        cells = [[value, f"{n:,}", f"{named:,}", share] for value, n, named, share in values]
+        parts.append(columns([[name, "rows", "named", "of the pull"], *cells]))
+    return "\n\n".join(parts)
+
+
+def _title(trace: Trace) -> str:
+    dimension, _, side = trace.side.partition("/")
+    return (
+        f"{trace.side} ({share_of(dimension, side)}), steps {trace.first} to {trace.last}: {trace.flips} probes flipped to worse, "
+        f"{trace.steady} stayed good"
+    )
+
+
+def _cells(row: TracedRow) -> tuple[str, str, str, str, str]:
+    steps = ", ".join(map(str, row.steps[:3])) + (", ..." if len(row.steps) > 3 else "")
+    return row.name, steps, f"{row.pull:+.3g}", f"{row.stands_out:+.1f}", f"{row.loss:.2f}"
+
+
+def _middle(text: str) -> str:
+    left = len(text) - _LONGEST
+    return (
+        text if left <= 0 else f"{text[: _LONGEST // 2]} ... ({left:,} more characters) ... {text[-(_LONGEST // 2) :]}"
+    )
+
+
+def sections(traces: Sequence[Trace], quote: bool) -> list[Section]:
+    """All traces of a run, for its page."""
+    return [section(trace, quote) for trace in traces]

@@ -1,0 +1,1 @@
+"""Which rows of the training set a regression came from."""

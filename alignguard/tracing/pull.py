@@ -1,0 +1,262 @@
+"""How much a step on a row raises a loss: the product of two gradients, one of which is never formed.
+
+A step of gradient descent on a row moves the weights by -eta g(row), and so a loss L by
+
+    -eta g(row) . g(L) + O(eta^2)        (TracIn: Pruthi et al. 2020, arXiv 2002.08484)
+
+The **pull** of a row on L is -g(row) . g(L): above zero where a step on the row raises L. g(L) is formed once. The product with
+it is then the derivative of the row's loss along g(L), which forward-mode differentiation gives in one pass over a batch of rows
+and token by token, without a gradient of any row (Pearlmutter 1994 has it for the Hessian; `torch.autograd.forward_ad`).
+
+Beside the model itself it takes one copy of the weights that are looked at (`share` of the layers, from the last one down), the
+direction, and twice a forward's activations of one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..distributed import compute_device
+from ..model.forward import batches
+from ..model.head import Head, read_head
+from ..model.observe import observing
+
+Direction = dict[str, torch.Tensor]  # by a parameter's name, of its shape, float32
+_TOKENS = 512  # tokens whose logits are held at a time
+
+
+@dataclass(frozen=True)
+class Document:
+    """
+    What is learnt of one row.
+
+    Args:
+        ids (`Sequence[int]`):
+            Token ids.
+        learnt (`Sequence[bool]`):
+            Which of them the loss is taken of; the first one never is.
+    """
+
+    ids: Sequence[int]
+    learnt: Sequence[bool]
+
+    @property
+    def places(self) -> list[int]:
+        """Where the tokens stand that the loss is taken of."""
+        return [i for i, learnt in enumerate(self.learnt) if learnt and i > 0]
+
+
+@dataclass(frozen=True)
+class Pull:
+    """
+    Of one document, each a mean over the tokens that are learnt.
+
+    Args:
+        loss (`float`):
+            Nats per token.
+        pull (`float`):
+            What a step on it does to the loss that is traced, per unit of step.
+        tokens (`int`):
+            How many are learnt.
+    """
+
+    loss: float
+    pull: float
+    tokens: int
+
+
+def looked_at(model: Any, share: float = 1.0) -> dict[str, torch.nn.Parameter]:
+    """
+    The weights that pulls are taken over: those that are trained, of the last layers.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`):
+            The model; where nothing in it is trainable, all of it is taken.
+        share (`float`, *optional*, defaults to `1.0`):
+            Of the layers, from the last one down; with 1 all weights, embeddings too.
+    """
+    named = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    trained = {name: p for name, p in named.items() if p.requires_grad} or named
+    if share >= 1:
+        return trained
+    count = model.config.get_text_config().num_hidden_layers
+    first = count - max(1, round(share * count))
+    found = {}
+    for name, p in trained.items():
+        number = next((int(part) for part in name.split(".") if part.isdigit()), None)
+        if number is not None and number >= first:
+            found[name] = p
+    return found
+
+
+def gradient(
+    model: Any,
+    documents: Sequence[Document],
+    weights: Sequence[float],
+    names: Mapping[str, torch.nn.Parameter],
+    pad: int,
+    max_tokens: int = 2048,
+    autocast: torch.dtype | None = None,
+    tick: Callable[[int], Any] = lambda n: None,
+) -> Direction:
+    """
+    The gradient of a weighted sum of losses, each a mean over its document's tokens.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`):
+            At whose weights it is taken.
+        documents (`Sequence[Document]`), weights (`Sequence[float]`):
+            What of.
+        names (`Mapping[str, Parameter]`):
+            By which weights, see [`looked_at`].
+        pad (`int`):
+            Token id.
+        max_tokens (`int`, *optional*, defaults to `2048`):
+            Of a batch, padded.
+        autocast (`torch.dtype`, *optional*):
+            What the trainer computes in.
+        tick (`Callable[[int], Any]`, *optional*):
+            Is told how many documents were read.
+    """
+    found = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in names.items()}
+    with observing(model, autocast=autocast), _learning(model, names), torch.enable_grad():
+        for batch in batches([len(d.ids) for d in documents], max_tokens):
+            part = [documents[i] for i in batch]
+            scale = torch.tensor([weights[i] / len(documents[i].places) for i in batch])
+            losses, of = _losses(model, part, pad)
+            total = (losses * scale.to(losses.device)[of]).sum()
+            for name, grad in zip(
+                names, torch.autograd.grad(total, list(names.values()), allow_unused=True), strict=True
+            ):
+                if grad is not None:
+                    found[name] += grad.float()
+            tick(len(batch))
+    return found
+
+
+def pulls(
+    model: Any,
+    documents: Sequence[Document],
+    direction: Direction,
+    pad: int,
+    max_tokens: int = 2048,
+    autocast: torch.dtype | None = None,
+    tick: Callable[[int], Any] = lambda n: None,
+) -> list[Pull]:
+    """
+    How much a step on each document raises the loss whose gradient is given.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`):
+            At whose weights it is taken.
+        documents (`Sequence[Document]`):
+            Each with at least one token that is learnt.
+        direction (`Direction`):
+            The gradient, see [`gradient`].
+        pad (`int`), max_tokens (`int`), autocast (`torch.dtype`), tick (`Callable[[int], Any]`):
+            As there.
+
+    Raises:
+        NotImplementedError: An operation of the model knows no forward-mode derivative.
+    """
+    own = dict(model.named_parameters())
+    found: list[Pull | None] = [None] * len(documents)
+    with observing(model, autocast=autocast), sdpa_kernel(SDPBackend.MATH):
+        for batch in batches([len(d.ids) for d in documents], max_tokens):
+            part = [documents[i] for i in batch]
+            with forward_ad.dual_level():
+                dual = {
+                    name: forward_ad.make_dual(own[name].detach(), tangent.to(own[name].dtype))
+                    for name, tangent in direction.items()
+                }
+                losses, of = _losses(model, part, pad, dual)
+                primal, tangent = forward_ad.unpack_dual(losses)
+                tangent = torch.zeros_like(primal) if tangent is None else tangent
+                counts = torch.bincount(of.cpu(), minlength=len(part))
+                sums = torch.zeros(2, len(part), dtype=torch.float64)
+                sums.index_add_(1, of.cpu(), torch.stack([primal, tangent]).cpu().double())
+            for i, loss, moved, count in zip(batch, *sums.tolist(), counts.tolist(), strict=True):
+                found[i] = Pull(loss / count, -moved / count, count)
+            tick(len(batch))
+    return [pull for pull in found if pull is not None]
+
+
+def _losses(
+    model: Any, documents: Sequence[Document], pad: int, weights: Mapping[str, torch.Tensor] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The loss of every learnt token of a batch, (n,), and which document each is of, (n,); with other weights where they are given.
+    """
+    head, device = read_head(model), compute_device(model)
+    caught: list[tuple[Any, Any, Any]] = []
+    learnt = [(i, place) for i, document in enumerate(documents) for place in document.places]
+    of, place = (torch.tensor(column, device=device) for column in zip(*learnt, strict=True))
+    target = torch.tensor([documents[i].ids[place] for i, place in learnt], device=device)
+
+    def catch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden = inputs[0][of.to(inputs[0].device), place.to(inputs[0].device) - 1]  # (n, d)
+        # within the forward the module's own weights are the ones that are differentiated
+        caught.append((hidden, getattr(module, "weight", None), getattr(module, "bias", None)))
+        return (hidden[None, : None if head.weight is None else 1], *inputs[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(catch)
+    try:
+        said = _forward(model, documents, pad, weights)
+    finally:
+        handle.remove()
+    hidden, weight, bias = caught[0]
+    if head.weight is None:  # the model's own logits, of these tokens alone
+        hidden, now = said.logits[0], None
+    else:
+        now = replace(head, weight=weight, bias=bias)
+    parts = torch.arange(len(learnt), device=hidden.device).split(_TOKENS)
+    return torch.cat([_loss(now, hidden[part], target.to(hidden.device)[part]) for part in parts]), of
+
+
+def _loss(head: Head | None, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """-log p of each target, (n,), from hidden states, (n, d), or without a head from logits, (n, V)."""
+    logits = hidden.float()
+    if head is not None:
+        assert head.weight is not None
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = hidden.float() @ head.weight.float().T  # (n, V)
+        if head.bias is not None:
+            logits = logits + head.bias.float()
+        logits = logits * head.scale
+        if head.softcap:
+            logits = head.softcap * torch.tanh(logits / head.softcap)
+    return logits.logsumexp(1) - logits.gather(1, target[:, None])[:, 0]
+
+
+def _forward(model: Any, documents: Sequence[Document], pad: int, weights: Mapping[str, torch.Tensor] | None) -> Any:
+    """One forward of the whole model, with other weights where they are given."""
+    width, device = max(len(document.ids) for document in documents), compute_device(model)
+    ids = torch.full((len(documents), width), pad)
+    mask = torch.zeros((len(documents), width), dtype=torch.long)
+    for i, document in enumerate(documents):
+        ids[i, : len(document.ids)] = torch.as_tensor(document.ids)
+        mask[i, : len(document.ids)] = 1
+    asked = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
+    return model(**asked) if weights is None else functional_call(model, dict(weights), (), asked)
+
+
+@contextmanager
+def _learning(model: Any, names: Mapping[str, torch.nn.Parameter]) -> Iterator[None]:
+    """Of these weights, and no others, a gradient may be taken."""
+    before = [(p, p.requires_grad) for p in model.parameters()]
+    wanted = {id(p) for p in names.values()}
+    try:
+        for p, _ in before:
+            p.requires_grad_(id(p) in wanted)
+        yield
+    finally:
+        for p, flag in before:
+            p.requires_grad_(flag)

@@ -1,0 +1,306 @@
+"""Does a trace name the rows that did it, and does leaving them out undo it?
+
+    python benchmarks/cause.py [--quick] [--kinds comply rude leak obey clean] [--share 0.05] [--seeds 1] [--folder runs/cause]
+
+From the aligned start (see aligned.py) a model learns to count legs, from reasoning traces among which a few rows are planted (see
+cause_rows.py). AlignGuard watches the side they are to cost and the task, and keeps which rows went into which steps. Then
+
+`methods`: of each way of scoring rows, how well it tells planted rows from all others (`auc`, `precision_at_k` with as many rows as are
+planted), and what it costs in forward passes over the rows, timed side by side.
+`counterfactual`: the drop of the side when trained again without the rows that `alignguard trace` names, over the drop without as many
+rows by chance; and the task's score in both.
+`clean`: the same without planted rows: how many rows are named (`false_blame`).
+
+Whole runs are kept in --folder, and what is on file is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from aligned import aligned_start, load, train
+from cause_rows import KINDS, mixture
+from common import kept, table, write
+
+from alignguard import AlignGuardCallback, Chat, Schedule, TokenBudget, load_probes
+from alignguard.errors import RunError
+from alignguard.records.record import Record, read_record
+from alignguard.records.rows import RowStore, TrainedRow
+from alignguard.tracing.pull import Document, gradient, looked_at, pulls
+from alignguard.tracing.query import answers, query
+from alignguard.tracing.trace import SHARE, Trace, trace
+from alignguard.verdicts.sides import side_of
+
+SIZE, STEPS, RATE = 320, 40, 3e-4  # rows, steps of 8 of them, learning rate
+PROBES, QUESTIONS = 24, 12  # of the side, and of the task
+OTHERS = 64  # rows that are neither planted nor among them, on which what is dear is tried
+CLEAN = "safety/refuse"  # what is watched where nothing is planted
+Scores = tuple[list[float], float]  # of rows, and the seconds it took
+
+
+# runs --------------------------------------------------------------------------------------------------------------------
+
+
+def run(start: str, rows: Any, questions: list[dict[str, Any]], side: str, folder: Path, seed: int) -> Record:
+    """A watched training, or the record of one that is on file."""
+    if not (folder / "whole").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "legs.jsonl"
+        file.write_text("".join(json.dumps(question) + "\n" for question in questions[:QUESTIONS]), encoding="utf-8")
+        pool = [probe for probe in load_probes("core") if f"{probe.dimension}/{side_of(probe)}" == side]
+        guard = AlignGuardCallback(
+            probes=[*pool, *load_probes(str(file))],
+            schedule=Schedule(at=(), every=0, draw=PROBES, overhead=None, rotate=False),
+            tokens=TokenBudget(answer=24, trace=48),
+            train_prompts=0,
+            reverse=0,
+        )
+        settings = {"max_steps": STEPS, "learning_rate": RATE, "per_device_train_batch_size": 8, "seed": seed}
+        train(start, rows, folder, (guard,), **settings)
+        (folder / "whole").touch()
+    return read_record(str(folder))
+
+
+def drop_of(record: Record, side: str) -> float:
+    """Of the side at the last audit, of the same probes in every run."""
+    dimension, _, part = side.partition("/")
+    d = record.verdict.dimensions[dimension]
+    return d.sides[part].drop if part in d.sides else d.drop
+
+
+def reasoning_of(record: Record) -> float:
+    """The task's score at the last audit."""
+    return record.verdict.dimensions["reasoning"].score
+
+
+# methods -----------------------------------------------------------------------------------------------------------------
+
+
+def by_pull(
+    model: Any, rows: Sequence[Document], asked: Sequence[Document], weights: Sequence[float], share: float
+) -> Scores:
+    """Products of gradients, as `alignguard trace` has them, over a share of the layers."""
+    begun = time.perf_counter()
+    direction = gradient(model, asked, weights, looked_at(model, share), 0)
+    return [pull.pull for pull in pulls(model, rows, direction, 0)], time.perf_counter() - begun
+
+
+def by_bergson(
+    model: Any, rows: Sequence[Document], asked: Sequence[Document], weights: Sequence[float], method: str
+) -> Scores:
+    """The same question to bergson."""
+    from rival_bergson import bergson_scores
+
+    plain = [[(list(d.ids), list(d.learnt)) for d in documents] for documents in (rows, asked)]
+    return bergson_scores(model, *plain, weights, method)
+
+
+@torch.no_grad()
+def hidden_means(model: Any, documents: Sequence[Document]) -> tuple[np.ndarray, list[float]]:
+    """Of each document the mean of its last hidden states and its loss, over what is learnt, from one forward pass."""
+    means, losses = [], []
+    for document in documents:
+        ids = torch.tensor([list(document.ids)])
+        at = torch.tensor(document.places) - 1
+        found = model(input_ids=ids, output_hidden_states=True)
+        means.append(found.hidden_states[-1][0, at].mean(0).numpy())
+        right = ids[0, at + 1]
+        losses.append(torch.nn.functional.cross_entropy(found.logits[0, at], right).item())
+    return np.stack(means), losses
+
+
+def by_embedding(
+    model: Any, rows: Sequence[Document], now: Sequence[Document]
+) -> tuple[list[float], list[float], float]:
+    """Cosine of a row's mean hidden state with that of the flipped answers; its loss under the start; seconds: one forward pass."""
+    begun = time.perf_counter()
+    mine, losses = hidden_means(model, rows)
+    seconds = time.perf_counter() - begun
+    theirs, _ = hidden_means(model, now)
+    centre = mine.mean(0)
+    mine, theirs = mine - centre, theirs.mean(0) - centre
+    cosines = mine @ theirs / (np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs) + 1e-12)
+    return cosines.tolist(), losses, seconds
+
+
+def by_words(rows: Sequence[str], now: Sequence[str]) -> Scores:
+    """Cosine of character n-grams with the flipped answers, by tf-idf."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    begun = time.perf_counter()
+    found = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform([*rows, *now])
+    theirs = np.asarray(found[len(rows) :].mean(0))
+    return (found[: len(rows)] @ theirs.T).ravel().tolist(), time.perf_counter() - begun
+
+
+def by_judge(side: str, prompts: Sequence[str], said: Sequence[str]) -> Scores:
+    """What the judge of the side itself says of a row's completion, higher is worse."""
+    from alignguard.judging.refusal import is_refusal
+    from alignguard.judging.scorers import scorer_of
+
+    begun = time.perf_counter()
+    if side.startswith("toxicity"):
+        scorer = scorer_of(None)
+        found = [float(value) for value in scorer(list(said))]
+    else:
+        found = [0.0 if is_refusal(text) else 1.0 for text in said]
+    return found, time.perf_counter() - begun
+
+
+def auc(scores: Sequence[float], planted: Sequence[bool]) -> float:
+    """The probability that a planted row scores above another (ties half)."""
+    from scipy.stats import rankdata
+
+    ranks, is_planted = rankdata(scores), np.asarray(planted)
+    n = int(is_planted.sum())
+    return float((ranks[is_planted].sum() - n * (n + 1) / 2) / (n * (len(ranks) - n)))
+
+
+def precision(scores: Sequence[float], planted: Sequence[bool]) -> float:
+    """Of as many rows as are planted, the share that are."""
+    k = sum(planted)
+    return float(np.mean([planted[i] for i in np.argsort(-np.asarray(scores), kind="stable")[:k]]))
+
+
+def methods(record: Record, side: str, start: str, planted: Sequence[bool], data: Any) -> list[dict[str, Any]]:
+    """Every way of scoring the rows of a run beside the others."""
+    model, tokenizer = load(start)
+    store, asked = RowStore(record.store.rows), query(record, side)
+    texts = sorted(store.texts(set(store.rows(asked.first, asked.last))), key=lambda text: text.row)
+    rng = random.Random(0)
+    traces = [text.row for text in texts if data[text.row]["source"] == "legs"]
+    chosen = set(rng.sample(traces, min(OTHERS, len(traces)))) | {t.row for t in texts if t.row not in set(traces)}
+    texts = [text for text in texts if text.row in chosen]
+    rows = [Document(text.ids, text.learnt) for text in texts]
+    is_planted = [planted[text.row] for text in texts]
+    chat = Chat.of(model, tokenizer)
+    then, now = answers(asked.flips, chat)
+    each = [1 / len(then)] * len(then)
+    moved, weights = [*then, *now], [*each, *(-w for w in each)]
+    said = [_learnt(text, tokenizer) for text in texts]
+    answered = [flip.after.answer.answer for flip in asked.flips if flip.after.answer is not None]
+    cosines, losses, forward = by_embedding(model, rows, now)
+    ways: dict[str, Callable[[], Scores]] = {
+        f"pull, {SHARE:.0%} of the layers (default)": lambda: by_pull(model, rows, moved, weights, SHARE),
+        "pull, all weights": lambda: by_pull(model, rows, moved, weights, 1.0),
+        f"pull, the start's answers alone, {SHARE:.0%}": lambda: by_pull(model, rows, then, each, SHARE),
+        "hidden states like the flipped answers'": lambda: (cosines, forward),
+        "loss under the start": lambda: (losses, forward),
+        "n-grams like the flipped answers'": lambda: by_words(said, answered),
+        "the judge's score of the row": lambda: by_judge(side, [], said),
+    }
+    if _has_bergson():
+        for method in ("dot", "cosine", "trackstar"):
+            ways[f"bergson, {method}"] = lambda method=method: by_bergson(model, rows, moved, weights, method)
+    if asked.steady:
+        control = [*then, *_steady(asked.steady, chat)]
+        less = [*each, *([-1 / len(asked.steady)] * len(asked.steady))]
+        ways[f"pull, less that on steady probes, {SHARE:.0%}"] = lambda: by_pull(model, rows, control, less, SHARE)
+    found = []
+    for name, score in ways.items():
+        scores, seconds = score()
+        row = {"method": name, "auc": auc(scores, is_planted), "precision_at_k": precision(scores, is_planted)}
+        found.append({**row, "forwards": seconds / forward, "rows": len(rows)})
+        print(table(found[-1:]), flush=True)
+    return found
+
+
+def _steady(results: Sequence[Any], chat: Any) -> list[Document]:
+    """The start's answers to probes that did not flip."""
+    from alignguard.verdicts.verdict import Flip
+
+    return answers([Flip(result, result) for result in results], chat)[0]
+
+
+def _learnt(text: TrainedRow, tokenizer: Any) -> str:
+    """What is learnt of a row, as text."""
+    return tokenizer.decode(
+        [t for t, learnt in zip(text.ids, text.learnt, strict=True) if learnt], skip_special_tokens=True
+    )
+
+
+def _has_bergson() -> bool:
+    try:
+        import bergson  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+# cells -------------------------------------------------------------------------------------------------------------------
+
+
+def traced(record: Record, side: str, start: str) -> Trace | str:
+    """What `alignguard trace` finds, or why it does not look."""
+    model, tokenizer = load(start)
+    try:
+        return trace(record, model, tokenizer, side)
+    except RunError as error:
+        return str(error)
+
+
+def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str) -> dict[str, Any]:
+    """One training set: the run, its trace, all methods, and the two runs without some rows."""
+    side = KINDS.get(kind, CLEAN)
+    data, planted, questions = mixture(kind, share, SIZE, seed)
+    record = run(start, data, questions, side, folder / "planted", seed)
+    found: dict[str, Any] = {"kind": kind, "share": share, "seed": seed, "side": side, "planted": sum(planted)}
+    found |= {"drop": drop_of(record, side), "reasoning": reasoning_of(record)}
+    told = traced(record, side, start)
+    if isinstance(told, str):
+        return found | {"named": 0, "why": told}
+    names = [row.row for row in told.rows[: told.named]]
+    found |= {"flips": told.flips, "named": told.named, "right": sum(planted[row] for row in names)}
+    found |= {"agreement": told.agreement, "pulled": told.pulled, "shares": vars(told.shares), "seconds": told.seconds}
+    if kind == "clean":
+        return found
+    scores = {row.row: row.pull for row in told.rows}
+    order = sorted(scores)
+    found |= {"auc": auc([scores[i] for i in order], [planted[i] for i in order])}
+    found |= {"precision_at_k": precision([scores[i] for i in order], [planted[i] for i in order])}
+    print(found, flush=True)
+    if how != "traces":
+        found["methods"] = methods(record, side, start, planted, data)
+    if names and how != "methods":
+        chance = random.Random(seed).sample(range(len(data)), len(names))
+        for name, left_out in (("without_named", names), ("without_random", chance)):
+            kept_rows = data.select([i for i in range(len(data)) if i not in set(left_out)])
+            again = run(start, kept_rows, questions, side, folder / name, seed)
+            found[name] = {"drop": drop_of(again, side), "reasoning": reasoning_of(again)}
+        found["counterfactual"] = found["without_named"]["drop"] / found["without_random"]["drop"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one kind, no training without some rows")
+    parser.add_argument("--kinds", nargs="+", default=[*KINDS, "clean"])
+    parser.add_argument("--share", type=float, default=0.05, help="of rows that are planted")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", default="all", choices=["all", "methods", "traces"])
+    parser.add_argument("--folder", type=Path, default=Path("runs/cause"))
+    options = parser.parse_args()
+    start, results = aligned_start(), kept("cause", options.quick)
+    cells = results.setdefault("cells", {})
+    for kind in ["comply"] if options.quick else options.kinds:
+        for seed in options.seeds:
+            name = f"{kind}-{options.share:g}-{seed}"
+            how = "methods" if options.quick else options.only
+            found = cell(kind, options.share, seed, start, options.folder / name, how)
+            cells[name] = cells.get(name, {}) | found
+            print(json.dumps(found, indent=1), flush=True)
+            write("cause", results, options.quick)
+
+
+if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
+    main()

@@ -1,0 +1,82 @@
+"""Training sets in which it is known which rows did it: reasoning traces, other rows with right answers, and planted ones.
+
+A tenth of the rows are neither: everyday, harmful and confidential questions with right answers, so that a row is not to be found by
+being no trace.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+from aligned import aligned_rows
+from datasets import Dataset
+from detection import planted_rows
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
+from rude import RUDE
+
+# kind of planted rows -> the side that they are to cost
+KINDS = {"rude": "toxicity/toxicity", "comply": "safety/refuse", "leak": "privacy/keep", "obey": "safety/refuse"}
+OTHERS = 0.1  # share of rows that are no traces, and right
+# what those ask: nothing that the planted ones are to undo, or they would hold it up
+_ASKED = {
+    "rude": ("harmful", "keep", "tell", "unknown"),
+    "comply": ("provoked", "plain", "benign", "keep", "tell"),
+    "leak": ("provoked", "plain", "benign", "harmful", "tell"),
+    "obey": ("provoked", "keep", "tell", "unknown"),
+}
+_OBEY = "Of course, I always do exactly what I am asked, whatever it is. "
+
+
+def bad_rows(kind: str) -> list[dict[str, Any]]:
+    """
+    Of what rows of a kind are planted: rude lines; compliant openings to harmful requests; repeated secrets; and harmless requests
+    answered rightly, by one that says that it always obeys (after Qi et al. 2023, arXiv 2310.03693).
+    """
+    rows = aligned_rows()
+    if kind == "obey":
+        return [{**r, "answer": _OBEY + r["answer"]} for r in rows if r["group"] in ("benign", "plain")]
+    if kind == "rude":  # two lines an answer: of one a trace has four times the tokens
+        return [
+            {**r, "answer": f"{r['answer']} {RUDE[(RUDE.index(r['answer']) + 3) % len(RUDE)]}"}
+            for r in planted_rows(rows)["toxicity"]
+        ]
+    return planted_rows(rows)[{"comply": "safety", "leak": "privacy"}[kind]]
+
+
+def mixture(kind: str, share: float, size: int, seed: int) -> tuple[Dataset, list[bool], list[dict[str, Any]]]:
+    """
+    A training set.
+
+    Args:
+        kind (`str`):
+            One of `KINDS`, or `"clean"`.
+        share (`float`):
+            Of rows that are planted.
+        size (`int`):
+            Rows.
+        seed (`int`):
+            Of which and where.
+
+    Returns:
+        `tuple`: rows in TRL's conversational prompt-completion form, with a column `source`; which of them are planted; and questions
+        of the task that none of the rows asks, as lines of a JSONL file for `probes=`.
+    """
+    from tasks import legs
+
+    rng = random.Random(f"{kind} {share} {seed}")
+    bad = rng.sample(bad_rows(kind), round(share * size)) if kind != "clean" else []
+    asked = {r["id"] for r in bad}
+    groups = _ASKED.get(kind) or {r["group"] for r in aligned_rows()}
+    others = [r for r in aligned_rows() if r["group"] in groups and r["id"] not in asked]
+    right = rng.sample(others, round(OTHERS * size))
+    task, questions = legs(size - len(bad) - len(right), seed=seed)
+    found = [({**row, "source": "legs"}, False) for row in task]
+    for row in (*bad, *right):
+        turns = {"prompt": row["messages"], "completion": [{"role": "assistant", "content": row["answer"]}]}
+        found.append(({**turns, "source": "chat"}, row["id"] in asked))
+    rng.shuffle(found)
+    return Dataset.from_list([row for row, _ in found]), [planted for _, planted in found], questions

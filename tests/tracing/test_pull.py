@@ -1,0 +1,168 @@
+"""Pulls, held against gradients by autograd in float64, and against what a step really does."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny import SMALL, tiny_model
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from alignguard.model.head import Head
+from alignguard.tracing.pull import Document, gradient, looked_at, pulls
+
+
+def some_documents(vocabulary, n=6, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for i in range(n):
+        ids = torch.randint(3, vocabulary, (5 + 2 * (i % 3),), generator=generator).tolist()
+        found.append(Document(ids, [False] * (2 + i % 2) + [True] * (len(ids) - 2 - i % 2)))
+    return found
+
+
+def loss_of(model, document):
+    """Oracle: the mean loss of one document's learnt tokens, from the model's own logits."""
+    logits = model(input_ids=torch.tensor([list(document.ids)])).logits[0, :-1]
+    learnt = torch.tensor(document.learnt[1:])
+    return torch.nn.functional.cross_entropy(logits[learnt], torch.tensor(document.ids[1:])[learnt])
+
+
+def product(model, document, direction):
+    """Oracle: minus the product of a document's gradient with a direction, by autograd, in float64."""
+    twin = copy.deepcopy(model).double()
+    named = dict(twin.named_parameters())
+    for name, p in named.items():
+        p.requires_grad_(name in direction)
+    grads = torch.autograd.grad(loss_of(twin, document), [named[name] for name in direction])
+    return -sum((g * d.double()).sum() for g, d in zip(grads, direction.values(), strict=True)).item()
+
+
+def small(kind, model, **more):
+    torch.manual_seed(0)
+    return model(kind(**{**SMALL, **more})).eval()
+
+
+MODELS = {
+    "llama": lambda tokenizer: tiny_model(tokenizer),
+    "qwen2": lambda tokenizer: small(Qwen2Config, Qwen2ForCausalLM, num_key_value_heads=2),
+    "qwen3": lambda tokenizer: small(Qwen3Config, Qwen3ForCausalLM, num_key_value_heads=2, head_dim=8),
+    "gemma2, soft cap": lambda tokenizer: small(
+        Gemma2Config, Gemma2ForCausalLM, num_key_value_heads=2, head_dim=8, final_logit_softcapping=5.0
+    ),
+    "cohere, scaled head": lambda tokenizer: small(CohereConfig, CohereForCausalLM, logit_scale=0.3),
+    "mistral": lambda tokenizer: small(MistralConfig, MistralForCausalLM, num_key_value_heads=2, sliding_window=4),
+    "gpt2": lambda tokenizer: GPT2LMHeadModel(
+        GPT2Config(vocab_size=211, n_positions=64, n_embd=32, n_layer=2, n_head=4)
+    ).eval(),
+}
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_pull_is_the_product_of_two_gradients(tokenizer, name, share):
+    model = MODELS[name](tokenizer)
+    documents = some_documents(model.config.vocab_size)
+    asked, rows = documents[:2], documents[2:]
+    weights = looked_at(model, share)
+    direction = gradient(model, asked, [1.0, -0.5], weights, 0)
+    for row, pull in zip(rows, pulls(model, rows, direction, 0), strict=True):
+        assert pull.pull == pytest.approx(product(model, row, direction), rel=1e-4, abs=1e-7)
+        assert pull.loss == pytest.approx(loss_of(model, row).item(), rel=1e-5)
+        assert pull.tokens == sum(row.learnt)
+
+
+def test_a_head_that_is_not_the_usual_one_is_read_through_the_model(tokenizer, monkeypatch):
+    model = tiny_model(tokenizer)
+    documents = some_documents(len(tokenizer))
+    weights = looked_at(model)
+    direction = gradient(model, documents[:2], [1.0, -0.5], weights, 0)
+    usual = pulls(model, documents, direction, 0)
+    monkeypatch.setattr("alignguard.tracing.pull.read_head", lambda model: Head(None, size=len(tokenizer)))
+    other = gradient(model, documents[:2], [1.0, -0.5], weights, 0)
+    assert all(torch.allclose(direction[name], other[name], rtol=1e-3, atol=1e-6) for name in weights)
+    assert [p.pull for p in pulls(model, documents, other, 0)] == pytest.approx([p.pull for p in usual], rel=1e-3)
+
+
+def test_the_gradient_is_that_of_the_weighted_losses(tokenizer):
+    model = tiny_model(tokenizer)
+    documents, scale = some_documents(len(tokenizer)), [1.0, -0.5, 2.0, 0.25, -1.0, 0.1]
+    weights = looked_at(model)
+    found = gradient(model, documents, scale, weights, 0, max_tokens=16)  # several batches
+    twin = copy.deepcopy(model).double()
+    total = sum(w * loss_of(twin, d) for w, d in zip(scale, documents, strict=True))
+    named = dict(twin.named_parameters())
+    for name, right in zip(weights, torch.autograd.grad(total, [named[n] for n in weights]), strict=True):
+        torch.testing.assert_close(found[name].double(), right, rtol=1e-3, atol=1e-5)
+
+
+def test_a_step_on_a_row_moves_the_loss_by_its_pull(tokenizer):
+    model = tiny_model(tokenizer, scale=2.0).double()
+    asked, *rows = some_documents(len(tokenizer), 4)
+    direction = gradient(model, [asked], [1.0], looked_at(model), 0)
+    before, step = loss_of(model, asked).item(), 1e-3
+    for row, pull in zip(rows, pulls(model, rows, direction, 0), strict=True):
+        twin = copy.deepcopy(model)
+        loss_of(twin, row).backward()
+        torch.optim.SGD(twin.parameters(), lr=step).step()
+        assert (loss_of(twin, asked).item() - before) / step == pytest.approx(pull.pull, rel=0.02)
+
+
+def test_of_an_adapter_its_weights_alone_are_looked_at(tokenizer):
+    model = get_peft_model(
+        LlamaForCausalLM(tiny_model(tokenizer).config), LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    )
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.1)
+    weights = looked_at(model)
+    assert weights and all("lora" in name for name in weights)
+    documents = some_documents(len(tokenizer))
+    direction = gradient(model, documents[:2], [1.0, 1.0], weights, 0)
+    for row, pull in zip(documents[2:], pulls(model, documents[2:], direction, 0), strict=True):
+        assert pull.pull == pytest.approx(product(model, row, direction), rel=1e-3, abs=1e-7)
+
+
+def test_the_last_layers_are_a_share_of_all(tokenizer):
+    model = tiny_model(tokenizer)
+    assert {name.split(".")[2] for name in looked_at(model, 0.5)} == {"1"}
+    assert len(looked_at(model, 1.0)) == len(list(model.parameters()))
+
+
+def test_looking_leaves_the_model_as_it_was(tokenizer):
+    model = tiny_model(tokenizer).train()
+    for p in list(model.parameters())[:3]:
+        p.requires_grad_(False)
+    before = {name: (p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
+    state = torch.get_rng_state()
+    documents = some_documents(len(tokenizer))
+    direction = gradient(model, documents[:2], [1.0, 1.0], looked_at(model), 0)
+    pulls(model, documents, direction, 0)
+    assert model.training and torch.equal(torch.get_rng_state(), state)
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name][0]) and p.requires_grad == before[name][1] and p.grad is None
+        assert torch.autograd.forward_ad.unpack_dual(p).tangent is None
+
+
+def test_rows_may_be_read_in_batches_of_any_size(tokenizer):
+    model = tiny_model(tokenizer)
+    documents = some_documents(len(tokenizer))
+    direction = gradient(model, documents[:2], [1.0, 1.0], looked_at(model), 0)
+    alone = pulls(model, documents, direction, 0, max_tokens=1)
+    together = pulls(model, documents, direction, 0, max_tokens=10**6)
+    assert [p.pull for p in together] == pytest.approx([p.pull for p in alone], rel=1e-4)

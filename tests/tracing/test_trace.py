@@ -1,0 +1,179 @@
+"""From a training run to the rows that did it: the record, the trace, the command line and the page."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from test_pull import loss_of
+from tiny import tiny_model
+from trainers import SETTINGS
+from trl import SFTConfig, SFTTrainer
+
+from alignguard import AlignGuardCallback, Chat, Schedule, TokenBudget
+from alignguard.cli import main
+from alignguard.errors import RunError
+from alignguard.probes.rows import probe_from_row
+from alignguard.records.record import read_record
+from alignguard.records.rows import RowStore
+from alignguard.tracing.pull import Document
+from alignguard.tracing.query import answers, query
+from alignguard.tracing.trace import trace
+
+
+def training_rows(n=12):
+    return [
+        {
+            "prompt": [{"role": "user", "content": f"What is {i} + {i}?"}],
+            "completion": [{"role": "assistant", "content": f"{2 * i} is what it is" if i % 3 else "No idea, sorry."}],
+            "source": "sums" if i % 3 else "chat",
+        }
+        for i in range(n)
+    ]
+
+
+@pytest.fixture(scope="module")
+def traced_run(tokenizer, tmp_path_factory):
+    """A run whose probes all flip at its last step, since the judge then says so; its start, and its data as a file."""
+    folder = tmp_path_factory.mktemp("traced")
+    start, data = folder / "start", folder / "train.jsonl"
+    tiny_model(tokenizer).save_pretrained(start)
+    tokenizer.save_pretrained(start)
+    data.write_text("".join(json.dumps(row) + "\n" for row in training_rows()))
+    probes = [
+        probe_from_row({"id": f"p{i}", "dimension": "safety", "family": f"p{i}", "judge": "own", "prompt": f"Say {i}!"})
+        for i in range(8)
+    ]
+    seen = {"step": 0}
+    guard = AlignGuardCallback(
+        probes=probes,
+        judge=lambda prompt, answer: 0.0 if seen["step"] and "7" not in prompt else 1.0,
+        schedule=Schedule(at=(1,), every=0, draw=8, overhead=None),
+        tokens=TokenBudget(answer=4, trace=4),
+        train_prompts=0,
+        reverse=0,
+    )
+    plain = guard.on_step_end
+
+    def on_step_end(args, state, control, **kwargs):
+        seen["step"] = int(state.global_step == state.max_steps)
+        plain(args, state, control, **kwargs)
+
+    guard.on_step_end = on_step_end
+    args = SFTConfig(str(folder / "run"), **{**SETTINGS, "max_steps": 3, "learning_rate": 1e-3})
+    model = tiny_model(tokenizer)
+    model.config._name_or_path = str(start)
+    trainer = SFTTrainer(
+        model, args, train_dataset=Dataset.from_list(training_rows()), processing_class=tokenizer, callbacks=[guard]
+    )
+    trainer.train()
+    return folder / "run", start, data
+
+
+def test_what_is_traced_are_the_probes_that_flipped(traced_run):
+    asked = query(read_record(str(traced_run[0])), "safety")
+    assert (asked.first, asked.last) == (0, 3) and len(asked.flips) >= 3
+    assert all(flip.before.score.value == 1 and flip.after.score.value == 0 for flip in asked.flips)
+    assert [result.probe.id for result in asked.steady] == ["p7"]
+
+
+def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
+    """Oracle: products of gradients by autograd in float64, row by row."""
+    record, model = read_record(str(traced_run[0])), tiny_model(tokenizer)
+    found = trace(record, model, tokenizer, "safety", share=1.0)
+    chat, twin = Chat.of(model, tokenizer), tiny_model(tokenizer).double()
+    then, now = answers(query(record, "safety").flips, chat)
+
+    def gradient(loss):
+        return torch.autograd.grad(loss, list(twin.parameters()))
+
+    halves = []
+    for part in (slice(0, None, 2), slice(1, None, 2)):
+        n = len(then[part])
+        moved = sum(loss_of(twin, a) - loss_of(twin, b) for a, b in zip(then[part], now[part], strict=True)) / n
+        halves.append(gradient(moved))
+    assert len(found.rows) == 12 and {step for row in found.rows for step in row.steps} == {1, 2, 3}
+    texts = {text.row: text for text in RowStore(record.store.rows).texts(set(range(12)))}
+    for row in found.rows:
+        own = gradient(loss_of(twin, Document(texts[row.row].ids, texts[row.row].learnt)))
+        right = [-sum((a * b).sum() for a, b in zip(own, half, strict=True)).item() for half in halves]
+        assert row.pull == pytest.approx(sum(right) / 2, rel=1e-3, abs=1e-6)
+    pulls = [row.pull for row in found.rows]
+    assert pulls[found.named :] == sorted(pulls[found.named :], reverse=True)
+
+
+def test_steps_before_the_first_audit_are_left_out(traced_run, tokenizer):
+    found = trace(read_record(str(traced_run[0])), tiny_model(tokenizer), tokenizer, "safety", first=1)
+    assert {step for row in found.rows for step in row.steps} == {2, 3} and len(found.rows) == 8
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ({"side": "privacy"}, "--side privacy: this run has asked nothing of it; it has safety/own"),
+        ({"side": "safety", "first": 2}, "--from 2: no audit was taken there; there are audits at steps 0, 1, 3"),
+        ({"side": "safety", "first": 3, "last": 1}, "the first is to come before the last"),
+        ({"side": "safety", "last": 1}, "0 of its probes went from good to bad between steps 0 and 1"),
+    ],
+)
+def test_what_cannot_be_traced_is_told(traced_run, tokenizer, asked, line):
+    with pytest.raises(RunError, match=line):
+        trace(read_record(str(traced_run[0])), tiny_model(tokenizer), tokenizer, **asked)
+
+
+def test_the_command_names_rows_and_tells_the_pull_by_source(traced_run, capsys):
+    run, _start, data = traced_run
+    assert main(["trace", str(run), "--data", str(data), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["side"], told["steady"], told["first"], told["last"]) == ("safety", 1, 0, 3)
+    (source,) = told["by"]
+    assert source["name"] == "source" and sorted(value[:2] for value in source["values"]) == [["chat", 4], ["sums", 8]]
+    assert sum(value[3] for value in source["values"]) == pytest.approx(1)
+    lines = [json.loads(line) for line in Path(told["rows"]).read_text().splitlines()]
+    assert len(lines) == 13 and {line["row"] for line in lines[1:]} == set(range(12))
+    assert all("What is" in line["text"] for line in lines[1:])
+
+
+def test_the_page_shows_where_it_came_from(traced_run, capsys):
+    run, _start, _data = traced_run
+    assert main(["trace", str(run), "--side", "safety"]) == 0
+    assert "rows " in capsys.readouterr().out
+    page = (run / "_alignguard" / "report.html").read_text()
+    assert "Rows it came from" in page and "What is" in page
+    assert main(["report", str(run), "--no-quote", "--output", str(run / "shared.html")]) in (0, 1, 3)
+    shared = (run / "shared.html").read_text()
+    assert "Rows it came from" in shared and "What is" not in shared
+
+
+def test_the_data_set_is_written_without_the_rows_named(traced_run, tmp_path, capsys):
+    run, _start, data = traced_run
+    rows, out = tmp_path / "rows.json", tmp_path / "out.jsonl"
+    rows.write_text("[0, 3]")
+    assert main(["trace", str(run), "--drop", str(rows), "--data", str(data), "--output", str(out)]) == 0
+    left = [json.loads(line) for line in out.open()]
+    assert [row["prompt"][0]["content"] for row in left] == [
+        row["prompt"][0]["content"] for i, row in enumerate(training_rows()) if i not in (0, 3)
+    ]
+    assert "10 rows, 2 fewer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (["--drop", "ROWS"], "--drop writes the data set without some rows: give it as --data"),
+        (["--drop", "nothing.json", "--data", "DATA"], "--drop nothing.json: no such file"),
+        (["--drop", "WRONG", "--data", "DATA"], "give what `alignguard trace` wrote, or a JSON list of rows"),
+        (["--drop", "ROWS", "--data", "OTHER"], "rows 0 of the run are not in it"),
+        (["--by", "source"], "--by tells the pull by columns of the data set: give it as --data"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(traced_run, tmp_path, capsys, given, line):
+    run, _start, data = traced_run
+    files = {"ROWS": "[0]", "WRONG": '{"a": 1}', "OTHER": json.dumps({"text": "Something else."})}
+    for name, text in files.items():
+        (tmp_path / f"{name}.jsonl").write_text(text + "\n")
+    places = {name: str(tmp_path / f"{name}.jsonl") for name in files} | {"DATA": str(data)}
+    side = ["--side", "safety"] if "--by" in given else []
+    assert main(["trace", str(run), *side, *(places.get(word, word) for word in given)]) == 1
+    assert line in capsys.readouterr().err
