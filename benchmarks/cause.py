@@ -35,6 +35,7 @@ from alignguard import AlignGuardCallback, Chat, Schedule, TokenBudget, load_pro
 from alignguard.errors import RunError
 from alignguard.records.record import Record, read_record
 from alignguard.records.rows import RowStore, TrainedRow
+from alignguard.tracing.kept import write_trace
 from alignguard.tracing.pull import Document, gradient, looked_at, pulls
 from alignguard.tracing.query import answers, query
 from alignguard.tracing.trace import SHARE, Trace, trace
@@ -243,9 +244,11 @@ def traced(record: Record, side: str, start: str) -> Trace | str:
     """What `alignguard trace` finds, or why it does not look."""
     model, tokenizer = load(start)
     try:
-        return trace(record, model, tokenizer, side)
+        found = trace(record, model, tokenizer, side)
     except RunError as error:
         return str(error)
+    write_trace(record.store, found)
+    return found
 
 
 def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str) -> dict[str, Any]:

@@ -4,9 +4,13 @@ A pull is a product of two gradients, and every row has one. Most rows have no p
 their spread are those of rows without one: z = (pull - median) / (1.4826 * MAD), and a row stands out from 3.5 on (Iglewicz & Hoaglin
 1993, "How to detect and handle outliers"). Two halves of the flipped probes are traced each alone, and both must say so of a row.
 
-Tails are heavier than a normal's. As many rows as stand out *below* by as much are expected above by chance, where pulls have no cause:
-the rows above are named only if those below are at most a tenth as many (the mirror estimate of a false discovery rate: Barber & Candes
-2015, arXiv 1404.5609). And they are a small set or none: what a fifth of all rows does is no matter of rows.
+Rows of one kind are many and alike, so that any other kind stands out of them a little: the rows named pull at least a third as much as
+the strongest do (the third of them, which no single row is).
+
+Tails are heavier than a normal's. Where pulls have no cause, rows stand out *below* as they do above. So the strongest row must stand out
+twice as far as any does below, and of the rows named at most one for every ten may have its like on the other side (the mirror estimate
+of a false discovery rate: Barber & Candes 2015, arXiv 1404.5609). And they are a small set or none: what a fifth of all rows does is no
+matter of rows.
 """
 
 from __future__ import annotations
@@ -18,7 +22,9 @@ import numpy as np
 
 LINE = 3.5  # robust standard deviations
 HALF_LINE = 2.0  # of each half alone
-RATE = 0.1  # rows below the line on the other side, for each row above it
+LEAST = 1 / 3  # of the pull of the strongest
+FURTHER = 2.0  # than any row stands out below
+RATE = 0.1  # rows that stand out below, for each one above
 SMALL = 0.2  # of all rows
 
 
@@ -40,12 +46,17 @@ def named(whole: np.ndarray, one: np.ndarray, two: np.ndarray) -> list[int]:
         one, two (`np.ndarray`):
             The same of two halves of the flipped probes, each traced alone.
     """
-    above = (whole >= LINE) & (one >= HALF_LINE) & (two >= HALF_LINE)
-    below = (whole <= -LINE) & (one <= -HALF_LINE) & (two <= -HALF_LINE)
-    if below.sum() > RATE * above.sum() or above.sum() > SMALL * len(whole):
-        return []
     order = np.argsort(-whole, kind="stable")
-    return [int(i) for i in order if above[i]]
+    strongest = whole[order[:3]]
+    if not len(order) or strongest[0] < FURTHER * -whole.min():
+        return []
+    line = max(LINE, LEAST * strongest[-1])
+    above = [int(i) for i in order if whole[i] >= line and min(one[i], two[i]) >= HALF_LINE]
+    if len(above) > SMALL * len(whole):
+        return []
+    while above and np.sum(whole <= -whole[above[-1]]) > RATE * len(above):
+        above.pop()
+    return above
 
 
 def agreement(one: Sequence[float], two: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny import SMALL, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
@@ -166,3 +167,36 @@ def test_rows_may_be_read_in_batches_of_any_size(tokenizer):
     alone = pulls(model, documents, direction, 0, max_tokens=1)
     together = pulls(model, documents, direction, 0, max_tokens=10**6)
     assert [p.pull for p in together] == pytest.approx([p.pull for p in alone], rel=1e-4)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that one tensor had."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for value in found if isinstance(found, (tuple, list)) else (found,):
+            if isinstance(value, torch.Tensor):
+                self.numbers = max(self.numbers, value.numel())
+        return found
+
+
+def test_no_logits_are_held_but_those_of_learnt_tokens(tokenizer):
+    model = tiny_model(tokenizer)
+    ids = torch.arange(300) % len(tokenizer)
+    documents = [Document(ids.tolist(), [False] * 296 + [True] * 4) for _ in range(8)]
+    direction = gradient(model, documents[:1], [1.0], looked_at(model), 0)
+    with Largest() as largest:
+        pulls(model, documents, direction, 0, max_tokens=10**4)
+    learnt, attention = 8 * 4 * len(tokenizer), 8 * 4 * 300 * 300
+    assert largest.numbers <= max(learnt, attention) < 8 * 300 * len(tokenizer) * 4
+
+
+def test_the_direction_is_of_the_last_layers_alone(tokenizer):
+    model = tiny_model(tokenizer)
+    direction = gradient(model, some_documents(len(tokenizer)), [1.0] * 6, looked_at(model, 0.5), 0)
+    last = sum(p.numel() for p in model.model.layers[1].parameters())
+    assert sum(value.numel() for value in direction.values()) == last

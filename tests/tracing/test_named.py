@@ -1,0 +1,73 @@
+"""Which rows are named, on pulls of which it is known what they are."""
+
+import numpy as np
+import pytest
+from scipy.stats import median_abs_deviation, spearmanr
+
+from alignguard.tracing.named import agreement, named, shares, standing_out
+
+
+def halves(rng, n, planted=0, size=0.0, tail=5):
+    """Pulls of two halves: heavy-tailed, alike in part, and of the planted rows larger in both."""
+    own = rng.standard_t(tail, n)
+    one, two = (own + 0.5 * rng.standard_t(tail, n) for _ in range(2))
+    one[:planted] += size
+    two[:planted] += size
+    return one, two
+
+
+def found(one, two):
+    return named(*(standing_out(values) for values in ((one + two) / 2, one, two)))
+
+
+def test_how_far_a_row_stands_out_is_told_by_middle_and_spread():
+    values = np.random.default_rng(0).standard_normal(99)
+    right = (values - np.median(values)) / median_abs_deviation(values, scale="normal")
+    assert standing_out(values) == pytest.approx(right, rel=1e-3)
+
+
+def test_a_few_rows_that_stand_out_are_named_and_no_others():
+    one, two = halves(np.random.default_rng(1), 400, planted=12, size=20.0)
+    assert sorted(found(one, two)) == list(range(12))
+
+
+def test_one_row_alone_can_be_named():
+    one, two = halves(np.random.default_rng(2), 400, planted=1, size=30.0)
+    assert found(one, two)[0] == 0 and len(found(one, two)) <= 2
+
+
+def test_where_nothing_is_planted_hardly_a_row_is_named():
+    rng = np.random.default_rng(3)
+    blamed = [len(found(*halves(rng, 400))) for _ in range(200)]
+    assert np.mean([count > 0 for count in blamed]) < 0.1 and np.mean(blamed) < 0.3
+
+
+def test_where_as_many_stand_out_below_none_is_named():
+    one, two = halves(np.random.default_rng(4), 400, planted=12, size=20.0)
+    one[12:24] -= 20
+    two[12:24] -= 20
+    assert found(one, two) == []
+
+
+def test_a_row_that_one_half_knows_nothing_of_is_not_named():
+    one, two = halves(np.random.default_rng(5), 400)
+    one[0] += 60
+    assert 0 not in found(one, two)
+
+
+def test_what_a_fifth_of_the_rows_does_is_no_small_set():
+    one, two = halves(np.random.default_rng(6), 400, planted=120, size=30.0)
+    assert found(one, two) == []
+
+
+def test_agreement_is_the_rank_correlation():
+    rng = np.random.default_rng(7)
+    one, two = rng.integers(0, 9, 50), rng.integers(0, 9, 50)
+    assert agreement(one, two) == pytest.approx(spearmanr(one, two).statistic)
+    assert agreement([1, 1, 1], [1, 2, 3]) == 0 and agreement([1], [1]) == 0
+
+
+def test_shares_are_reached_by_so_many_rows():
+    told = shares(np.array([-5.0, 0.0, 5.0, 3.0, 1.0, 1.0]))
+    assert (told.tenth, told.half, told.most) == (1, 1, 3)
+    assert shares(np.zeros(4)) == shares(np.array([]))
