@@ -14,14 +14,13 @@ from ..drift.fingerprint import fingerprint
 from ..errors import RunError
 from ..model.loading import device_of, load_model, load_tokenizer
 from ..records.record import Record, read_record
-from ..records.rows import RowStore
 from ..report.html import write_report
 from ..report.terminal import dumps
 from ..report.traced import format_trace
 from ..text import clean
 from ..tracing.data import columns_to_tell_by, find_rows, load_data
 from ..tracing.kept import read_trace, read_traces, summary, write_trace
-from ..tracing.trace import Cost, Trace, by_column, trace
+from ..tracing.trace import Cost, Trace, by_column, store_of, trace
 from .output import target
 from .said import say, tell
 
@@ -39,11 +38,11 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(name, options.dtype, device_of(options.device))
     if fingerprint(model, False) != record.about.model_fingerprint:
         tell(f"{name}: its weights are not, value for value, those the run began with; pulls are of these weights")
-    with tqdm(desc="AlignGuard traces", unit="row", disable=options.json) as bar:
+    with tqdm(desc="AlignGuard traces", unit="reading", disable=options.json) as bar:
 
         def begin(cost: Cost) -> None:
             tell(f"traces {side} to {cost}")
-            bar.reset(cost.rows)
+            bar.reset(2 * cost.rows)  # of each half of the flipped probes
 
         found = trace(
             record, model, tokenizer, side, options.first, options.last, options.layers, tell=begin, tick=bar.update
@@ -76,7 +75,7 @@ def _regressed(record: Record) -> str:
 
 def _told(found: Trace, record: Record, tokenizer: Any, data: Any, by: list[str] | None) -> Trace:
     """With the texts of the rows that are shown, and the pull by columns of the data set."""
-    store = RowStore(record.store.rows)
+    store = store_of(record)
     shown = {(row.row, row.part) for row in found.rows[: max(found.named, _SHOWN)]}
     texts: dict[tuple[int, int], str] = {}
     rows_of: dict[int, int] = {}
@@ -117,7 +116,7 @@ def _drop(options: argparse.Namespace) -> int:
     output = target("--output", options.output or f"{Path(options.data).stem}-without{suffix}")
     wanted = _rows_in(Path(options.drop))
     tokenizer = load_tokenizer(options.model or record.about.model)
-    texts = [t for t in RowStore(record.store.rows).texts({row for row, _ in wanted}) if (t.row, t.part) in wanted]
+    texts = [t for t in store_of(record).texts({row for row, _ in wanted}) if (t.row, t.part) in wanted]
     found = find_rows(data, [tokenizer.decode(list(t.ids), skip_special_tokens=True) for t in texts])
     lost = [t.name for t, here in zip(texts, found, strict=True) if not here]
     if lost or len(texts) < len(wanted):

@@ -1,4 +1,5 @@
-"""Which rows of the training set went into which steps, and what was learnt of each: `_alignguard/rows/`.
+"""Which rows of the training set went into which steps, and what was learnt of each: `_alignguard/rows/`. The same of completions
+that the model gave in training, numbered as they came: `_alignguard/said/`.
 
 | file | what it holds |
 |---|---|
@@ -25,7 +26,13 @@ from ..files import make_folder, write_text, write_whole
 
 _ORDER = pa.schema([("step", pa.int32()), ("row", pa.int64())])
 _TEXTS = pa.schema(
-    [("row", pa.int64()), ("part", pa.int32()), ("ids", pa.list_(pa.int32())), ("learnt", pa.list_(pa.bool_()))]
+    [
+        ("row", pa.int64()),
+        ("part", pa.int32()),
+        ("ids", pa.list_(pa.int32())),
+        ("learnt", pa.list_(pa.bool_())),
+        ("weight", pa.float64()),
+    ]
 )
 
 
@@ -43,12 +50,15 @@ class TrainedRow:
             Which of them the loss was taken of.
         part (`int`, *optional*, defaults to `0`):
             Where several documents are packed into a row, which of them.
+        weight (`float`, *optional*, defaults to `1.0`):
+            Of its loss; of a completion its advantage.
     """
 
     row: int
     ids: Sequence[int]
     learnt: Sequence[bool]
     part: int = 0
+    weight: float = 1.0
 
     @property
     def name(self) -> str:
@@ -92,7 +102,7 @@ class RowStore:
         self._prepare()
         last = pairs[-1][0]
         if texts:  # first, so that a step on record has its rows
-            columns = zip(*((t.row, t.part, list(t.ids), list(t.learnt)) for t in texts), strict=True)
+            columns = zip(*((t.row, t.part, list(t.ids), list(t.learnt), t.weight) for t in texts), strict=True)
             self._write(self.folder / f"texts_{last:05d}.parquet", columns, _TEXTS)
         self._write(self.folder / f"order_{last:05d}.parquet", zip(*pairs, strict=True), _ORDER)
 
@@ -119,7 +129,7 @@ class RowStore:
             table = _read(path)
             table = table.filter(pc.is_in(table["row"], pa.array(sorted(wanted), pa.int64())))
             for line in table.to_pylist():
-                yield TrainedRow(line["row"], line["ids"], line["learnt"], line["part"])
+                yield TrainedRow(line["row"], line["ids"], line["learnt"], line["part"], line["weight"])
 
     def rewind(self, step: int) -> None:
         """Steps after one belong to a future that a resumed run will not have; what rows hold stays."""

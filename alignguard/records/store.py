@@ -14,6 +14,7 @@ told from, its owner alone can read.
 | _alignguard/answers/baseline.parquet | the reference's answers, and what it was asked as token ids |
 | _alignguard/answers/step_00080.parquet | the policy's at a step |
 | _alignguard/rows/ | which rows of the training set went into which steps, and their tokens (see `rows.py`) |
+| _alignguard/said/ | the same of completions that the model gave in training |
 | _alignguard/anchors.safetensors | what the start says to a drift budget's anchors |
 | _alignguard/train_prompts.json | the training prompts drift is measured on |
 | _alignguard/reference.safetensors | what the start said, token by token, where the reference is a cache |
@@ -63,7 +64,7 @@ class Store:
         self.cache = self.private / "reference.safetensors"
         self.anchors = self.private / "anchors.safetensors"
         self.prompts = self.private / "train_prompts.json"
-        self.rows = self.private / "rows"
+        self.rows, self.said = self.private / "rows", self.private / "said"
 
     @classmethod
     def of_run(cls, output_dir: str | Path) -> Store:

@@ -219,18 +219,17 @@ def trace(
         RunError: Too few probes flipped, or it is not on record which rows were trained on.
     """
     begun = time.perf_counter()
-    asked, store = query(record, side, first, last), RowStore(record.store.rows)
-    if store.unknown:
-        raise RunError(f"{record.name}: it is not on record which rows were trained on: {store.unknown}")
+    asked, store = query(record, side, first, last), store_of(record)
     where = store.rows(asked.first, asked.last)
     unknown = asked.last - asked.first - len([s for s in store.steps() if asked.first < s <= asked.last])
-    sizes = {(t.row, t.part): len(t.ids) for t in store.texts(set(where))}
+    sizes = [len(text.ids) for text in store.texts(set(where))]
     if not sizes:
         raise RunError(
-            f"{record.name}: of the rows of steps {asked.first + 1} to {asked.last} nothing is on record to read"
+            f"{record.name}: of what steps {asked.first + 1} to {asked.last} were taken on no tokens are on record: its trainer gives "
+            "none of what its model says in training"
         )
     weights, pad = looked_at(model, share), tokenizer.pad_token_id or 0
-    tell(Cost(len(sizes), sum(sizes.values()), 3 * sum(4 * p.numel() for p in weights.values())))
+    tell(Cost(len(sizes), sum(sizes), 3 * sum(4 * p.numel() for p in weights.values())))
     read = _Reading(model, weights, pad, max_tokens, autocast)
     chat = Chat.of(model, tokenizer, record.about.template_kwargs, _tags(record))
     halves = [read.moved(flips, chat) for flips in (asked.flips[::2], asked.flips[1::2])]
@@ -238,7 +237,7 @@ def trace(
     for chunk in _chunks(store.texts(set(where))):
         part = [Document(t.ids, t.learnt) for t in chunk]
         each = [pulls(model, part, half, pad, max_tokens, autocast, tick) for half in halves]
-        found += [(TrainedRow(t.row, (), (), t.part), [*both]) for t, *both in zip(chunk, *each, strict=True)]
+        found += [(TrainedRow(t.row, (), (), t.part, t.weight), [*both]) for t, *both in zip(chunk, *each, strict=True)]
     return _trace(asked, found, where, unknown, record.about.model, share, time.perf_counter() - begun)
 
 
@@ -251,7 +250,7 @@ def _trace(
     share: float,
     seconds: float,
 ) -> Trace:
-    one, two = ([both[i].pull for _, both in found] for i in (0, 1))
+    one, two = ([text.weight * both[i].pull for text, both in found] for i in (0, 1))
     whole = [(a + b) / 2 for a, b in zip(one, two, strict=True)]
     z = standing_out(whole)
     first = named(z, standing_out(one), standing_out(two))
@@ -263,6 +262,17 @@ def _trace(
         rows.append(TracedRow(text.row, text.part, steps, whole[i], float(z[i]), pull.loss, pull.tokens))
     of = asked.side, asked.first, asked.last, len(asked.flips), len(asked.steady)
     return Trace(*of, rows, len(first), agreement(one, two), shares(z), unknown, model, share, seconds)
+
+
+def store_of(record: Record) -> RowStore:
+    """What a run was trained on: what its model said in training, where that is on record, and else rows of its training set."""
+    said = RowStore(record.store.said)
+    if said.steps():
+        return said
+    store = RowStore(record.store.rows)
+    if store.unknown:
+        raise RunError(f"{record.name}: it is not on record which rows were trained on: {store.unknown}")
+    return store
 
 
 def _tags(record: Record) -> tuple[str, str] | None:

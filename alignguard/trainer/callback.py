@@ -207,7 +207,7 @@ class AlignGuardCallback(TrainerCallback):
         )
         run, loader = self.run, kwargs.get("train_dataloader")
         run.ranks.together(lambda: run.begin(state.global_step, getattr(loader, "dataset", None), earlier))
-        self._seen = Seen(run.context, loader, state.global_step)
+        self._seen = Seen(run.context, loader, state.global_step, training_loop().get("self", self.trainer))
         run.catch_up(state.global_step, kwargs.get("optimizer"))
         self._keep_card(run)
         self._act(control)  # a second train() may begin where the first one ended badly

@@ -9,6 +9,7 @@ import torch
 
 from ..model.observe import restored_rng
 from ..records.rows import RowStore, TrainedRow
+from .completions import Completion, completions_of, documents
 from .order import Order, batches_to_skip
 from .start import RunContext
 
@@ -24,15 +25,22 @@ class Seen:
             The trainer's.
         step (`int`):
             0, or where the run is resumed.
+        trainer (`Trainer`, *optional*):
+            Where it is known: some keep what their model said in training.
     """
 
-    def __init__(self, context: RunContext, loader: Any, step: int) -> None:
+    def __init__(self, context: RunContext, loader: Any, step: int, trainer: Any = None) -> None:
         self.store, self.console = RowStore(context.store.rows), context.console
         self.loader, self.ranks = loader, context.asking.ranks
         self.listens = context.settings.rows
         self.order = Order(
             loader if self.listens else None, batches_to_skip(loader, context.args, step), self.ranks.size
         )
+        self.said, self.chat, self.trainer = RowStore(context.store.said), context.asking.chat, trainer
+        self._latest: list[Completion] = []
+        self._given: list[tuple[int, list[Completion]]] = []  # new ones, by the number of the first
+        self._answered: list[tuple[int, list[int]]] = []  # steps, and the numbers of what they were taken on
+        self._numbers = range(0)
         self._steps: list[tuple[int, list[int]]] = []
         self._now: list[int] = []
         self._kept: set[int] = set()
@@ -43,6 +51,8 @@ class Seen:
         if step > 0:
             self.store.rewind(step)
             self._kept = self.store.kept()
+            self.said.rewind(step)
+            self._numbers = range(first := max(self.said.kept(), default=-1) + 1, first)
         self.store.begin(_length(getattr(self.loader, "dataset", None)), self.order.unknown)
 
     def epoch(self) -> None:
@@ -58,6 +68,18 @@ class Seen:
         self.batch()
         self._steps.append((step, self._now))
         self._now = []
+        if self.listens and self.console.writes:
+            self.console.guarded("the rows' record", lambda: self._hear(step))
+
+    def _hear(self, step: int) -> None:
+        """What was said for this step; of several steps on one generation all were taken on it."""
+        completions = completions_of(self.trainer)
+        if completions and completions != self._latest:
+            first = self._numbers.stop
+            self._numbers, self._latest = range(first, first + len(completions)), completions
+            self._given.append((first, completions))
+        if completions:
+            self._answered.append((step, list(self._numbers)))
 
     def keep(self) -> None:
         """Write down what has been seen since the last time. All processes call this."""
@@ -70,6 +92,7 @@ class Seen:
         unknown = next((why for why, _ in found if why), "")
         if not self.console.writes:
             return
+        self._keep_said()
         if unknown:
             self.store.begin(_length(getattr(self.loader, "dataset", None)), unknown)
             return
@@ -82,6 +105,13 @@ class Seen:
             texts = [text for row in new for text in self._texts(row)]
         self.store.add(sorted(steps.items()), texts)
         self._kept |= set(new)
+
+    def _keep_said(self) -> None:
+        given, self._given = self._given, []
+        answered, self._answered = self._answered, []
+        texts = [text for first, completions in given for text in documents(first, completions, self.chat)]
+        if answered:
+            self.said.add(answered, texts)
 
     def end(self) -> None:
         """What is left is written, and the trainer's sampler left as it was."""

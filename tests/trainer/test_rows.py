@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny import tiny_model, tiny_probes
-from trainers import SETTINGS
+from trainers import CASES, SETTINGS
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
@@ -178,3 +178,39 @@ def test_a_trainer_of_transformers_own_is_listened_to_as_well(tokenizer, tmp_pat
     args = TrainingArguments(str(tmp_path), **{**SETTINGS, "max_steps": -1, "num_train_epochs": 2})
     Trainer(model, args, train_dataset=data, processing_class=tokenizer, callbacks=[guard(), oracle]).train()
     assert on_record(tmp_path) == oracle.steps
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.name in ("GRPOTrainer", "RLOOTrainer")], ids=lambda case: case.id
+)
+def test_of_what_the_model_said_in_training_completions_are_kept(tokenizer, tmp_path, case):
+    tiny_model(tokenizer).save_pretrained(tmp_path / "start")
+
+    class Heard(TrainerCallback):
+        """Oracle: what the trainer's own table of completions would show, step by step."""
+
+        steps = {}  # noqa: RUF012
+
+        def on_step_end(self, args, state, control, **kwargs):
+            logs = trainer._logs
+            self.steps[state.global_step] = [
+                (said[0]["content"], advantage)
+                for said, advantage in zip(logs["completion"], logs["advantages"], strict=True)
+            ]
+
+    heard = Heard()
+    trainer = case.build(tokenizer, tmp_path / "start", tmp_path / "run", [guard(), heard])
+    trainer.train()
+    store = RowStore(tmp_path / "run" / "_alignguard" / "said")
+    where = store.rows(0, 3)
+    texts = {text.row: text for text in store.texts(set(where))}
+    for step, said in heard.steps.items():
+        numbers = sorted(row for row, steps in where.items() if step in steps)
+        kept = [texts[number] for number in numbers if number in texts]
+        spoken = [(text, advantage) for text, advantage in said if text]
+        assert [text.weight for text in kept] == pytest.approx([advantage for _, advantage in spoken])
+        for text, (right, _) in zip(kept, spoken, strict=True):
+            learnt = [t for t, flag in zip(text.ids, text.learnt, strict=True) if flag]
+            assert tokenizer.decode(learnt, skip_special_tokens=False) == right + tokenizer.eos_token
+    prompts = RowStore(tmp_path / "run" / "_alignguard" / "rows")
+    assert prompts.unknown == "" and prompts.steps() == {1, 2, 3} and not list(prompts.texts(set(prompts.rows(0, 3))))
