@@ -9,6 +9,8 @@ cause_rows.py). AlignGuard watches the side they are to cost and the task, and k
 planted), and what it costs in forward passes over the rows, timed side by side.
 `counterfactual`: the drop of the side when trained again without the rows that `alignguard trace` names, over the drop without as many
 rows by chance; and the task's score in both.
+`cost`: what a trace of 10,000 rows of 1,000 tokens takes at 1.5B and 7B: products of one layer and of the head, timed here, times how
+many there are, which is the floor; operations; and bytes beside the model.
 `clean`: the same without planted rows: how many rows are named (`false_blame`).
 
 Whole runs are kept in --folder, and what is on file is not done again.
@@ -237,6 +239,52 @@ def _has_bergson() -> bool:
     return True
 
 
+# cost --------------------------------------------------------------------------------------------------------------------
+
+# layers, hidden size, feed-forward size, size of keys and values, vocabulary
+SHAPES = {"Qwen2.5-1.5B": (28, 1536, 8960, 256, 151936), "Qwen2.5-7B": (28, 3584, 18944, 512, 152064)}
+ROWS, TOKENS, LEARNT = 10_000, 1000, 500
+
+
+def cost() -> list[dict[str, Any]]:
+    """Of a trace at full size, from the products that it is made of."""
+    found = []
+    for name, (layers, d, wide, kv, vocabulary) in SHAPES.items():
+        linear = [(d, d), (d, kv), (d, kv), (d, d), (d, wide), (d, wide), (wide, d)]
+        layer = sum(_seconds(TOKENS, a, b) for a, b in linear) + 2 * _seconds(TOKENS, d, TOKENS)  # and attention's
+        head = _seconds(LEARNT, d, vocabulary)
+        forward = layers * layer + head
+        # of both halves a forward, and over the last layers and the head twice as much again for the derivative; the head's own
+        # weights are not looked at, so that of it there is one product more
+        looked = round(SHARE * layers)
+        traced = 2 * (forward + 2 * looked * layer + head)
+        weights = looked * sum(a * b for a, b in linear)
+        operations = 2 * TOKENS * (sum(a * b for a, b in linear) * layers) + 2 * LEARNT * d * vocabulary
+        found.append(
+            {
+                "model": name,
+                "forwards": traced / forward,
+                "seconds_a_row_here": traced,
+                "hours_here": ROWS * traced / 3600,
+                "petaflop": ROWS * traced / forward * operations / 1e15,
+                "gib_beside": 3 * 4 * weights / 2**30,
+            }
+        )
+        print(table(found[-1:]), flush=True)
+    return found
+
+
+def _seconds(n: int, a: int, b: int) -> float:
+    """Of one product, the least of three."""
+    x, y = torch.randn(n, a), torch.randn(a, b)
+    taken = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        x @ y
+        taken.append(time.perf_counter() - begun)
+    return min(taken)
+
+
 # cells -------------------------------------------------------------------------------------------------------------------
 
 
@@ -289,10 +337,16 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=[*KINDS, "clean"])
     parser.add_argument("--share", type=float, default=0.05, help="of rows that are planted")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", default="all", choices=["all", "methods", "traces"])
+    parser.add_argument("--only", default="all", choices=["all", "methods", "traces", "cost"])
     parser.add_argument("--folder", type=Path, default=Path("runs/cause"))
     options = parser.parse_args()
-    start, results = aligned_start(), kept("cause", options.quick)
+    results = kept("cause", options.quick)
+    if options.only in ("all", "cost"):
+        results["cost"] = cost()
+        write("cause", results, options.quick)
+    if options.only == "cost":
+        return
+    start = aligned_start()
     cells = results.setdefault("cells", {})
     for kind in ["comply"] if options.quick else options.kinds:
         for seed in options.seeds:

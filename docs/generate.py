@@ -10,6 +10,7 @@
 | `files` | the first line of every file | `docs/architecture.md` |
 | `study`, `sides`, `witness` | `benchmarks/results/study.json` | `docs/study.md` |
 | the sections of `make reliability` | `benchmarks/results/reliability.json` | `docs/reliability.md` |
+| `cells`, `methods`, `cost` | `benchmarks/results/cause.json` | `docs/cause.md` |
 | `nulls`, `falls`, `detectable`, `rules`, `real` | `benchmarks/results/detection.json` | `docs/verdicts.md` |
 
 `docs/images/architecture.svg` is drawn from the floors in `pyproject.toml` and from the imports that the files really have.
@@ -87,6 +88,7 @@ def made() -> dict[Path, str]:
         docs / "architecture.md": filled(docs / "architecture.md", packages=packages_table(), files=files_tables()),
         docs / "reliability.md": filled(docs / "reliability.md", **reliability_tables()),
         docs / "verdicts.md": filled(docs / "verdicts.md", **detection_tables()),
+        docs / "cause.md": filled(docs / "cause.md", **cause_tables()),
         docs / "study.md": filled(docs / "study.md", **study_tables()),
         docs / "images" / "architecture.svg": picture(),
     }
@@ -169,6 +171,55 @@ def detection_tables() -> dict[str, str]:
             ["rule", "false stop", "false stop, wavering", "10 points in 20 looks", "median look"], rules
         ),
         "real": markdown(["start, and what it is trained on", "called", "warned"], real),
+    }
+
+
+def cause_tables() -> dict[str, str]:
+    """What tracing found in runs of which it is known what was planted, what each way of scoring rows found, and what it costs."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "cause.json").read_text("utf-8"))
+    cells, methods = [], {}
+    for name, cell in found["cells"].items():
+        without = [cell.get(part, {}) for part in ("without_named", "without_random")]
+        told = [f"{part['drop']:+.2f}" if part else "-" for part in without]
+        told += [" / ".join(f"{part['reasoning']:.2f}" if part else "-" for part in (cell, *without))]
+        told += [
+            f"{cell['auc']:.2f}" if "auc" in cell else "-",
+            f"{cell['agreement']:.2f}" if "agreement" in cell else "-",
+        ]
+        which = f"{cell.get('right', 0)} of {cell['named']}" if cell["planted"] else str(cell["named"])
+        cells.append([name, cell["side"], str(cell["planted"]), f"{cell['drop']:+.2f}", which, *told])
+        for row in cell.get("methods", []):
+            methods.setdefault(row["method"], {})[name] = row
+    kinds = [name for name, cell in found["cells"].items() if cell.get("methods")]
+    rows = []
+    for method, by in methods.items():
+        figures = [f"{by[k]['auc']:.2f} / {by[k]['precision_at_k']:.2f}" if k in by else "-" for k in kinds]
+        cost = sum(row["forwards"] for row in by.values()) / len(by)
+        rows.append([method, *figures, f"{cost:.1f}" if cost >= 0.05 else "0"])
+    names = [
+        "planted",
+        "drop",
+        "named rightly",
+        "without named",
+        "without random",
+        "reasoning: all / named / random",
+        "auc",
+        "halves agree",
+    ]
+    costs = [
+        [
+            row["model"],
+            f"{row['forwards']:.1f}",
+            f"{row['hours_here']:,.0f}",
+            f"{row['petaflop']:,.0f}",
+            f"{row['gib_beside']:.1f}",
+        ]
+        for row in found["cost"]
+    ]
+    return {
+        "cells": markdown(["run", "side", *names], cells),
+        "methods": markdown(["way", *(f"{kind}: auc / precision" for kind in kinds), "forward passes"], rows),
+        "cost": markdown(["model", "forward passes", "hours, two cores", "PFLOP", "GiB beside the model"], costs),
     }
 
 
