@@ -3,8 +3,8 @@ that the model gave in training, numbered as they came: `_alignguard/said/`.
 
 | file | what it holds |
 |---|---|
-| order_00080.parquet | columns `step` and `row`: one line for each row of a step, up to step 80 from where the file before ends |
-| texts_00080.parquet | what of those rows is not in an earlier file: `row`, `part` (of a packed row, its documents), token ids, and which of them are learnt |
+| order_00003.parquet | columns `step` and `row`: one line for each row of a step, from where the file before ends to the next audit or checkpoint |
+| texts_00003.parquet | what of those rows is not in an earlier file: `row`, `part` (of a packed row, its documents), token ids, which of them are learnt, and their weight |
 | about.json | how many rows the training set has, and what cannot be told of it |
 
 Of a row that is repeated its tokens are kept once. Token ids take about two bytes each, the order about three bytes a row.
@@ -100,11 +100,11 @@ class RowStore:
         if not pairs:
             return
         self._prepare()
-        last = pairs[-1][0]
+        number = 1 + max((_number(path) for kind in ("texts", "order") for path in self._files(kind)), default=0)
         if texts:  # first, so that a step on record has its rows
             columns = zip(*((t.row, t.part, list(t.ids), list(t.learnt), t.weight) for t in texts), strict=True)
-            self._write(self.folder / f"texts_{last:05d}.parquet", columns, _TEXTS)
-        self._write(self.folder / f"order_{last:05d}.parquet", zip(*pairs, strict=True), _ORDER)
+            self._write(self.folder / f"texts_{number:05d}.parquet", columns, _TEXTS)
+        self._write(self.folder / f"order_{number:05d}.parquet", zip(*pairs, strict=True), _ORDER)
 
     def kept(self) -> set[int]:
         """Rows whose tokens are on record."""
@@ -142,7 +142,7 @@ class RowStore:
                 self._write(path, (column.to_pylist() for column in kept.columns), _ORDER)
 
     def _files(self, kind: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{kind}_*.parquet"), key=lambda path: int(path.stem.rpartition("_")[2]))
+        return sorted(self.folder.glob(f"{kind}_*.parquet"), key=_number)
 
     def _prepare(self) -> None:
         make_folder(self.folder.parent, private=True)
@@ -151,6 +151,10 @@ class RowStore:
     def _write(self, path: Path, columns: Iterable[Sequence[object]], schema: pa.Schema) -> None:
         table = pa.table([list(column) for column in columns], schema=schema)
         write_whole(path, lambda beside: pq.write_table(table, beside, compression="zstd"), private=True)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
 
 
 def _read(path: Path) -> pa.Table:

@@ -11,7 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from alignguard import AlignGuardCallback, Schedule, TokenBudget
-from alignguard.records.rows import RowStore
+from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.trainer.order import Order
 from alignguard.trainer.seen import trained
 
@@ -125,6 +125,15 @@ def test_a_resumed_run_goes_on_with_its_rows(tokenizer, tmp_path):
     found = on_record(tmp_path)
     assert {step: found[step] for step in oracle.steps} == oracle.steps
     assert found == whole
+
+
+def test_a_resumed_run_writes_over_nothing(tmp_path):
+    store = RowStore(tmp_path / "rows")
+    store.add([(step, [step]) for step in range(1, 9)], [TrainedRow(step, [step], [True]) for step in range(1, 9)])
+    store.rewind(6)
+    store.add([(7, [70]), (8, [80])], [TrainedRow(70, [70], [True]), TrainedRow(80, [80], [True])])
+    assert store.rows(0, 8) == {**{step: [step] for step in range(1, 7)}, 70: [7], 80: [8]}
+    assert store.kept() == {*range(1, 9), 70, 80}
 
 
 def test_tokens_that_are_learnt_are_those_of_the_labels(tokenizer, tmp_path):
