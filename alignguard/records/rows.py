@@ -15,8 +15,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -36,7 +38,10 @@ _TEXTS = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+_TOKENS = 2**22  # of a file
+
+
+@dataclass(frozen=True, eq=False)
 class TrainedRow:
     """
     One document that was trained on.
@@ -44,9 +49,9 @@ class TrainedRow:
     Args:
         row (`int`):
             Its place in the training set.
-        ids (`Sequence[int]`):
+        ids (`Sequence[int]` or `np.ndarray`):
             Token ids.
-        learnt (`Sequence[bool]`):
+        learnt (`Sequence[bool]` or `np.ndarray`):
             Which of them the loss was taken of.
         part (`int`, *optional*, defaults to `0`):
             Where several documents are packed into a row, which of them.
@@ -94,15 +99,16 @@ class RowStore:
         except (ValueError, KeyError) as error:
             raise RunError(f"{path}: cannot be read ({one_line(error)})") from None
 
-    def add(self, order: Iterable[tuple[int, Iterable[int]]], texts: Sequence[TrainedRow]) -> None:
+    def add(self, order: Iterable[tuple[int, Iterable[int]]], texts: Iterable[TrainedRow]) -> None:
         """Add steps with their rows, in the order of steps; and what those rows hold that is not kept yet."""
         pairs = [(step, row) for step, rows in order for row in sorted(set(rows))]
         if not pairs:
             return
         self._prepare()
+        # texts first, so that a step on record has its rows; never more of them in memory than a file holds
         number = 1 + max((_number(path) for kind in ("texts", "order") for path in self._files(kind)), default=0)
-        if texts:  # first, so that a step on record has its rows
-            columns = zip(*((t.row, t.part, list(t.ids), list(t.learnt), t.weight) for t in texts), strict=True)
+        for number, chunk in enumerate(_chunks(texts), number):  # noqa: B020
+            columns = zip(*((t.row, t.part, t.ids, t.learnt, t.weight) for t in chunk), strict=True)
             self._write(self.folder / f"texts_{number:05d}.parquet", columns, _TEXTS)
         self._write(self.folder / f"order_{number:05d}.parquet", zip(*pairs, strict=True), _ORDER)
 
@@ -128,8 +134,11 @@ class RowStore:
         for path in self._files("texts"):
             table = _read(path)
             table = table.filter(pc.is_in(table["row"], pa.array(sorted(wanted), pa.int64())))
-            for line in table.to_pylist():
-                yield TrainedRow(line["row"], line["ids"], line["learnt"], line["part"], line["weight"])
+            for batch in table.to_batches():
+                ids, learnt = (_lists(batch.column(name)) for name in ("ids", "learnt"))
+                others = (batch.column(name).to_pylist() for name in ("row", "part", "weight"))
+                for row, part, weight, tokens, flags in zip(*others, ids, learnt, strict=True):
+                    yield TrainedRow(row, tokens, flags, part, weight)
 
     def rewind(self, step: int) -> None:
         """Steps after one belong to a future that a resumed run will not have; what rows hold stays."""
@@ -151,6 +160,26 @@ class RowStore:
     def _write(self, path: Path, columns: Iterable[Sequence[object]], schema: pa.Schema) -> None:
         table = pa.table([list(column) for column in columns], schema=schema)
         write_whole(path, lambda beside: pq.write_table(table, beside, compression="zstd"), private=True)
+
+
+def _lists(column: pa.ListArray) -> Iterator[np.ndarray]:
+    """The lists of a column, without a Python object for each value."""
+    values = column.values.to_numpy(zero_copy_only=False)
+    for start, stop in pairwise(column.offsets.to_pylist()):
+        yield values[start:stop]
+
+
+def _chunks(texts: Iterable[TrainedRow]) -> Iterator[list[TrainedRow]]:
+    chunk: list[TrainedRow] = []
+    tokens = 0
+    for text in texts:
+        chunk.append(text)
+        tokens += len(text.ids)
+        if tokens >= _TOKENS:
+            yield chunk
+            chunk, tokens = [], 0
+    if chunk:
+        yield chunk
 
 
 def _number(path: Path) -> int:

@@ -199,7 +199,7 @@ def _losses(
     caught: list[tuple[Any, Any, Any]] = []
     learnt = [(i, place) for i, document in enumerate(documents) for place in document.places]
     of, place = (torch.tensor(column, device=device) for column in zip(*learnt, strict=True))
-    target = torch.tensor([documents[i].ids[place] for i, place in learnt], device=device)
+    target = torch.tensor([int(documents[i].ids[place]) for i, place in learnt], device=device)
 
     def catch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden = inputs[0][of.to(inputs[0].device), place.to(inputs[0].device) - 1]  # (n, d)

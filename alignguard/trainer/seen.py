@@ -102,15 +102,14 @@ class Seen:
                 steps.setdefault(step, []).extend(rows)
         new = sorted({row for rows in steps.values() for row in rows} - self._kept)
         with restored_rng():  # a data set may draw
-            texts = [text for row in new for text in self._texts(row)]
-        self.store.add(sorted(steps.items()), texts)
+            self.store.add(sorted(steps.items()), (text for row in new for text in self._texts(row)))
         self._kept |= set(new)
 
     def _keep_said(self) -> None:
         given, self._given = self._given, []
         answered, self._answered = self._answered, []
-        texts = [text for first, completions in given for text in documents(first, completions, self.chat)]
         if answered:
+            texts = (text for first, completions in given for text in documents(first, completions, self.chat))
             self.said.add(answered, texts)
 
     def end(self) -> None:
@@ -156,8 +155,8 @@ def trained(row: int, example: Any, collate: Callable[[list[Any]], Any]) -> Iter
         starts = starts if starts and starts[0] == 0 else [0, *starts]
     for part, (start, stop) in enumerate(zip(starts, [*starts[1:], len(ids)], strict=True)):
         within = there[start:stop]
-        tokens, learnt = ids[start:stop][within].tolist(), (labels[start:stop][within] != -100).tolist()
-        if any(learnt):
+        tokens, learnt = ids[start:stop][within].int().numpy(), (labels[start:stop][within] != -100).numpy()
+        if learnt.any():
             yield TrainedRow(row, tokens, learnt, part)
 
 

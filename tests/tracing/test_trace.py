@@ -96,7 +96,7 @@ def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
     assert len(found.rows) == 12 and {step for row in found.rows for step in row.steps} == {1, 2, 3}
     texts = {text.row: text for text in RowStore(record.store.rows).texts(set(range(12)))}
     for row in found.rows:
-        own = gradient(loss_of(twin, Document(texts[row.row].ids, texts[row.row].learnt)))
+        own = gradient(loss_of(twin, Document(texts[row.row].ids.tolist(), texts[row.row].learnt.tolist())))
         right = [-sum((a * b).sum() for a, b in zip(own, half, strict=True)).item() for half in halves]
         assert row.pull == pytest.approx(sum(right) / 2, rel=1e-3, abs=1e-6)
     pulls = [row.pull for row in found.rows]
