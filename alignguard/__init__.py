@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .probes.pool import load_probes
     from .probes.probe import Probe
     from .probes.public.load import load_public
+    from .tracing.trace import Trace, trace
     from .trainer.callback import AlignGuardCallback
     from .trainer.schedule import Schedule
     from .verdicts.rule import StopRule
@@ -39,12 +40,14 @@ _HOMES = {
     "StopRule": "verdicts.rule",
     "TextClassifier": "judging.guards",
     "TokenBudget": "model.generation",
+    "Trace": "tracing.trace",
     "Verdict": "verdicts.verdict",
     "audit": "auditing.audit",
     "compare": "verdicts.watch",
     "load_probes": "probes.pool",
     "load_public": "probes.public.load",
     "load_scorer": "judging.guards",
+    "trace": "tracing.trace",
 }
 
 __all__ = [
@@ -62,6 +65,7 @@ __all__ = [
     "StopRule",
     "TextClassifier",
     "TokenBudget",
+    "Trace",
     "Verdict",
     "__version__",
     "audit",
@@ -69,10 +73,11 @@ __all__ = [
     "load_probes",
     "load_public",
     "load_scorer",
+    "trace",
 ]
 
 
-_ROOMS = "auditing cli distributed drift errors holding intervals judging model probes records report trackers trainer verdicts"
+_ROOMS = "auditing cli distributed drift errors holding intervals judging model probes records report tracing trackers trainer verdicts"
 
 
 def __getattr__(name: str) -> Any:

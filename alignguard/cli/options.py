@@ -90,8 +90,8 @@ Figures, scores and probes' names are in it; not a word of what was asked and sa
 
 exit codes: 0 fine, 1 a mistake (told in one line), 2 wrong options"""
 
-_TRACE = """Which rows of the training set a regression came from. Of each row that was trained on between two audits it is computed how much
-a step on it raises the loss of the start's answers to the probes that flipped, more than of those that did not.
+_TRACE = """Which rows of the training set a regression came from: of each row that was trained on between two audits, how much a step on it
+moves the model from the start's answers to those it gives now, to the probes that flipped.
 
     alignguard trace runs/sft --side safety/refuse                       from the start to the latest audit
     alignguard trace runs/sft --side safety/refuse --from 8 --to 24

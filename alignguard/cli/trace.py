@@ -14,11 +14,12 @@ from ..drift.fingerprint import fingerprint
 from ..errors import RunError
 from ..model.loading import device_of, load_model, load_tokenizer
 from ..records.record import Record, read_record
+from ..records.rows import TrainedRow
 from ..report.html import write_report
 from ..report.terminal import dumps
 from ..report.traced import format_trace
 from ..text import clean
-from ..tracing.data import columns_to_tell_by, find_rows, load_data
+from ..tracing.data import Said, columns_to_tell_by, find_rows, load_data
 from ..tracing.kept import read_trace, read_traces, summary, write_trace
 from ..tracing.trace import Cost, Trace, by_column, store_of, trace
 from .output import target
@@ -89,14 +90,12 @@ def _told(found: Trace, record: Record, tokenizer: Any, data: Any, by: list[str]
         if by:
             raise RunError("--by tells the pull by columns of the data set: give it as --data")
         return replace(found, rows=rows)
-    said = {
-        (text.row, text.part): tokenizer.decode(list(text.ids), skip_special_tokens=True)
-        for text in store.texts({row.row for row in found.rows})
-    }
-    keys = list(said)
-    for key, here in zip(keys, find_rows(data, [said[key] for key in keys]), strict=True):
-        if here and key in place:
-            rows_of[place[key]] = here[0]
+    every = [text for text in store.texts({row.row for row in found.rows}) if (text.row, text.part) in place]
+    for text, here in zip(
+        every, find_rows(data, [_said(t, tokenizer, store.folder == record.store.said) for t in every]), strict=True
+    ):
+        if here:
+            rows_of[place[text.row, text.part]] = here[0]
     for name in by or ():
         if name not in data.column_names:
             raise RunError(f"--by {name}: no such column; the data set has {', '.join(data.column_names)}")
@@ -105,6 +104,13 @@ def _told(found: Trace, record: Record, tokenizer: Any, data: Any, by: list[str]
         for name in by or columns_to_tell_by(data)
     ]
     return replace(found, rows=rows, by=columns)
+
+
+def _said(text: TrainedRow, tokenizer: Any, completion: bool) -> Said:
+    """A document in words; what of a completion must be a row's is its prompt."""
+    own = [int(t) for t, learnt in zip(text.ids, text.learnt, strict=True) if bool(learnt) != completion]
+    whole, part = (tokenizer.decode(list(ids), skip_special_tokens=True) for ids in (text.ids, own))
+    return Said(-1 if completion else text.row, whole, part)
 
 
 def _drop(options: argparse.Namespace) -> int:
@@ -116,13 +122,15 @@ def _drop(options: argparse.Namespace) -> int:
     output = target("--output", options.output or f"{Path(options.data).stem}-without{suffix}")
     wanted = _rows_in(Path(options.drop))
     tokenizer = load_tokenizer(options.model or record.about.model)
-    texts = [t for t in store_of(record).texts({row for row, _ in wanted}) if (t.row, t.part) in wanted]
-    found = find_rows(data, [tokenizer.decode(list(t.ids), skip_special_tokens=True) for t in texts])
-    lost = [t.name for t, here in zip(texts, found, strict=True) if not here]
-    if lost or len(texts) < len(wanted):
-        some = ", ".join(lost[:5]) or "some"
+    store = store_of(record)
+    texts = [t for t in store.texts(set(wanted)) if (parts := wanted[t.row]) is None or t.part in parts]
+    found = find_rows(data, [_said(text, tokenizer, store.folder == record.store.said) for text in texts])
+    lost = [text.name for text, here in zip(texts, found, strict=True) if not here]
+    lost += [str(row) for row in sorted(wanted.keys() - {text.row for text in texts})]
+    if lost:
         raise RunError(
-            f"{options.data}: rows {some} of the run are not in it; give the data set that the run was trained on"
+            f"{options.data}: rows {', '.join(lost[:5])} of the run are not found in it, each as one row; give the data set that the run "
+            "was trained on, or leave them out of --drop"
         )
     dropped = {index for here in found for index in here}
     kept = data.select([i for i in range(len(data)) if i not in dropped])
@@ -133,24 +141,25 @@ def _drop(options: argparse.Namespace) -> int:
     return 0
 
 
-def _rows_in(path: Path) -> set[tuple[int, int]]:
+def _rows_in(path: Path) -> dict[int, set[int] | None]:
     """
-    Rows, and parts of packed ones: those that a trace names, or a JSON list of numbers.
+    Rows, and which parts of packed ones, or all of them: those that a trace names, or a JSON list of numbers.
 
     Raises:
         RunError: It is neither.
     """
-    wrong = RunError(f"--drop {path}: give what `alignguard trace` wrote, or a JSON list of rows, as [17, 203]")
     if not path.is_file():
         raise RunError(f"--drop {path}: no such file")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         found = read_trace(path)
-        rows = {(row.row, row.part) for row in found.rows[: found.named]}
-        if not rows:
+        parts: dict[int, set[int] | None] = {}
+        for row in found.rows[: found.named]:
+            parts[row.row] = (parts.get(row.row) or set()) | {row.part}
+        if not parts:
             raise RunError(f"--drop {path}: no row is named in it") from None
-        return rows
+        return parts
     if not isinstance(value, list) or not all(isinstance(row, int) and row >= 0 for row in value) or not value:
-        raise wrong
-    return {(row, 0) for row in value}
+        raise RunError(f"--drop {path}: give what `alignguard trace` wrote, or a JSON list of rows, as [17, 203]")
+    return dict.fromkeys(value)

@@ -83,19 +83,30 @@ class RowStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def begin(self, rows: int | None, unknown: str = "") -> None:
-        """Write of what training set it is; and, where it cannot be told which rows are trained on, why."""
+    def begin(self, rows: int | None, unknown: str = "", unread: str = "") -> None:
+        """
+        Write of what training set it is; where it cannot be told which rows are trained on, or what is learnt of them, why.
+        """
         self._prepare()
-        write_text(self.folder / "about.json", json.dumps({"rows": rows, "unknown": unknown}), private=True)
+        told = {"rows": rows, "unknown": unknown, "unread": unread}
+        write_text(self.folder / "about.json", json.dumps(told), private=True)
 
     @property
     def unknown(self) -> str:
         """Why it cannot be told which rows were trained on; empty where it can."""
+        return self._about("unknown")
+
+    @property
+    def unread(self) -> str:
+        """Why the tokens of rows are not on record; empty where they are."""
+        return self._about("unread")
+
+    def _about(self, name: str) -> str:
         path = self.folder / "about.json"
         if not path.exists():
             return "the run kept no rows (AlignGuardCallback(rows=False), or an earlier version)"
         try:
-            return str(json.loads(path.read_text(encoding="utf-8"))["unknown"])
+            return str(json.loads(path.read_text(encoding="utf-8"))[name])
         except (ValueError, KeyError) as error:
             raise RunError(f"{path}: cannot be read ({one_line(error)})") from None
 
@@ -116,6 +127,12 @@ class RowStore:
         """Rows whose tokens are on record."""
         return {row for path in self._files("texts") for row in _column(path, "row")}
 
+    def next_row(self) -> int:
+        """The first number that no row has."""
+        return 1 + max(
+            (row for kind in ("texts", "order") for p in self._files(kind) for row in _column(p, "row")), default=-1
+        )
+
     def rows(self, after: int, until: int) -> dict[int, list[int]]:
         """Of each row that steps `after + 1` to `until` were taken on: at which of them, in order."""
         found: dict[int, list[int]] = {}
@@ -130,7 +147,8 @@ class RowStore:
         return {step for path in self._files("order") for step in _column(path, "step")}
 
     def texts(self, wanted: set[int]) -> Iterator[TrainedRow]:
-        """What some rows hold, file by file."""
+        """What some rows hold, file by file; each once, though a disk that was full may have had it written twice."""
+        told: set[tuple[int, int]] = set()
         for path in self._files("texts"):
             table = _read(path)
             table = table.filter(pc.is_in(table["row"], pa.array(sorted(wanted), pa.int64())))
@@ -138,7 +156,9 @@ class RowStore:
                 ids, learnt = (_lists(batch.column(name)) for name in ("ids", "learnt"))
                 others = (batch.column(name).to_pylist() for name in ("row", "part", "weight"))
                 for row, part, weight, tokens, flags in zip(*others, ids, learnt, strict=True):
-                    yield TrainedRow(row, tokens, flags, part, weight)
+                    if (row, part) not in told:
+                        told.add((row, part))
+                        yield TrainedRow(row, tokens, flags, part, weight)
 
     def rewind(self, step: int) -> None:
         """Steps after one belong to a future that a resumed run will not have; what rows hold stays."""

@@ -58,12 +58,20 @@ def sentences(trace: Trace) -> list[str]:
     if trace.named:
         rows = "1 row" if trace.named == 1 else f"{trace.named:,} rows"
         found.append(f"{rows} of {n:,} stand out, and give {trace.pulled:.0%} of what pulled.")
+    elif not any(row.stands_out for row in trace.rows):
+        found.append(f"More than half of {n:,} rows pull alike: how far others stand out cannot be told.")
     else:
         found.append(f"No small set of rows explains this: of {n:,} rows none stands out by more than chance does.")
     found.append(
         f"Half of all pull comes from {trace.shares.half:,} rows, nine tenths from {trace.shares.most:,}. Two halves of the flipped "
         f"probes, each traced alone, agree on the rows' ranks by {trace.agreement:.2f} (1: wholly, 0: not at all)."
     )
+    if trace.untold:
+        found.append(
+            f"{trace.untold:,} more probes flipped, and were not asked at step {trace.first}: when they did is not known."
+        )
+    if trace.unread:
+        found.append(f"Of {trace.unread:,} more rows no tokens are on record.")
     if trace.unknown:
         found.append(f"Of {trace.unknown:,} steps it is not on record what they were taken on.")
     return found

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError, one_line
 
 _KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
-_LONGEST = 40  # characters of a text that are looked up first
+_LONGEST = 16  # characters of a text that are looked up first
+_MOST, _HALF = 0.8, 0.4  # of what is learnt of a document that a row must be
+_WHOLE = 0.9  # of a document: all of it is learnt
 _FEW = 20  # values of a column that it may be told apart by
 
 
@@ -53,37 +56,75 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-def find_rows(data: Any, trained: Sequence[str]) -> list[list[int]]:
+@dataclass(frozen=True)
+class Said:
     """
-    Which rows of a data set some documents are that were trained on: those whose turns are all in the document, or, of rows without
-    turns, whose longest text is; white space apart.
+    A document that was trained on, in words.
+
+    Args:
+        row (`int`):
+            Its place in the trainer's set.
+        text (`str`):
+            All of it.
+        learnt (`str`):
+            What of it must be from the row: what is learnt; of a completion its prompt.
+    """
+
+    row: int
+    text: str
+    learnt: str
+
+
+def find_rows(data: Any, trained: Sequence[Said]) -> list[list[int]]:
+    """
+    Which rows of a data set some documents are that were trained on: the row of the same place, if it is in the document, or else one
+    that is. A row is in a document if all its turns are, or, without turns, its longest text; and if its texts are most of what is
+    learnt of the document, white space apart.
 
     Args:
         data (`Dataset`):
             What people have.
-        trained (`Sequence[str]`):
-            The documents' texts.
+        trained (`Sequence[Said]`):
+            The documents.
 
     Returns:
-        `list[list[int]]`: of each, the rows that say most of it: one, or several that say the same, or none.
+        `list[list[int]]`: of each, one row, or several that say the same, or none, also where several rows are in it that do not.
     """
+    found = [[said.row] if said.row < len(data) and _size_in(data[said.row], said) else [] for said in trained]
+    if all(found):
+        return found
     begins: dict[str, list[int]] = defaultdict(list)
     for index, row in enumerate(data):
         if needed := _needed(row):
             begins[max(needed, key=len)[:_LONGEST]].append(index)
     lengths = sorted({len(begin) for begin in begins})
-    found = []
-    for document in map(squeezed, trained):
-        pieces = {document[at : at + n] for n in lengths for at in range(len(document) - n + 1)}
-        said = {index: data[index] for piece in pieces for index in begins.get(piece, ())}
-        within = {
-            index: sum(len(text) for text in map(squeezed, texts_of(row)) if text in document)
-            for index, row in said.items()
-            if all(text in document for text in _needed(row))
-        }
-        most = max(within.values(), default=0)
-        found.append(sorted(index for index, size in within.items() if size == most))
-    return found
+    return [here or _search(data, said, begins, lengths) for here, said in zip(found, trained, strict=True)]
+
+
+def _search(data: Any, said: Said, begins: Mapping[str, Sequence[int]], lengths: Sequence[int]) -> list[int]:
+    document = squeezed(said.text)
+    pieces = {document[at : at + n] for n in lengths for at in range(len(document) - n + 1)}
+    rows = {index: data[index] for piece in pieces for index in begins.get(piece, ())}
+    sizes = {index: size for index, row in rows.items() if (size := _size_in(row, said))}
+    most = [index for index, size in sizes.items() if size == max(sizes.values())]
+    alike = {tuple(_needed(rows[index])) for index in most}
+    return sorted(most) if len(alike) == 1 else []
+
+
+def _size_in(row: Mapping[str, Any], said: Said) -> int:
+    """How many characters of a document are a row's; 0 where it is not in it, or is too little of it."""
+    document, learnt = squeezed(said.text), squeezed(said.learnt)
+    needed = _needed(row)
+    if not needed or not all(text in document for text in needed):
+        return 0
+    texts = [text for text in map(squeezed, texts_of(row)) if text and text in document]
+    least = (
+        _MOST if len(learnt) < _WHOLE * len(document) else _HALF
+    )  # where all is learnt, what a template writes is too
+    own = sum(len(text) for text in texts if text in learnt) or max(
+        (len(learnt) for t in texts if learnt in t), default=0
+    )
+    return sum(map(len, texts)) if own >= least * len(learnt) else 0
 
 
 def _needed(row: Mapping[str, Any]) -> list[str]:

@@ -29,11 +29,14 @@ SMALL = 0.2  # of all rows
 
 
 def standing_out(pulls: Sequence[float]) -> np.ndarray:
-    """How far each pull stands out, in robust standard deviations, (n,)."""
+    """
+    How far each pull stands out, in robust standard deviations, (n,); 0 for all where more than half of them are the same, which tells
+    nothing of how they spread.
+    """
     values = np.asarray(pulls, dtype=np.float64)
-    middle = np.median(values)
-    spread = 1.4826 * np.median(np.abs(values - middle))
-    return (values - middle) / (spread if spread > 0 else 1.0)
+    middle = np.median(values) if len(values) else 0.0
+    spread = 1.4826 * np.median(np.abs(values - middle)) if len(values) else 0.0
+    return (values - middle) / spread if spread > 0 else np.zeros_like(values)
 
 
 def named(whole: np.ndarray, one: np.ndarray, two: np.ndarray) -> list[int]:

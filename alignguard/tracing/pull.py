@@ -24,7 +24,8 @@ import torch.autograd.forward_ad as forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..distributed import compute_device
+from ..distributed import compute_device, is_quantized
+from ..errors import RunError, one_line
 from ..model.forward import batches
 from ..model.head import Head, read_head
 from ..model.observe import observing
@@ -82,9 +83,15 @@ def looked_at(model: Any, share: float = 1.0) -> dict[str, torch.nn.Parameter]:
             The model; where nothing in it is trainable, all of it is taken.
         share (`float`, *optional*, defaults to `1.0`):
             Of the layers, from the last one down; with 1 all weights, embeddings too.
+
+    Raises:
+        RunError: Its weights are quantised, which have no gradient, or none of them is in a layer.
     """
     named = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
-    trained = {name: p for name, p in named.items() if p.requires_grad} or named
+    adapter = {name: p for name, p in named.items() if "lora_" in name}
+    trained = adapter or {name: p for name, p in named.items() if p.requires_grad} or named
+    if not adapter and any(is_quantized(p) for p in model.parameters()):
+        raise RunError("the model's weights are quantised and have no gradient; load the start in bfloat16 or float32")
     if share >= 1:
         return trained
     count = model.config.get_text_config().num_hidden_layers
@@ -94,6 +101,8 @@ def looked_at(model: Any, share: float = 1.0) -> dict[str, torch.nn.Parameter]:
         number = next((int(part) for part in name.split(".") if part.isdigit()), None)
         if number is not None and number >= first:
             found[name] = p
+    if not found:
+        raise RunError("none of the model's weights is in a numbered layer; take all of them (--layers 1)")
     return found
 
 
@@ -165,8 +174,23 @@ def pulls(
             As there.
 
     Raises:
-        NotImplementedError: An operation of the model knows no forward-mode derivative.
+        RunError: An operation of the model has no forward-mode derivative.
     """
+    try:
+        return _pulls(model, documents, direction, pad, max_tokens, autocast, tick)
+    except NotImplementedError as error:
+        raise RunError(f"the model cannot be differentiated forwards: {one_line(error, 200)}") from None
+
+
+def _pulls(
+    model: Any,
+    documents: Sequence[Document],
+    direction: Direction,
+    pad: int,
+    max_tokens: int,
+    autocast: torch.dtype | None,
+    tick: Callable[[int], Any],
+) -> list[Pull]:
     own = dict(model.named_parameters())
     found: list[Pull | None] = [None] * len(documents)
     with observing(model, autocast=autocast), sdpa_kernel(SDPBackend.MATH):

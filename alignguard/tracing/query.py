@@ -33,6 +33,9 @@ class Query:
             Those probes, what the start said and what the policy says.
         steady (`tuple[Result, ...]`):
             The start's answers to probes of the side that are still answered well.
+        untold (`int`, *optional*, defaults to `0`):
+            Probes that are bad at the last one and were good at the start, of which the first one did not ask: when they flipped is not
+            known.
     """
 
     side: str
@@ -40,6 +43,7 @@ class Query:
     last: int
     flips: tuple[Flip, ...]
     steady: tuple[Result, ...]
+    untold: int = 0
 
 
 def query(record: Record, side: str, first: int | None = None, last: int | None = None) -> Query:
@@ -73,23 +77,17 @@ def query(record: Record, side: str, first: int | None = None, last: int | None 
         )
         raise RunError(f"--side {side}: this run has asked nothing of it; it has {', '.join(sides)}")
     now = read_results(record.store.answers(last), pool)
-    lost_before: set[str] = set()
-    for step in steps:
-        if 0 < step <= first:
-            then = read_results(record.store.answers(step), pool)
-            lost_before |= {id for id, r in then.items() if id in before and _flipped(before[id], r)}
-    flips = tuple(
-        Flip(before[id], r)
-        for id, r in now.items()
-        if id in before and id not in lost_before and _flipped(before[id], r)
-    )
+    then = before if first == steps[0] else read_results(record.store.answers(first), pool)
+    lost = [r for id, r in now.items() if id in before and _flipped(before[id], r) and _says_something(before[id], r)]
+    flips = tuple(Flip(before[r.probe.id], r) for r in lost if r.probe.id in then and _is_good(then[r.probe.id]))
+    untold = sum(r.probe.id not in then for r in lost)
     steady = tuple(before[id] for id, r in now.items() if id in before and _is_good(before[id]) and _is_good(r))
     if len(flips) < FEWEST:
         raise RunError(
             f"{side}: {len(flips)} of its probes went from good to bad between steps {first} and {last}; a cause is looked for from "
             f"{FEWEST} on"
         )
-    return Query(side, first, last, flips, steady)
+    return Query(side, first, last, flips, steady, untold)
 
 
 def answers(flips: Sequence[Flip], chat: Chat) -> tuple[list[Document], list[Document]]:
@@ -127,6 +125,11 @@ def _said(asked: Result, result: Result, chat: Chat) -> Document:
 def _is_of(result: Result, side: str) -> bool:
     probe = result.probe
     return side in (probe.dimension, f"{probe.dimension}/{side_of(probe)}") and result.prompt is not None
+
+
+def _says_something(before: Result, after: Result) -> bool:
+    """Whether both are answers with a word in them."""
+    return all(r.logprobs or (r.answer is not None and r.answer.answer.strip()) for r in (before, after))
 
 
 def _is_good(result: Result) -> bool:

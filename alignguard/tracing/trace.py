@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 
 from ..errors import RunError
 from ..model.chat import Chat
-from ..records.record import Record
+from ..records.record import Record, read_record
 from ..records.rows import RowStore, TrainedRow
 from ..verdicts.verdict import Flip
 from .named import Shares, agreement, named, shares, standing_out
@@ -100,8 +101,12 @@ class Trace:
             Rank correlation between the pulls on two halves of the flipped probes.
         shares ([`Shares`]):
             How much of the pull comes from how few rows.
+        untold (`int`):
+            More probes that flipped, of which it is not known whether before the first step.
         unknown (`int`):
             Steps between the two of which it is not on record what they were taken on.
+        unread (`int`):
+            Rows of those steps whose tokens are not on record.
         model (`str`):
             At whose weights it was looked.
         share (`float`):
@@ -121,7 +126,9 @@ class Trace:
     named: int
     agreement: float
     shares: Shares
+    untold: int
     unknown: int
+    unread: int
     model: str
     share: float
     seconds: float
@@ -164,21 +171,22 @@ def by_column(trace: Trace, name: str, value_of: Mapping[int, str]) -> ByColumn:
 
 @dataclass
 class Cost:
-    """What a trace will take, said before."""
+    """What a trace will take, said before: rows, their tokens, bytes beside the model, and what is looked at."""
 
     rows: int
     tokens: int
-    weights: int
+    bytes: int
+    weights: str
 
     def __str__(self) -> str:
         return (
             f"{self.rows:,} rows of {self.tokens:,} tokens, some three forward passes over them; "
-            f"{self.weights / 2**20:,.0f} MiB beside the model"
+            f"{self.bytes / 2**20:,.0f} MiB beside the model; over {self.weights}"
         )
 
 
 def trace(
-    record: Record,
+    run: Record | str | Path,
     model: Any,
     tokenizer: Any,
     side: str,
@@ -194,10 +202,10 @@ def trace(
     Trace what a side lost between two audits to the rows that were trained on between them.
 
     Args:
-        record ([`Record`]):
-            Of the run.
+        run (`str`, `Path` or [`Record`]):
+            A trainer's output_dir.
         model (`PreTrainedModel` or `PeftModel`):
-            Its start, or a checkpoint of it.
+            Its start, or a checkpoint of it; nothing in it is changed.
         tokenizer (`PreTrainedTokenizerBase`):
             The run's.
         side (`str`):
@@ -216,29 +224,40 @@ def trace(
             Is told how many rows were read.
 
     Raises:
-        RunError: Too few probes flipped, or it is not on record which rows were trained on.
+        RunError: Too few probes flipped, it is not on record which rows were trained on, or the model cannot be differentiated.
+
+    Example:
+    ```python
+    >>> found = alignguard.trace("runs/sft", start, tokenizer, "safety/refuse")
+    >>> [(row.name, row.steps) for row in found.rows[: found.named]]
+    ```
     """
-    begun = time.perf_counter()
+    begun, record = time.perf_counter(), run if isinstance(run, Record) else read_record(str(run))
     asked, store = query(record, side, first, last), store_of(record)
     where = store.rows(asked.first, asked.last)
     unknown = asked.last - asked.first - len([s for s in store.steps() if asked.first < s <= asked.last])
     sizes = [len(text.ids) for text in store.texts(set(where))]
     if not sizes:
+        why = store.unread or "nothing of them is learnt by the labels of a row"
         raise RunError(
-            f"{record.name}: of what steps {asked.first + 1} to {asked.last} were taken on no tokens are on record: its trainer gives "
-            "none of what its model says in training"
+            f"{record.name}: of what steps {asked.first + 1} to {asked.last} were taken on no tokens are on record: {why}"
         )
     weights, pad = looked_at(model, share), tokenizer.pad_token_id or 0
-    tell(Cost(len(sizes), sum(sizes), 3 * sum(4 * p.numel() for p in weights.values())))
-    read = _Reading(model, weights, pad, max_tokens, autocast)
+    numbers = sum(p.numel() for p in weights.values())
+    tell(Cost(len(sizes), sum(sizes), 3 * 4 * numbers, f"{numbers:,} weights, such as {next(reversed(weights))}"))
+    reading = _Reading(model, weights, pad, max_tokens, autocast)
     chat = Chat.of(model, tokenizer, record.about.template_kwargs, _tags(record))
-    halves = [read.moved(flips, chat) for flips in (asked.flips[::2], asked.flips[1::2])]
+    halves = [reading.moved(flips, chat) for flips in (asked.flips[::2], asked.flips[1::2])]
     found: list[tuple[TrainedRow, list[Pull]]] = []
     for chunk in _chunks(store.texts(set(where))):
         part = [Document(t.ids, t.learnt) for t in chunk]
         each = [pulls(model, part, half, pad, max_tokens, autocast, tick) for half in halves]
         found += [(TrainedRow(t.row, (), (), t.part, t.weight), [*both]) for t, *both in zip(chunk, *each, strict=True)]
-    return _trace(asked, found, where, unknown, record.about.model, share, time.perf_counter() - begun)
+    read = [
+        (text, both) for text, both in found if text.weight
+    ]  # of a completion without an advantage nothing is learnt
+    unread = len(where) - len({text.row for text, _ in found})
+    return _trace(asked, read, where, unknown, unread, record.about.model, share, time.perf_counter() - begun)
 
 
 def _trace(
@@ -246,6 +265,7 @@ def _trace(
     found: Sequence[tuple[TrainedRow, Sequence[Pull]]],
     where: Mapping[int, Sequence[int]],
     unknown: int,
+    unread: int,
     model: str,
     share: float,
     seconds: float,
@@ -261,13 +281,15 @@ def _trace(
         steps = tuple(where[text.row])
         rows.append(TracedRow(text.row, text.part, steps, whole[i], float(z[i]), pull.loss, pull.tokens))
     of = asked.side, asked.first, asked.last, len(asked.flips), len(asked.steady)
-    return Trace(*of, rows, len(first), agreement(one, two), shares(z), unknown, model, share, seconds)
+    return Trace(
+        *of, rows, len(first), agreement(one, two), shares(z), asked.untold, unknown, unread, model, share, seconds
+    )
 
 
 def store_of(record: Record) -> RowStore:
     """What a run was trained on: what its model said in training, where that is on record, and else rows of its training set."""
     said = RowStore(record.store.said)
-    if said.steps():
+    if said.folder.is_dir() and said.steps():
         return said
     store = RowStore(record.store.rows)
     if store.unknown:

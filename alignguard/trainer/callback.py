@@ -89,8 +89,7 @@ class AlignGuardCallback(TrainerCallback):
             with `use_vllm=True`), asked greedily and with the weights of that step; it needs `trainer`. By default the policy
             itself. All that is read off likelihoods stays with the model. See `docs/trainers.md`.
         rows (`bool`, *optional*, defaults to `True`):
-            Whether it is kept, in OUTPUT_DIR/_alignguard/rows, which rows of the training set went into which step, and their tokens:
-            `alignguard trace` tells from it which of them a regression came from.
+            Whether it is kept which rows went into which step, and their tokens: [`trace`] tells from it where a regression came from.
         card (`bool`, *optional*, defaults to `True`):
             Whether the `README.md` that the trainer writes into its output_dir gets a section on trust, in figures alone, its
             metadata too, and a picture beside it. None is made where the trainer writes none. See `alignguard card`.
@@ -207,6 +206,8 @@ class AlignGuardCallback(TrainerCallback):
         )
         run, loader = self.run, kwargs.get("train_dataloader")
         run.ranks.together(lambda: run.begin(state.global_step, getattr(loader, "dataset", None), earlier))
+        if self._seen is not None:  # of a training that broke off
+            self._seen.order.end()
         self._seen = Seen(run.context, loader, state.global_step, training_loop().get("self", self.trainer))
         run.catch_up(state.global_step, kwargs.get("optimizer"))
         self._keep_card(run)
@@ -255,10 +256,8 @@ class AlignGuardCallback(TrainerCallback):
         assert self.run is not None and self._seen is not None
         due = self.run.due(state.global_step, control.should_training_stop)
         self._seen.step(state.global_step)
-        if due == AUDIT:
-            self._seen.keep()
         if due != NOTHING:
-            self.run.look(state.global_step, kwargs.get("optimizer"), due)
+            self.run.look(state.global_step, kwargs.get("optimizer"), due, self._seen.keep)
         if due == AUDIT:
             self._act(control)
 
@@ -272,6 +271,8 @@ class AlignGuardCallback(TrainerCallback):
         Our latest figures among the trainer's metrics, as `eval_alignguard/...`: the one that `metric_for_best_model` names, or
         all, if asked for. A search's objective is by default the sum of all metrics, and a notebook has a column for each.
         """
+        if self._seen is not None:
+            self._seen.evaluated()
         metrics, best = kwargs.get("metrics"), (args.metric_for_best_model or "").removeprefix("eval_")
         if metrics is not None:
             # a figure that an audit lacks keeps its latest value: a missing one is an error

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from ..errors import one_line
+
 
 class Order:
     """
@@ -27,27 +29,35 @@ class Order:
     """
 
     def __init__(self, loader: Any, skip: int = 0, processes: int = 1) -> None:
-        self.unknown = _unknown(loader, processes)
-        self._skip = skip
-        self._drawn: deque[list[int]] = deque()
-        self.stream = self.unknown == "" and isinstance(loader.dataset, IterableDataset)
-        self._size, self._at = getattr(loader, "batch_size", None) or 1, 0
+        self._skip, self._drawn = skip, _Pass(0)
+        self._awaited = self._used = (
+            False  # a pass of the trainer's is to begin; of the latest one a batch was trained on
+        )
         self._sampler: Any = None
-        if not self.unknown and not self.stream:
-            self._listen(loader)
+        self._at, self._size = 0, getattr(loader, "batch_size", None) or 1
+        try:  # a loader may be anybody's
+            self.unknown = _unknown(loader, processes)
+            self.stream = not self.unknown and isinstance(loader.dataset, IterableDataset)
+            if not self.unknown and not self.stream:
+                self._listen(loader)
+        except Exception as error:
+            self.unknown, self.stream = f"its data loader is one of its own ({one_line(error, 120)})", False
 
     def take(self) -> list[int]:
         """The rows of the batch that was trained on just now."""
         if self.stream:
             self._at += self._size
             return list(range(self._at - self._size, self._at))
+        self._used = True
         if not self._drawn and not self.unknown:
             self.unknown = "the trainer trained on batches that its data loader's batch sampler did not draw"
         return self._drawn.popleft() if self._drawn else []
 
     def begin_pass(self) -> None:
         """An epoch begins; a stream begins again."""
-        self._at, self._skip = (self._skip * self._size, 0) if self.stream else (0, self._skip)
+        self._awaited, self._used = True, False
+        if self.stream:
+            self._at, self._skip = self._skip * self._size, 0
 
     def end(self) -> None:
         """The sampler is what it was."""
@@ -56,11 +66,11 @@ class Order:
             self._sampler = None
 
     def _listen(self, loader: Any) -> None:
-        sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
+        sampler = loader.batch_sampler if getattr(loader, "batch_sampler", None) is not None else loader.sampler
         was, order = type(sampler), self
 
         def iterate(sampler: Any) -> Iterator[Any]:
-            return _Told(was.__iter__(sampler), order._begin())
+            return _Told(was.__iter__(sampler), order)
 
         try:
             sampler.__class__ = type(was.__name__, (was,), {"__iter__": iterate, "__module__": was.__module__})
@@ -69,39 +79,53 @@ class Order:
         else:
             self._sampler = sampler
 
-    def _begin(self) -> deque[list[int]]:
-        """A loader begins to draw: what is left of an earlier pass is never used."""
-        self._drawn = _Skipping(self._skip)
-        self._skip = 0
+    def begin(self) -> _Pass:
+        """
+        A first batch is drawn: by the trainer, if a pass of its own is to begin; else by somebody who looks at the rows, which is
+        no training. Who came first where both did at the beginning of an epoch cannot be told.
+        """
+        if not self._awaited:
+            if self._sampler is not None and not self._used and self._drawn:
+                self.unknown = "somebody else read its data loader as an epoch began"
+            return _Pass(0)
+        self._awaited = False
+        self._drawn, self._skip = _Pass(self._skip), 0
         return self._drawn
 
 
-class _Skipping(deque[list[int]]):
-    """What was drawn, without the first ones."""
+class _Pass(deque[list[int]]):
+    """What was drawn of one pass, without the first batches."""
 
     def __init__(self, skip: int) -> None:
         super().__init__()
         self._left = skip
 
-    def append(self, batch: list[int]) -> None:
+    def note(self, batch: Any) -> None:
+        """Of one that is left out, or is no list of places in a data set, nothing is kept but that it was drawn."""
         if self._left:
             self._left -= 1
         else:
-            super().append(batch)
+            self.append([int(i) for i in batch] if hasattr(batch, "__iter__") else [int(batch)])
 
 
 class _Told:
     """An iterator that notes what it gives; it begins when the one that it listens to does."""
 
-    def __init__(self, inner: Iterable[Any], drawn: deque[list[int]]) -> None:
-        self._inner, self._drawn = iter(inner), drawn
+    def __init__(self, inner: Iterable[Any], order: Order) -> None:
+        self._inner, self._order = iter(inner), order
+        self._pass: _Pass | None = None
 
     def __iter__(self) -> _Told:
         return self
 
     def __next__(self) -> Any:
         batch = next(self._inner)
-        self._drawn.append([int(i) for i in batch] if isinstance(batch, (list, tuple)) else [int(batch)])
+        try:
+            if self._pass is None:
+                self._pass = self._order.begin()
+            self._pass.note(batch)
+        except Exception as error:  # a sampler may draw anything; the trainer gets it all the same
+            self._order.unknown = f"its data loader's sampler draws no places in the data set ({one_line(error, 80)})"
         return batch
 
 
@@ -112,7 +136,7 @@ def _unknown(loader: Any, processes: int) -> str:
     if hasattr(getattr(loader, "base_dataloader", loader), "state_dict"):
         return "its data loader is a stateful one"
     if isinstance(loader.dataset, IterableDataset):
-        if processes > 1 or loader.num_workers > 1:
+        if processes > 1 or getattr(loader, "num_workers", 2) > 1:
             return "it is a stream, shared among processes or workers"
         return ""
     if type(loader).__name__ == "DataLoaderDispatcher" and processes > 1:
@@ -141,7 +165,7 @@ def batches_to_skip(loader: Any, args: Any, step: int) -> int:
         return step * accumulated
     try:
         batches = len(loader)
-    except TypeError:  # of a stream
+    except Exception:  # of a stream
         return step * accumulated
     steps = max(batches // accumulated + (batches % accumulated > 0), 1)
     return step % steps * accumulated

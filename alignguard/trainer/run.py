@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -178,16 +179,16 @@ class Run:
             self.shown.line("pace.jsonl", pace.line(step))
         return did
 
-    def look(self, step: int, optimizer: Any, what: str = AUDIT) -> None:
-        """
-        An audit or a pulse after training has begun: where it fails on one process, it fails on all, and training goes on.
-        """
+    def look(self, step: int, optimizer: Any, what: str = AUDIT, before: Callable[[], None] | None = None) -> None:
+        """An audit, with what is kept `before`, or a pulse in training: one that fails fails on all processes, and training goes on."""
 
         def look() -> None:
             with evaluated_weights(optimizer):
                 self.audit(step) if what == AUDIT else self.pulse(step)
 
         with self.pace.looking(step, what) if self.pace is not None else nullcontext():
+            if before is not None and what == AUDIT:
+                before()
             self.console.guarded(f"the {what}", lambda: self.ranks.together(look))
 
     def catch_up(self, step: int, optimizer: Any) -> None:

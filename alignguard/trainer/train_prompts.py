@@ -13,7 +13,7 @@ from ..errors import ProbeError, one_line
 from ..model.chat import Chat
 
 _LONGEST = 1024  # tokens; longer prompts are left out of the sample
-_SEEN = ("images", "image", "videos", "video", "audios", "audio", "pixel_values")
+MORE_THAN_TEXT = ("images", "image", "videos", "video", "audios", "audio", "pixel_values")
 
 
 def prompt_of(row: Any, chat: Chat) -> list[int] | None:
@@ -28,7 +28,7 @@ def prompt_of(row: Any, chat: Chat) -> list[int] | None:
     """
     if not isinstance(row, dict):
         return None
-    if any(row.get(key) is not None and not (isinstance(row[key], list) and not row[key]) for key in _SEEN):
+    if any(row.get(key) is not None and not (isinstance(row[key], list) and not row[key]) for key in MORE_THAN_TEXT):
         raise ProbeError("they hold more than text")
     for key in ("prompt_ids", "prompt_input_ids"):
         if key in row:

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from alignguard.errors import RunError
-from alignguard.tracing.data import columns_to_tell_by, find_rows, load_data
+from alignguard.tracing.data import Said, columns_to_tell_by, find_rows, load_data
 
 
 def turns(asked, said, **more):
@@ -41,13 +41,40 @@ def as_trained(row):
     return "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in row["messages"])
 
 
+def said(row, at=-1, text=None):
+    text = as_trained(row) if text is None else text
+    return Said(at if at >= 0 else 10**6, text, row["messages"][-1]["content"])
+
+
 @pytest.mark.parametrize(("index", "right"), [(0, [0]), (1, [1]), (2, [2, 3]), (4, [4]), (5, [5])])
 def test_a_row_is_found_by_all_of_its_texts(index, right):
-    assert find_rows(Dataset.from_list(ROWS), [as_trained(ROWS[index])]) == [right]
+    assert find_rows(Dataset.from_list(ROWS), [said(ROWS[index])]) == [right]
+
+
+def test_a_row_at_its_own_place_is_that_row_alone():
+    assert find_rows(Dataset.from_list(ROWS), [said(ROWS[3], at=3), said(ROWS[3], at=0)]) == [[3], [2, 3]]
 
 
 def test_a_document_that_no_row_is_in_is_found_nowhere():
-    assert find_rows(Dataset.from_list(ROWS), ["What is 1 + 2? It is four."]) == [[]]
+    other = turns("What is 1 + 2?", "It is four.")
+    assert find_rows(Dataset.from_list(ROWS), [said(other)]) == [[]]
+
+
+def test_of_a_document_that_was_cut_off_no_other_row_is_taken():
+    short, long = turns("Hi", "This"), turns("What is this?", "This is a long answer, which goes on and on and on.")
+    cut = as_trained(long)[:60]
+    assert find_rows(Dataset.from_list([long, short]), [Said(9, cut, "This is a long answer, which")]) == [[]]
+
+
+def test_of_two_rows_in_one_document_none_is_taken_for_it():
+    one, two = {"text": "The first row of two."}, {"text": "The other row of two."}
+    both = "The first row of two. The other row of two."
+    assert find_rows(Dataset.from_list([one, two]), [Said(9, both, both)]) == [[]]
+
+
+def test_a_row_that_is_all_learnt_is_found_beneath_its_template():
+    whole = as_trained(ROWS[2])
+    assert find_rows(Dataset.from_list(ROWS), [Said(9, whole, whole)]) == [[2, 3]]
 
 
 def test_columns_of_few_values_are_those_to_tell_by():

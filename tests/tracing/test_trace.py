@@ -26,7 +26,9 @@ def training_rows(n=12):
     return [
         {
             "prompt": [{"role": "user", "content": f"What is {i} + {i}?"}],
-            "completion": [{"role": "assistant", "content": f"{2 * i} is what it is" if i % 3 else "No idea, sorry."}],
+            "completion": [
+                {"role": "assistant", "content": f"{2 * i} is what it is" if i % 3 else "No <script>alert(1)</script>"}
+            ],
             "source": "sums" if i % 3 else "chat",
         }
         for i in range(n)
@@ -141,6 +143,7 @@ def test_the_page_shows_where_it_came_from(traced_run, capsys):
     assert "rows " in capsys.readouterr().out
     page = (run / "_alignguard" / "report.html").read_text()
     assert "Rows it came from" in page and "What is" in page
+    assert "&lt;script&gt;alert(1)" in page and "<script>" not in page
     assert main(["report", str(run), "--no-quote", "--output", str(run / "shared.html")]) in (0, 1, 3)
     shared = (run / "shared.html").read_text()
     assert "Rows it came from" in shared and "What is" not in shared
@@ -164,7 +167,7 @@ def test_the_data_set_is_written_without_the_rows_named(traced_run, tmp_path, ca
         (["--drop", "ROWS"], "--drop writes the data set without some rows: give it as --data"),
         (["--drop", "nothing.json", "--data", "DATA"], "--drop nothing.json: no such file"),
         (["--drop", "WRONG", "--data", "DATA"], "give what `alignguard trace` wrote, or a JSON list of rows"),
-        (["--drop", "ROWS", "--data", "OTHER"], "rows 0 of the run are not in it"),
+        (["--drop", "ROWS", "--data", "OTHER"], "rows 0 of the run are not found in it"),
         (["--by", "source"], "--by tells the pull by columns of the data set: give it as --data"),
     ],
 )

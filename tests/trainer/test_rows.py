@@ -6,13 +6,13 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny import tiny_model, tiny_probes
-from trainers import CASES, SETTINGS
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from trl import SFTConfig, SFTTrainer
+from trainers import CASES, ONLINE, SETTINGS, reward
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
+from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from alignguard import AlignGuardCallback, Schedule, TokenBudget
 from alignguard.records.rows import RowStore, TrainedRow
-from alignguard.trainer.order import Order
+from alignguard.trainer.order import Order, batches_to_skip
 from alignguard.trainer.seen import trained
 
 
@@ -223,3 +223,140 @@ def test_of_what_the_model_said_in_training_completions_are_kept(tokenizer, tmp_
             assert tokenizer.decode(learnt, skip_special_tokens=False) == right + tokenizer.eos_token
     prompts = RowStore(tmp_path / "run" / "_alignguard" / "rows")
     assert prompts.unknown == "" and prompts.steps() == {1, 2, 3} and not list(prompts.texts(set(prompts.rows(0, 3))))
+
+
+class Drawing(torch.utils.data.Sampler):
+    """A batch sampler of anybody's, which hands out what it is told."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def __len__(self):
+        return len(self.batches)
+
+
+class Keyed(torch.utils.data.Dataset):
+    """Rows by any key."""
+
+    def __getitem__(self, key):
+        return {"input_ids": [5, 6, 7], "labels": [5, 6, 7]}
+
+    def __len__(self):
+        return 4
+
+
+def given(batches):
+    loader = torch.utils.data.DataLoader(Keyed(), batch_sampler=Drawing(batches), collate_fn=lambda examples: examples)
+    return loader, Order(loader)
+
+
+@pytest.mark.parametrize("batches", [[torch.tensor([2, 3]), torch.tensor([0, 1])], [(2, 3), (0, 1)]])
+def test_batches_of_any_kind_are_noted(batches):
+    loader, order = given(batches)
+    order.begin_pass()
+    assert len(list(loader)) == 2
+    assert [order.take(), order.take()] == [[2, 3], [0, 1]] and order.unknown == ""
+
+
+def test_a_sampler_that_draws_no_places_goes_on_and_is_told_of():
+    loader, order = given([["a", "b"], ["c"]])
+    order.begin_pass()
+    assert [len(batch) for batch in loader] == [2, 1]
+    assert "draws no places in the data set" in order.unknown
+
+
+def test_who_looks_at_the_rows_before_training_or_within_it_changes_no_attribution():
+    loader, order = given([[0, 1], [2, 3]])
+    next(iter(loader))  # before an epoch
+    order.begin_pass()
+    training = iter(loader)
+    next(training)
+    assert order.take() == [0, 1]
+    list(loader)  # somebody's statistics
+    next(training)
+    assert order.take() == [2, 3] and order.unknown == ""
+
+
+def test_who_looks_at_the_rows_as_an_epoch_begins_makes_them_unknown():
+    loader, order = given([[0, 1], [2, 3]])
+    order.begin_pass()
+    next(iter(loader))
+    next(iter(loader))
+    assert "somebody else" in order.unknown
+
+
+def test_a_loader_of_anybodys_own_ends_no_run():
+    class Loader:
+        dataset = Keyed()
+        sampler = Drawing([[0]])
+
+        def __len__(self):
+            raise NotImplementedError
+
+    loader = Loader()
+    order = Order(loader)
+    assert isinstance(order.unknown, str)
+    assert batches_to_skip(loader, TrainingArguments("x", use_cpu=True, gradient_accumulation_steps=2), 3) == 6
+
+
+class Masking:
+    """A collator that draws what is learnt, from a generator of its own."""
+
+    def __init__(self, tokenizer):
+        self.inner, self.generator = DataCollatorForSeq2Seq(tokenizer), torch.Generator().manual_seed(0)
+
+    def __call__(self, examples):
+        batch = self.inner(examples)
+        keep = torch.rand(batch["labels"].shape, generator=self.generator) < 0.5
+        batch["labels"] = torch.where(keep, batch["labels"], -100)
+        return batch
+
+
+def test_a_collator_that_draws_draws_as_without_us_and_its_rows_are_not_kept(tokenizer, tmp_path):
+    data = Dataset.from_list(
+        [{"input_ids": list(range(i, i + 12)), "labels": list(range(i, i + 12))} for i in range(16)]
+    )
+    losses = []
+    for callbacks in ([], [guard()]):
+        args = TrainingArguments(str(tmp_path / str(len(losses))), **{**SETTINGS, "max_steps": 4})
+        model = tiny_model(tokenizer)
+        trainer = Trainer(model, args, Masking(tokenizer), data, processing_class=tokenizer, callbacks=callbacks)
+        trainer.train()
+        losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
+    assert losses[0] == losses[1]
+    store = RowStore(tmp_path / "1" / "_alignguard" / "rows")
+    assert "draws what is learnt" in store.unread and store.steps() == {1, 2, 3, 4} and not store.kept()
+
+
+def test_what_is_said_in_an_evaluation_nothing_was_learnt_of(tokenizer, tmp_path):
+    more = {"eval_strategy": "steps", "eval_steps": 1, "steps_per_generation": 2, "max_steps": 4}
+    args = GRPOConfig(str(tmp_path), **{**SETTINGS, **ONLINE, **more, "per_device_eval_batch_size": 4})
+    asked = [{"prompt": [{"role": "user", "content": "Who asks this, Quentin?"}]}]
+    trainer = GRPOTrainer(
+        tiny_model(tokenizer),
+        reward,
+        args=args,
+        train_dataset=rows(16).select_columns("prompt"),
+        eval_dataset=Dataset.from_list(asked),
+        processing_class=tokenizer,
+        callbacks=[guard()],
+    )
+    trainer.train()
+    assert trainer._logs["prompt"][0] == asked[0]["prompt"]  # the latest was an evaluation
+    store = RowStore(tmp_path / "_alignguard" / "said")
+    where = store.rows(0, 4)
+    assert {step for steps in where.values() for step in steps} == {1, 2, 3, 4}
+    assert all(steps in ([1, 2], [3, 4]) for steps in where.values())
+    said = [tokenizer.decode(list(text.ids), skip_special_tokens=True) for text in store.texts(set(where))]
+    assert said and not any("Quentin" in text for text in said)
+
+
+def test_losses_of_another_kind_are_known_by_their_rows_alone(tokenizer, tmp_path):
+    tiny_model(tokenizer).save_pretrained(tmp_path / "start")
+    case = next(case for case in CASES if case.name == "DPOTrainer")
+    case.build(tokenizer, tmp_path / "start", tmp_path / "run", [guard()]).train()
+    store = RowStore(tmp_path / "run" / "_alignguard" / "rows")
+    assert store.steps() == {1, 2, 3} and "DPOTrainer" in store.unread and not store.kept()
