@@ -9,8 +9,14 @@ from processes import RUNS, assert_same, end, found, start
 from alignguard import StartError
 from alignguard.distributed import Ranks
 from alignguard.records.record import read_record
+from alignguard.records.rows import RowStore
 
 pytestmark = pytest.mark.slow
+
+
+def rows_of(folder):
+    """Which rows are on record as having gone into which steps."""
+    return RowStore(folder / "_alignguard" / "rows").rows(0, 100)
 
 
 def test_shares_give_the_figures_of_one_process_and_only_the_first_writes(tmp_path):
@@ -18,8 +24,10 @@ def test_shares_give_the_figures_of_one_process_and_only_the_first_writes(tmp_pa
     for size in (1, 2, 3):
         end(start("train", tmp_path / str(size), size))
     end(start("cache", tmp_path / "cache", 2))
-    one = found(tmp_path / "1")
+    one, rows = found(tmp_path / "1"), rows_of(tmp_path / "1" / "0")
+    assert {step for steps in rows.values() for step in steps} == {1, 2} and len(rows) == 12
     for size in (2, 3):
+        assert rows_of(tmp_path / str(size) / "0") == rows  # losses tell that they are the same
         for rank in range(size):
             assert_same(one, found(tmp_path / str(size), rank))
             assert (tmp_path / str(size) / str(rank) / "alignguard").exists() == (rank == 0)
