@@ -38,7 +38,7 @@ from alignguard.errors import RunError
 from alignguard.records.record import Record, read_record
 from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.tracing.kept import write_trace
-from alignguard.tracing.pull import Document, gradient, looked_at, pulls
+from alignguard.tracing.pull import Document, gradient, looked_at, pulls, steps_of_adam
 from alignguard.tracing.query import answers, query
 from alignguard.tracing.trace import SHARE, Trace, trace
 from alignguard.verdicts.sides import side_of
@@ -88,12 +88,26 @@ def reasoning_of(record: Record) -> float:
 # methods -----------------------------------------------------------------------------------------------------------------
 
 
+def sample_of(rows: Sequence[Document]) -> list[Document]:
+    """Rows by whose gradients Adam's steps are told."""
+    return random.Random(0).sample(list(rows), min(64, len(rows)))
+
+
 def by_pull(
-    model: Any, rows: Sequence[Document], asked: Sequence[Document], weights: Sequence[float], share: float
+    model: Any,
+    rows: Sequence[Document],
+    asked: Sequence[Document],
+    weights: Sequence[float],
+    share: float,
+    adam: bool = True,
 ) -> Scores:
     """Products of gradients, as `alignguard trace` has them, over a share of the layers."""
     begun = time.perf_counter()
-    direction = gradient(model, asked, weights, looked_at(model, share), 0)
+    names = looked_at(model, share)
+    direction = gradient(model, asked, weights, names, 0)
+    if adam:
+        scale = steps_of_adam(model, sample_of(rows), names, 0)
+        direction = {name: grad * scale[name] for name, grad in direction.items()}
     return [pull.pull for pull in pulls(model, rows, direction, 0)], time.perf_counter() - begun
 
 
@@ -145,7 +159,7 @@ def by_words(rows: Sequence[str], now: Sequence[str]) -> Scores:
     return (found[: len(rows)] @ theirs.T).ravel().tolist(), time.perf_counter() - begun
 
 
-def by_judge(side: str, prompts: Sequence[str], said: Sequence[str]) -> Scores:
+def by_judge(side: str, said: Sequence[str]) -> Scores:
     """What the judge of the side itself says of a row's completion, higher is worse."""
     from alignguard.judging.refusal import is_refusal
     from alignguard.judging.scorers import scorer_of
@@ -194,20 +208,20 @@ def methods(record: Record, side: str, start: str, planted: Sequence[bool], data
     cosines, losses, forward = by_embedding(model, rows, now)
     ways: dict[str, Callable[[], Scores]] = {
         f"pull, {SHARE:.0%} of the layers (default)": lambda: by_pull(model, rows, moved, weights, SHARE),
-        "pull, all weights": lambda: by_pull(model, rows, moved, weights, 1.0),
-        f"pull, the start's answers alone, {SHARE:.0%}": lambda: by_pull(model, rows, then, each, SHARE),
+        "the same, along the gradient": lambda: by_pull(model, rows, moved, weights, SHARE, adam=False),
+        "the same, of the start's answers alone": lambda: by_pull(model, rows, then, each, SHARE),
         "hidden states like the flipped answers'": lambda: (cosines, forward),
         "loss under the start": lambda: (losses, forward),
         "n-grams like the flipped answers'": lambda: by_words(said, answered),
-        "the judge's score of the row": lambda: by_judge(side, [], said),
+        "the judge's score of the row": lambda: by_judge(side, said),
     }
     if _has_bergson():
-        for method in ("dot", "cosine", "trackstar"):
+        for method in ("cosine", "trackstar"):
             ways[f"bergson, {method}"] = lambda method=method: by_bergson(model, rows, moved, weights, method)
     if asked.steady:
         control = [*then, *_steady(asked.steady, chat)]
         less = [*each, *([-1 / len(asked.steady)] * len(asked.steady))]
-        ways[f"pull, less that on steady probes, {SHARE:.0%}"] = lambda: by_pull(model, rows, control, less, SHARE)
+        ways["pull, less that on steady probes"] = lambda: by_pull(model, rows, control, less, SHARE)
     found = []
     for name, score in ways.items():
         scores, seconds = score()

@@ -8,6 +8,10 @@ The **pull** of a row on L is -g(row) . g(L): above zero where a step on the row
 it is then the derivative of the row's loss along g(L), which forward-mode differentiation gives in one pass over a batch of rows
 and token by token, without a gradient of any row (Pearlmutter 1994 has it for the Hessian; `torch.autograd.forward_ad`).
 
+What is trained with Adam does not step along the gradient but along P g, each weight's divided by the root of its second moment, and a
+loss moves by -eta g(row) . P g(L). So g(L) is multiplied by P, of a sample of rows. That also takes away what all rows have in common: where
+most of them teach a task, their gradients are large along it, and hide the few that do something else.
+
 Beside the model itself it takes one copy of the weights that are looked at (`share` of the layers, from the last one down), the
 direction, and twice a forward's activations of one batch.
 """
@@ -32,6 +36,7 @@ from ..model.observe import observing
 
 Direction = dict[str, torch.Tensor]  # by a parameter's name, of its shape, float32
 _TOKENS = 512  # tokens whose logits are held at a time
+_BATCH, _DAMPING = 4, 0.1  # of second moments
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,40 @@ def gradient(
                     found[name] += grad.float()
             tick(len(batch))
     return found
+
+
+def steps_of_adam(
+    model: Any,
+    documents: Sequence[Document],
+    names: Mapping[str, torch.nn.Parameter],
+    pad: int,
+    max_tokens: int = 2048,
+    autocast: torch.dtype | None = None,
+    tick: Callable[[int], Any] = lambda n: None,
+) -> Direction:
+    """
+    By what Adam would multiply a gradient: one over the root of each weight's second moment, over batches of four documents, damped by
+    a tenth of the root of the mean second moment.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`):
+            At whose weights it is taken.
+        documents (`Sequence[Document]`):
+            A sample of what is trained on.
+        names (`Mapping[str, Parameter]`), pad (`int`), max_tokens (`int`), autocast (`torch.dtype`), tick (`Callable[[int], Any]`):
+            As for [`gradient`].
+    """
+    found = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in names.items()}
+    parts = [documents[i : i + _BATCH] for i in range(0, len(documents), _BATCH)]
+    for part in parts:
+        each = gradient(model, part, [1 / len(part)] * len(part), names, pad, max_tokens, autocast, tick)
+        for name, grad in each.items():
+            found[name].addcmul_(grad, grad, value=1 / len(parts))
+    total = sum(float(moment.sum(dtype=torch.float64)) for moment in found.values())
+    damping = _DAMPING * (total / sum(moment.numel() for moment in found.values())) ** 0.5
+    if not damping > 0:
+        raise RunError("the rows have no gradient by the weights that are looked at; take more of them (--layers 1)")
+    return {name: moment.sqrt_().add_(damping).reciprocal_() for name, moment in found.items()}
 
 
 def pulls(

@@ -7,6 +7,7 @@ any answer is in both, and goes out. Probes that did not flip are no control: th
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,10 +24,11 @@ from ..records.record import Record, read_record
 from ..records.rows import RowStore, TrainedRow
 from ..verdicts.verdict import Flip
 from .named import Shares, agreement, named, shares, standing_out
-from .pull import Direction, Document, Pull, gradient, looked_at, pulls
+from .pull import Direction, Document, Pull, gradient, looked_at, pulls, steps_of_adam
 from .query import Query, answers, query
 
 SHARE = 0.25  # of the layers, from the last one down
+_SAMPLE = 64  # rows whose gradients tell how far Adam steps
 _CHUNK = 1024  # rows whose tokens are held at a time
 
 
@@ -41,7 +43,7 @@ class TracedRow:
         steps (`tuple[int, ...]`):
             It went into.
         pull (`float`):
-            How much a step on it raises what is traced: nats per token of the answers, per unit of step, for a mean over its tokens.
+            How much a step of Adam on it raises what is traced: nats per token of the answers, per unit of step, a mean over its tokens.
         stands_out (`float`):
             By how many robust standard deviations of all rows' pulls.
         loss (`float`):
@@ -236,7 +238,7 @@ def trace(
     asked, store = query(record, side, first, last), store_of(record)
     where = store.rows(asked.first, asked.last)
     unknown = asked.last - asked.first - len([s for s in store.steps() if asked.first < s <= asked.last])
-    sizes = [len(text.ids) for text in store.texts(set(where))]
+    sizes = {(text.row, text.part): len(text.ids) for text in store.texts(set(where))}
     if not sizes:
         why = store.unread or "nothing of them is learnt by the labels of a row"
         raise RunError(
@@ -244,10 +246,18 @@ def trace(
         )
     weights, pad = looked_at(model, share), tokenizer.pad_token_id or 0
     numbers = sum(p.numel() for p in weights.values())
-    tell(Cost(len(sizes), sum(sizes), 3 * 4 * numbers, f"{numbers:,} weights, such as {next(reversed(weights))}"))
+    tell(
+        Cost(
+            len(sizes), sum(sizes.values()), 4 * 4 * numbers, f"{numbers:,} weights, such as {next(reversed(weights))}"
+        )
+    )
     reading = _Reading(model, weights, pad, max_tokens, autocast)
     chat = Chat.of(model, tokenizer, record.about.template_kwargs, _tags(record))
-    halves = [reading.moved(flips, chat) for flips in (asked.flips[::2], asked.flips[1::2])]
+    sampled = set(random.Random(record.about.seed).sample(sorted(sizes), min(_SAMPLE, len(sizes))))
+    sample = [Document(t.ids, t.learnt) for t in store.texts({row for row, _ in sampled}) if (t.row, t.part) in sampled]
+    scale = steps_of_adam(model, sample, weights, pad, max_tokens, autocast)
+    halves = [reading.moved(flips, chat, scale) for flips in (asked.flips[::2], asked.flips[1::2])]
+    del scale
     found: list[tuple[TrainedRow, list[Pull]]] = []
     for chunk in _chunks(store.texts(set(where))):
         part = [Document(t.ids, t.learnt) for t in chunk]
@@ -309,11 +319,12 @@ class _Reading:
         self.model, self.weights, self.pad = model, weights, pad
         self.max_tokens, self.autocast = max_tokens, autocast
 
-    def moved(self, flips: Sequence[Flip], chat: Chat) -> Direction:
-        """Of the mean loss of the start's answers less that of the policy's."""
+    def moved(self, flips: Sequence[Flip], chat: Chat, scale: Direction) -> Direction:
+        """Of the mean loss of the start's answers less that of the policy's, as Adam would step."""
         then, now = answers(flips, chat)
         each = [1 / len(flips)] * len(flips) + [-1 / len(flips)] * len(flips)
-        return gradient(self.model, [*then, *now], each, self.weights, self.pad, self.max_tokens, self.autocast)
+        found = gradient(self.model, [*then, *now], each, self.weights, self.pad, self.max_tokens, self.autocast)
+        return {name: grad.mul_(scale[name]) for name, grad in found.items()}
 
 
 def _chunks(texts: Iterator[TrainedRow]) -> Iterator[list[TrainedRow]]:

@@ -81,7 +81,7 @@ def test_what_is_traced_are_the_probes_that_flipped(traced_run):
 
 
 def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
-    """Oracle: products of gradients by autograd in float64, row by row."""
+    """Oracle: products of gradients by autograd in float64, row by row, as Adam would step."""
     record, model = read_record(str(traced_run[0])), tiny_model(tokenizer)
     found = trace(record, model, tokenizer, "safety", share=1.0)
     chat, twin = Chat.of(model, tokenizer), tiny_model(tokenizer).double()
@@ -90,15 +90,21 @@ def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
     def gradient(loss):
         return torch.autograd.grad(loss, list(twin.parameters()))
 
+    texts = {text.row: text for text in RowStore(record.store.rows).texts(set(range(12)))}
+    rows = {row: Document(text.ids.tolist(), text.learnt.tolist()) for row, text in texts.items()}
+    order = [text.row for text in RowStore(record.store.rows).texts(set(range(12)))]  # all are in the sample
+    batches = [gradient(sum(loss_of(twin, rows[row]) for row in order[i : i + 4]) / 4) for i in range(0, 12, 4)]
+    moments = [sum(g[k] ** 2 for g in batches) / 3 for k in range(len(batches[0]))]
+    damping = 0.1 * (sum(m.sum() for m in moments) / sum(m.numel() for m in moments)).sqrt()
+    scale = [1 / (m.sqrt() + damping) for m in moments]
     halves = []
     for part in (slice(0, None, 2), slice(1, None, 2)):
         n = len(then[part])
         moved = sum(loss_of(twin, a) - loss_of(twin, b) for a, b in zip(then[part], now[part], strict=True)) / n
-        halves.append(gradient(moved))
+        halves.append([p * g for p, g in zip(scale, gradient(moved), strict=True)])
     assert len(found.rows) == 12 and {step for row in found.rows for step in row.steps} == {1, 2, 3}
-    texts = {text.row: text for text in RowStore(record.store.rows).texts(set(range(12)))}
     for row in found.rows:
-        own = gradient(loss_of(twin, Document(texts[row.row].ids.tolist(), texts[row.row].learnt.tolist())))
+        own = gradient(loss_of(twin, rows[row.row]))
         right = [-sum((a * b).sum() for a, b in zip(own, half, strict=True)).item() for half in halves]
         assert row.pull == pytest.approx(sum(right) / 2, rel=1e-3, abs=1e-6)
     pulls = [row.pull for row in found.rows]
