@@ -333,9 +333,9 @@ def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str)
     found |= {"auc": auc([scores[i] for i in order], [planted[i] for i in order])}
     found |= {"precision_at_k": precision([scores[i] for i in order], [planted[i] for i in order])}
     print(found, flush=True)
-    if how != "traces":
+    if how in ("all", "methods"):
         found["methods"] = methods(record, side, start, planted, data)
-    if names and how != "methods":
+    if names and how in ("all", "runs"):
         chance = random.Random(seed).sample(range(len(data)), len(names))
         for name, left_out in (("without_named", names), ("without_random", chance)):
             kept_rows = data.select([i for i in range(len(data)) if i not in set(left_out)])
@@ -351,7 +351,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=[*KINDS, "clean"])
     parser.add_argument("--share", type=float, default=0.05, help="of rows that are planted")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", default="all", choices=["all", "methods", "traces", "cost"])
+    parser.add_argument("--only", default="all", choices=["all", "runs", "methods", "cost"])
     parser.add_argument("--folder", type=Path, default=Path("runs/cause"))
     options = parser.parse_args()
     results = kept("cause", options.quick)
