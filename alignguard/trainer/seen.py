@@ -7,7 +7,6 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from datasets import Dataset
 
 from ..model.observe import restored_rng
 from ..records.rows import RowStore, TrainedRow
@@ -161,8 +160,8 @@ def why_unread(loader: Any, trainer: Any) -> str:
         trainer (`Trainer`, *optional*):
             Where it is known.
     """
-    dataset = getattr(loader, "dataset", None)
-    if not isinstance(dataset, Dataset) or dataset.format["type"] not in _PLAIN:
+    dataset: Any = getattr(loader, "dataset", None)
+    if type(dataset).__module__ != "datasets.arrow_dataset" or dataset.format["type"] not in _PLAIN:
         return "they are no plain table of `datasets`: a stream, a class or a transform of its own"
     if any(name in dataset.column_names for name in MORE_THAN_TEXT):
         return "they hold more than text"
