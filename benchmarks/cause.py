@@ -281,7 +281,7 @@ def cost() -> list[dict[str, Any]]:
                 "seconds_a_row_here": traced,
                 "hours_here": ROWS * traced / 3600,
                 "petaflop": ROWS * traced / forward * operations / 1e15,
-                "gib_beside": 3 * 4 * weights / 2**30,
+                "gib_beside": 4 * 4 * weights / 2**30,
             }
         )
         print(table(found[-1:]), flush=True)

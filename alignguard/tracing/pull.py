@@ -305,7 +305,7 @@ def _forward(model: Any, documents: Sequence[Document], pad: int, weights: Mappi
     ids = torch.full((len(documents), width), pad)
     mask = torch.zeros((len(documents), width), dtype=torch.long)
     for i, document in enumerate(documents):
-        ids[i, : len(document.ids)] = torch.as_tensor(document.ids)
+        ids[i, : len(document.ids)] = torch.tensor(document.ids)
         mask[i, : len(document.ids)] = 1
     asked = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
     return model(**asked) if weights is None else functional_call(model, dict(weights), (), asked)
