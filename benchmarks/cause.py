@@ -117,7 +117,7 @@ def by_bergson(
     """The same question to bergson."""
     from rival_bergson import bergson_scores
 
-    plain = [[(list(d.ids), list(d.learnt)) for d in documents] for documents in (rows, asked)]
+    plain = [[([int(t) for t in d.ids], [bool(x) for x in d.learnt]) for d in documents] for documents in (rows, asked)]
     return bergson_scores(model, *plain, weights, method)
 
 
@@ -126,7 +126,7 @@ def hidden_means(model: Any, documents: Sequence[Document]) -> tuple[np.ndarray,
     """Of each document the mean of its last hidden states and its loss, over what is learnt, from one forward pass."""
     means, losses = [], []
     for document in documents:
-        ids = torch.tensor([list(document.ids)])
+        ids = torch.tensor([[int(token) for token in document.ids]])
         at = torch.tensor(document.places) - 1
         found = model(input_ids=ids, output_hidden_states=True)
         means.append(found.hidden_states[-1][0, at].mean(0).numpy())
