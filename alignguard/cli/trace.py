@@ -84,7 +84,7 @@ def _told(found: Trace, record: Record, tokenizer: Any, data: Any, by: list[str]
     for text in store.texts({row.row for row in found.rows}):
         key = (text.row, text.part)
         if key in shown:
-            texts[key] = clean(tokenizer.decode(list(text.ids), skip_special_tokens=True))
+            texts[key] = clean(_in_words(text, tokenizer))
     rows = [replace(row, text=texts.get((row.row, row.part), "")) for row in found.rows]
     if data is None:
         if by:
@@ -104,6 +104,15 @@ def _told(found: Trace, record: Record, tokenizer: Any, data: Any, by: list[str]
         for name in by or columns_to_tell_by(data)
     ]
     return replace(found, rows=rows, by=columns)
+
+
+def _in_words(text: TrainedRow, tokenizer: Any) -> str:
+    """What was learnt of a document, and what it was learnt after."""
+    parts: tuple[list[int], list[int]] = ([], [])
+    for token, learnt in zip(text.ids, text.learnt, strict=True):
+        parts[bool(learnt)].append(int(token))
+    asked, said = (tokenizer.decode(part, skip_special_tokens=True).strip() for part in parts)
+    return f"{said} <- {asked}" if asked else said
 
 
 def _said(text: TrainedRow, tokenizer: Any, completion: bool) -> Said:

@@ -10,7 +10,7 @@ from ..tracing.trace import Trace, TracedRow
 from ..verdicts.sides import share_of
 from .terminal import columns
 
-_SHOWN = 20  # rows
+_SHOWN, _FIRST = 20, 5  # rows that are named; of which none is
 _LONGEST = 400  # characters of a row that are shown
 _IN_A_LINE = 90
 
@@ -36,7 +36,7 @@ def section(trace: Trace, quote: bool) -> Section:
         quote (`bool`):
             Whether rows' texts are shown.
     """
-    shown = trace.rows[: max(trace.named, _SHOWN if trace.named else 5)][:_SHOWN]
+    shown = trace.rows[: min(trace.named or _FIRST, _SHOWN)]
     rows = [(*_cells(row), _middle(row.text) if quote else "") for row in shown]
     by = [
         (
