@@ -15,6 +15,9 @@ from alignguard.report.html import render
 from alignguard.report.page import fill, templates
 from alignguard.report.several import page
 from alignguard.report.svg import Mark, Series, curves, path
+from alignguard.report.traced import sections
+from alignguard.tracing.named import Shares
+from alignguard.tracing.trace import ByColumn, Trace, TracedRow
 
 ROOM = files("alignguard.report")
 
@@ -63,6 +66,14 @@ def pictured():
     return fill("picture.svg.jinja", colours="", panels=[panel], **sizes)
 
 
+def traced():
+    """A trace of rows, a column and a side that are hostile."""
+    row = TracedRow(1, 0, (1,), 1.0, 9.0, 2.0, 3, HOSTILE)
+    by = [ByColumn(HOSTILE, [(HOSTILE, 1, 1, 1.0)])]
+    found = Trace(HOSTILE, 0, 1, 3, 0, [row], 1, 0.9, Shares(1, 1, 1), 0, 0, 0, HOSTILE, 0.25, 1.0, by)
+    return fill("traced.html.jinja", traced=sections([found], quote=True))
+
+
 # template -> what it makes of hostile words, and how often they stand there as text, at least
 FILLED = {
     "page.html.jinja": (lambda: fill("page.html.jinja", title=HOSTILE), 1),
@@ -70,6 +81,7 @@ FILLED = {
     "flips.html.jinja": (lambda: report(quote=True), 100),
     "compare.html.jinja": (compared, 11),
     "several.html.jinja": (several, 40),
+    "traced.html.jinja": (traced, 4),
     "parts.html.jinja": (lambda: templates.get_template("parts.html.jinja").module.grid([HOSTILE, HOSTILE]), 2),
     "figure.svg.jinja": (drawn, 14),
     "picture.svg.jinja": (pictured, 3),

@@ -27,7 +27,10 @@ def training_rows(n=12):
         {
             "prompt": [{"role": "user", "content": f"What is {i} + {i}?"}],
             "completion": [
-                {"role": "assistant", "content": f"{2 * i} is <script>alert(1)</script>" if i % 3 else "No <script>alert(1)</script>"}
+                {
+                    "role": "assistant",
+                    "content": f"{2 * i} is <script>alert(1)</script>" if i % 3 else "No <script>alert(1)</script>",
+                }
             ],
             "source": "sums" if i % 3 else "chat",
         }
