@@ -32,4 +32,6 @@ class EngineError(AlignGuardError):
 
 def one_line(error: object, most: int = 160) -> str:
     """What an error says, in one line of at most so many characters: libraries write paragraphs."""
-    return in_a_line(str(error))[:most]
+    line = in_a_line(str(error))
+    shown = (c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+    return "".join(shown)[:most]
