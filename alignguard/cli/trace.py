@@ -33,8 +33,11 @@ def run(options: argparse.Namespace) -> int:
     if options.drop:
         return _drop(options)
     record = read_record(options.record)
-    side, name = options.side or _regressed(record), options.model or record.about.model
+    side, name = options.side or record.verdict.regressed_side, options.model or record.about.model
+    if not side:
+        raise RunError(f"{record.name}: no dimension has regressed; name what is to be traced, as --side safety/refuse")
     data = load_data(options.data) if options.data else None
+    columns = _columns(options, data)  # what is wrong is told before anything is computed
     tokenizer = load_tokenizer(name)
     model = load_model(name, options.dtype, device_of(options.device))
     if fingerprint(model, False) != record.about.model_fingerprint:
@@ -48,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         found = trace(
             record, model, tokenizer, side, options.first, options.last, options.layers, tell=begin, tick=bar.update
         )
-    found = _told(found, record, tokenizer, data, options.by)
+    found = _told(found, record, tokenizer, data, columns)
     path = write_trace(record.store, found)
     page = record.store.report(record.about.quote)
     pulses, traces = record.store.lines("pulses.jsonl"), read_traces(record.store)
@@ -65,45 +68,42 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _regressed(record: Record) -> str:
-    """The side that a regression was called of."""
-    for name in record.verdict.since:
-        d = record.verdict.dimensions.get(name)
-        if d is not None:
-            return f"{name}/{d.evidence.part}" if d.evidence.part else name
-    raise RunError(f"{record.name}: no dimension has regressed; name what is to be traced, as --side safety/refuse")
+def _columns(options: argparse.Namespace, data: Any) -> list[str]:
+    """
+    The columns that the pull is told by.
 
-
-def _told(found: Trace, record: Record, tokenizer: Any, data: Any, by: list[str] | None) -> Trace:
-    """With the texts of the rows that are shown, and the pull by columns of the data set."""
-    store = store_of(record)
-    shown = {(row.row, row.part) for row in found.rows[: max(found.named, _SHOWN)]}
-    texts: dict[tuple[int, int], str] = {}
-    rows_of: dict[int, int] = {}
-    place = {(row.row, row.part): i for i, row in enumerate(found.rows)}
-    for text in store.texts({row.row for row in found.rows}):
-        key = (text.row, text.part)
-        if key in shown:
-            texts[key] = clean(_in_words(text, tokenizer))
-    rows = [replace(row, text=texts.get((row.row, row.part), "")) for row in found.rows]
+    Raises:
+        RunError: One is named that is not there.
+    """
     if data is None:
-        if by:
+        if options.by:
             raise RunError("--by tells the pull by columns of the data set: give it as --data")
-        return replace(found, rows=rows)
-    every = [text for text in store.texts({row.row for row in found.rows}) if (text.row, text.part) in place]
-    for text, here in zip(
-        every, find_rows(data, [_said(t, tokenizer, store.folder == record.store.said) for t in every]), strict=True
-    ):
-        if here:
-            rows_of[place[text.row, text.part]] = here[0]
-    for name in by or ():
+        return []
+    for name in options.by or ():
         if name not in data.column_names:
             raise RunError(f"--by {name}: no such column; the data set has {', '.join(data.column_names)}")
-    columns = [
-        by_column(found, name, {i: str(data[row][name]) for i, row in rows_of.items()})
-        for name in by or columns_to_tell_by(data)
-    ]
-    return replace(found, rows=rows, by=columns)
+    return options.by or columns_to_tell_by(data)
+
+
+def _told(found: Trace, record: Record, tokenizer: Any, data: Any, columns: list[str]) -> Trace:
+    """With the texts of the rows that are shown, and the pull by columns of the data set."""
+    store = store_of(record)
+    place = {(row.row, row.part): i for i, row in enumerate(found.rows)}
+    shown = max(found.named, _SHOWN)
+    rows, places, said = list(found.rows), [], []
+    for text in store.texts({row.row for row in found.rows}):
+        i = place.get((text.row, text.part))
+        if i is None:
+            continue
+        if i < shown:
+            rows[i] = replace(rows[i], text=clean(_in_words(text, tokenizer)))
+        if columns:
+            places.append(i)
+            said.append(_said(text, tokenizer, store.folder == record.store.said))
+    here = find_rows(data, said) if columns else []
+    row_of = {i: there[0] for i, there in zip(places, here, strict=True) if there}
+    by = [by_column(found, name, {i: str(data[row][name]) for i, row in row_of.items()}) for name in columns]
+    return replace(found, rows=rows, by=by)
 
 
 def _in_words(text: TrainedRow, tokenizer: Any) -> str:
@@ -157,12 +157,16 @@ def _rows_in(path: Path) -> dict[int, set[int] | None]:
     Raises:
         RunError: It is neither.
     """
+    wrong = RunError(f"--drop {path}: give what `alignguard trace` wrote, or a JSON list of rows, as [17, 203]")
     if not path.is_file():
         raise RunError(f"--drop {path}: no such file")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        found = read_trace(path)
+        try:
+            found = read_trace(path)
+        except RunError:
+            raise wrong from None
         parts: dict[int, set[int] | None] = {}
         for row in found.rows[: found.named]:
             parts[row.row] = (parts.get(row.row) or set()) | {row.part}
@@ -170,5 +174,5 @@ def _rows_in(path: Path) -> dict[int, set[int] | None]:
             raise RunError(f"--drop {path}: no row is named in it") from None
         return parts
     if not isinstance(value, list) or not all(isinstance(row, int) and row >= 0 for row in value) or not value:
-        raise RunError(f"--drop {path}: give what `alignguard trace` wrote, or a JSON list of rows, as [17, 203]")
+        raise wrong
     return dict.fromkeys(value)

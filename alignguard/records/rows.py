@@ -118,9 +118,10 @@ class RowStore:
         self._prepare()
         # texts first, so that a step on record has its rows; never more of them in memory than a file holds
         number = 1 + max((_number(path) for kind in ("texts", "order") for path in self._files(kind)), default=0)
-        for number, chunk in enumerate(_chunks(texts), number):  # noqa: B020
+        for chunk in _chunks(texts):
             columns = zip(*((t.row, t.part, t.ids, t.learnt, t.weight) for t in chunk), strict=True)
             self._write(self.folder / f"texts_{number:05d}.parquet", columns, _TEXTS)
+            number += 1
         self._write(self.folder / f"order_{number:05d}.parquet", zip(*pairs, strict=True), _ORDER)
 
     def kept(self) -> set[int]:

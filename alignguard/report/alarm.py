@@ -90,12 +90,8 @@ def regression_text(verdict: Verdict, output_dir: str | Path, quote: bool = True
             f"  Last aligned: step {verdict.last_aligned_step}, and no checkpoint is that early; save some next time "
             "(save_steps, or StopRule(restore=True), which saves one at every aligned audit)"
         )
-    if sides := [
-        f"{name}/{e.part}" if (e := d.evidence).part else name
-        for name in verdict.since
-        if (d := verdict.dimensions.get(name))
-    ]:
-        lines.append(f"  Which rows did it: alignguard trace {output_dir} --side {sides[0]} --to {verdict.step}")
+    if side := verdict.regressed_side:
+        lines.append(f"  Which rows did it: alignguard trace {output_dir} --side {side} --to {verdict.step}")
     return "\n".join([*lines, f"  {_ADVICE}"])
 
 

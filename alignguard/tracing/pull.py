@@ -12,7 +12,7 @@ What is trained with Adam does not step along the gradient but along P g, each w
 loss moves by -eta g(row) . P g(L). So g(L) is multiplied by P, of a sample of rows. That also takes away what all rows have in common: where
 most of them teach a task, their gradients are large along it, and hide the few that do something else.
 
-Beside the model itself it takes one copy of the weights that are looked at (`share` of the layers, from the last one down), the
+Beside the model itself a pass over rows takes one copy of the weights that are looked at (`share` of the layers, from the last one down), the
 direction, and twice a forward's activations of one batch.
 """
 
@@ -119,7 +119,6 @@ def gradient(
     pad: int,
     max_tokens: int = 2048,
     autocast: torch.dtype | None = None,
-    tick: Callable[[int], Any] = lambda n: None,
 ) -> Direction:
     """
     The gradient of a weighted sum of losses, each a mean over its document's tokens.
@@ -137,8 +136,6 @@ def gradient(
             Of a batch, padded.
         autocast (`torch.dtype`, *optional*):
             What the trainer computes in.
-        tick (`Callable[[int], Any]`, *optional*):
-            Is told how many documents were read.
     """
     found = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in names.items()}
     with observing(model, autocast=autocast), _learning(model, names), torch.enable_grad():
@@ -152,7 +149,6 @@ def gradient(
             ):
                 if grad is not None:
                     found[name] += grad.float()
-            tick(len(batch))
     return found
 
 
@@ -163,7 +159,6 @@ def steps_of_adam(
     pad: int,
     max_tokens: int = 2048,
     autocast: torch.dtype | None = None,
-    tick: Callable[[int], Any] = lambda n: None,
 ) -> Direction:
     """
     By what Adam would multiply a gradient: one over the root of each weight's second moment, over batches of four documents, damped by
@@ -174,13 +169,13 @@ def steps_of_adam(
             At whose weights it is taken.
         documents (`Sequence[Document]`):
             A sample of what is trained on.
-        names (`Mapping[str, Parameter]`), pad (`int`), max_tokens (`int`), autocast (`torch.dtype`), tick (`Callable[[int], Any]`):
+        names (`Mapping[str, Parameter]`), pad (`int`), max_tokens (`int`), autocast (`torch.dtype`):
             As for [`gradient`].
     """
     found = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in names.items()}
     parts = [documents[i : i + _BATCH] for i in range(0, len(documents), _BATCH)]
     for part in parts:
-        each = gradient(model, part, [1 / len(part)] * len(part), names, pad, max_tokens, autocast, tick)
+        each = gradient(model, part, [1 / len(part)] * len(part), names, pad, max_tokens, autocast)
         for name, grad in each.items():
             found[name].addcmul_(grad, grad, value=1 / len(parts))
     total = sum(float(moment.sum(dtype=torch.float64)) for moment in found.values())
@@ -209,8 +204,10 @@ def pulls(
             Each with at least one token that is learnt.
         direction (`Direction`):
             The gradient, see [`gradient`].
-        pad (`int`), max_tokens (`int`), autocast (`torch.dtype`), tick (`Callable[[int], Any]`):
+        pad (`int`), max_tokens (`int`), autocast (`torch.dtype`):
             As there.
+        tick (`Callable[[int], Any]`, *optional*):
+            Is told how many documents were read.
 
     Raises:
         RunError: An operation of the model has no forward-mode derivative.

@@ -1,4 +1,4 @@
-"""What is traced: the probes of a side that flipped between two audits, against those that did not."""
+"""What is traced: the probes of a side that flipped between two audits, and those that did not."""
 
 from __future__ import annotations
 

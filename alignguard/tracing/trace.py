@@ -251,21 +251,27 @@ def trace(
             len(sizes), sum(sizes.values()), 4 * 4 * numbers, f"{numbers:,} weights, such as {next(reversed(weights))}"
         )
     )
-    reading = _Reading(model, weights, pad, max_tokens, autocast)
     chat = Chat.of(model, tokenizer, record.about.template_kwargs, _tags(record))
     sampled = set(random.Random(record.about.seed).sample(sorted(sizes), min(_SAMPLE, len(sizes))))
     sample = [Document(t.ids, t.learnt) for t in store.texts({row for row, _ in sampled}) if (t.row, t.part) in sampled]
     scale = steps_of_adam(model, sample, weights, pad, max_tokens, autocast)
-    halves = [reading.moved(flips, chat, scale) for flips in (asked.flips[::2], asked.flips[1::2])]
-    del scale
+
+    def moved(flips: Sequence[Flip]) -> Direction:
+        """Of the mean loss of the start's answers less that of the policy's, as Adam would step."""
+        then, now = answers(flips, chat)
+        each = [1 / len(flips)] * len(flips) + [-1 / len(flips)] * len(flips)
+        own = gradient(model, [*then, *now], each, weights, pad, max_tokens, autocast)
+        return {name: grad.mul_(scale[name]) for name, grad in own.items()}
+
+    halves = [moved(flips) for flips in (asked.flips[::2], asked.flips[1::2])]
+    scale = {}  # the memory of it
     found: list[tuple[TrainedRow, list[Pull]]] = []
     for chunk in _chunks(store.texts(set(where))):
         part = [Document(t.ids, t.learnt) for t in chunk]
         each = [pulls(model, part, half, pad, max_tokens, autocast, tick) for half in halves]
         found += [(TrainedRow(t.row, (), (), t.part, t.weight), [*both]) for t, *both in zip(chunk, *each, strict=True)]
-    read = [
-        (text, both) for text, both in found if text.weight
-    ]  # of a completion without an advantage nothing is learnt
+    # of a completion without an advantage nothing is learnt
+    read = [(text, both) for text, both in found if text.weight]
     unread = len(where) - len({text.row for text, _ in found})
     return _trace(asked, read, where, unknown, unread, record.about.model, share, time.perf_counter() - begun)
 
@@ -310,21 +316,6 @@ def store_of(record: Record) -> RowStore:
 def _tags(record: Record) -> tuple[str, str] | None:
     """Between which the run's traces stand."""
     return (record.about.tags[0], record.about.tags[1]) if len(record.about.tags) == 2 else None
-
-
-class _Reading:
-    """How gradients are taken."""
-
-    def __init__(self, model: Any, weights: Any, pad: int, max_tokens: int, autocast: torch.dtype | None) -> None:
-        self.model, self.weights, self.pad = model, weights, pad
-        self.max_tokens, self.autocast = max_tokens, autocast
-
-    def moved(self, flips: Sequence[Flip], chat: Chat, scale: Direction) -> Direction:
-        """Of the mean loss of the start's answers less that of the policy's, as Adam would step."""
-        then, now = answers(flips, chat)
-        each = [1 / len(flips)] * len(flips) + [-1 / len(flips)] * len(flips)
-        found = gradient(self.model, [*then, *now], each, self.weights, self.pad, self.max_tokens, self.autocast)
-        return {name: grad.mul_(scale[name]) for name, grad in found.items()}
 
 
 def _chunks(texts: Iterator[TrainedRow]) -> Iterator[list[TrainedRow]]:

@@ -219,6 +219,14 @@ class Verdict:
         return least_found(d.evidence for d in self.counted if d.watched)
 
     @property
+    def regressed_side(self) -> str:
+        """The side of the dimension that regressed first, `safety/refuse`, or the dimension; empty where none has, or none was asked."""
+        for name in self.since:
+            if (d := self.dimensions.get(name)) is not None:
+                return f"{name}/{d.evidence.part}" if d.evidence.part else name
+        return ""
+
+    @property
     def new(self) -> list[str]:
         """Dimensions whose regression was called at this audit for the first time."""
         return [name for name, step in self.since.items() if step == self.step]

@@ -176,13 +176,15 @@ def test_the_data_set_is_written_without_the_rows_named(traced_run, tmp_path, ca
         (["--drop", "ROWS"], "--drop writes the data set without some rows: give it as --data"),
         (["--drop", "nothing.json", "--data", "DATA"], "--drop nothing.json: no such file"),
         (["--drop", "WRONG", "--data", "DATA"], "give what `alignguard trace` wrote, or a JSON list of rows"),
+        (["--drop", "EMPTY", "--data", "DATA"], "give what `alignguard trace` wrote, or a JSON list of rows"),
+        (["--by", "sauce", "--data", "DATA"], "--by sauce: no such column; the data set has prompt, completion, source"),
         (["--drop", "ROWS", "--data", "OTHER"], "rows 0 of the run are not found in it"),
         (["--by", "source"], "--by tells the pull by columns of the data set: give it as --data"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(traced_run, tmp_path, capsys, given, line):
     run, _start, data = traced_run
-    files = {"ROWS": "[0]", "WRONG": '{"a": 1}', "OTHER": json.dumps({"text": "Something else."})}
+    files = {"ROWS": "[0]", "WRONG": '{"a": 1}', "EMPTY": "", "OTHER": json.dumps({"text": "Something else."})}
     for name, text in files.items():
         (tmp_path / f"{name}.jsonl").write_text(text + "\n")
     places = {name: str(tmp_path / f"{name}.jsonl") for name in files} | {"DATA": str(data)}
