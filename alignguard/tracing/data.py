@@ -27,11 +27,13 @@ def load_data(name: str, split: str = "train") -> Any:
     from datasets import load_dataset, load_from_disk
 
     path = Path(name)
+    if path.suffix in _KINDS and not path.exists():
+        raise RunError(f"--data {name}: no such file")
     try:
         if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
             found = load_from_disk(name)
             return found[split] if (path / "dataset_dict.json").exists() else found
-        if path.suffix in _KINDS and path.exists():
+        if path.suffix in _KINDS:
             return load_dataset(_KINDS[path.suffix], data_files=name, split="train")
         return load_dataset(name, split=split)
     except Exception as error:  # a library's, of many kinds

@@ -92,5 +92,8 @@ def test_a_data_set_is_read_from_a_file_or_a_folder(tmp_path):
 
 
 def test_a_data_set_that_is_not_there_is_told_of(tmp_path):
-    with pytest.raises(RunError, match=r"nothing\.jsonl: cannot be loaded"):
+    with pytest.raises(RunError, match=r"nothing\.jsonl: no such file"):
         load_data(str(tmp_path / "nothing.jsonl"))
+    (tmp_path / "broken.jsonl").write_text("{")
+    with pytest.raises(RunError, match=r"broken\.jsonl: cannot be loaded"):
+        load_data(str(tmp_path / "broken.jsonl"))

@@ -177,7 +177,10 @@ def test_the_data_set_is_written_without_the_rows_named(traced_run, tmp_path, ca
         (["--drop", "nothing.json", "--data", "DATA"], "--drop nothing.json: no such file"),
         (["--drop", "WRONG", "--data", "DATA"], "give what `alignguard trace` wrote, or a JSON list of rows"),
         (["--drop", "EMPTY", "--data", "DATA"], "give what `alignguard trace` wrote, or a JSON list of rows"),
-        (["--by", "sauce", "--data", "DATA"], "--by sauce: no such column; the data set has prompt, completion, source"),
+        (
+            ["--by", "sauce", "--data", "DATA"],
+            "--by sauce: no such column; the data set has prompt, completion, source",
+        ),
         (["--drop", "ROWS", "--data", "OTHER"], "rows 0 of the run are not found in it"),
         (["--by", "source"], "--by tells the pull by columns of the data set: give it as --data"),
     ],
