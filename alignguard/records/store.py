@@ -45,7 +45,7 @@ from .results import read_results, write_results
 
 MODELS = "models.json"  # of several models that were audited together, beside the folder of each one's record
 # with texts in them, or what texts can be told from
-_TEXTS = ("answers/*", "probes.jsonl", "train_prompts.json", "*.safetensors")
+_TEXTS = ("answers/*", "rows/*", "said/*", "traces/*", "probes.jsonl", "train_prompts.json", "*.safetensors")
 
 
 class Store:

@@ -72,8 +72,11 @@ def texts(output_dir):
     """All that was asked and said, and what of the training data is on record."""
     rows = [row for path in Path(output_dir).rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
     prompts = [json.loads(path.read_text()).values() for path in Path(output_dir).rglob("train_prompts.json")]
-    said = {row[key] for row in rows for key in ("answer", "trace", "prompt")}
-    tokens = [str(ids) for some in prompts for ids in some] + [str(row["prompt_ids"]) for row in rows]
+    answers, trained = ([row for row in rows if key in row] for key in ("answer", "learnt"))
+    assert answers and trained
+    said = {row[key] for row in answers for key in ("answer", "trace", "prompt")}
+    tokens = [str(ids) for some in prompts for ids in some]
+    tokens += [str(row["prompt_ids"]) for row in answers] + [str(row["ids"]) for row in trained]
     return [t for t in {*said, *tokens, *(p.prompt for p in tiny_probes())} if t and len(t) > 5]
 
 
