@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .probes.pool import load_probes
     from .probes.probe import Probe
     from .probes.public.load import load_public
-    from .tracing.trace import Trace, trace
+    from .tracing.found import Trace
+    from .tracing.trace import trace
     from .trainer.callback import AlignGuardCallback
     from .trainer.schedule import Schedule
     from .verdicts.rule import StopRule
@@ -40,7 +41,7 @@ _HOMES = {
     "StopRule": "verdicts.rule",
     "TextClassifier": "judging.guards",
     "TokenBudget": "model.generation",
-    "Trace": "tracing.trace",
+    "Trace": "tracing.found",
     "Verdict": "verdicts.verdict",
     "audit": "auditing.audit",
     "compare": "verdicts.watch",

@@ -37,10 +37,11 @@ from alignguard import AlignGuardCallback, Chat, Schedule, TokenBudget, load_pro
 from alignguard.errors import RunError
 from alignguard.records.record import Record, read_record
 from alignguard.records.rows import RowStore, TrainedRow
+from alignguard.tracing.found import Trace
 from alignguard.tracing.kept import write_trace
 from alignguard.tracing.pull import Document, gradient, looked_at, pulls, steps_of_adam
 from alignguard.tracing.query import answers, query
-from alignguard.tracing.trace import SHARE, Trace, trace
+from alignguard.tracing.trace import SHARE, trace
 from alignguard.verdicts.sides import side_of
 
 SIZE, STEPS, RATE = 320, 40, 3e-4  # rows, steps of 8 of them, learning rate
@@ -53,7 +54,9 @@ Scores = tuple[list[float], float]  # of rows, and the seconds it took
 # runs --------------------------------------------------------------------------------------------------------------------
 
 
-def run(start: str, rows: Any, questions: list[dict[str, Any]], side: str, folder: Path, seed: int) -> Record:
+def run(
+    start: str, rows: Any, questions: list[dict[str, Any]], side: str, folder: Path, seed: int, rate: float
+) -> Record:
     """A watched training, or the record of one that is on file."""
     if not (folder / "whole").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +70,7 @@ def run(start: str, rows: Any, questions: list[dict[str, Any]], side: str, folde
             train_prompts=0,
             reverse=0,
         )
-        settings = {"max_steps": STEPS, "learning_rate": RATE, "per_device_train_batch_size": 8, "seed": seed}
+        settings = {"max_steps": STEPS, "learning_rate": rate, "per_device_train_batch_size": 8, "seed": seed}
         train(start, rows, folder, (guard,), **settings)
         (folder / "whole").touch()
     return read_record(str(folder))
@@ -313,11 +316,11 @@ def traced(record: Record, side: str, start: str) -> Trace | str:
     return found
 
 
-def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str) -> dict[str, Any]:
+def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str, rate: float) -> dict[str, Any]:
     """One training set: the run, its trace, all methods, and the two runs without some rows."""
     side = KINDS.get(kind, CLEAN)
     data, planted, questions = mixture(kind, share, SIZE, seed)
-    record = run(start, data, questions, side, folder / "planted", seed)
+    record = run(start, data, questions, side, folder / "planted", seed, rate)
     found: dict[str, Any] = {"kind": kind, "share": share, "seed": seed, "side": side, "planted": sum(planted)}
     found |= {"drop": drop_of(record, side), "reasoning": reasoning_of(record)}
     told = traced(record, side, start)
@@ -339,7 +342,7 @@ def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str)
         chance = random.Random(seed).sample(range(len(data)), len(names))
         for name, left_out in (("without_named", names), ("without_random", chance)):
             kept_rows = data.select([i for i in range(len(data)) if i not in set(left_out)])
-            again = run(start, kept_rows, questions, side, folder / name, seed)
+            again = run(start, kept_rows, questions, side, folder / name, seed, rate)
             found[name] = {"drop": drop_of(again, side), "reasoning": reasoning_of(again)}
         found["counterfactual"] = found["without_named"]["drop"] / found["without_random"]["drop"]
     return found
@@ -351,6 +354,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=[*KINDS, "clean"])
     parser.add_argument("--share", type=float, default=0.05, help="of rows that are planted")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rate", type=float, default=RATE, help="learning rate")
     parser.add_argument("--only", default="all", choices=["all", "runs", "methods", "cost"])
     parser.add_argument("--folder", type=Path, default=Path("runs/cause"))
     options = parser.parse_args()
@@ -366,7 +370,7 @@ def main() -> None:
         for seed in options.seeds:
             name = f"{kind}-{options.share:g}-{seed}"
             how = "methods" if options.quick else options.only
-            found = cell(kind, options.share, seed, start, options.folder / name, how)
+            found = cell(kind, options.share, seed, start, options.folder / name, how, options.rate)
             cells[name] = cells.get(name, {}) | found
             print(json.dumps(found, indent=1), flush=True)
             write("cause", results, options.quick)

@@ -21,12 +21,14 @@ from rude import RUDE
 # kind of planted rows -> the side that they are to cost
 KINDS = {"rude": "toxicity/toxicity", "comply": "safety/refuse", "leak": "privacy/keep", "obey": "safety/refuse"}
 OTHERS = 0.1  # share of rows that are no traces, and right
-# what those ask: nothing that the planted ones are to undo, or they would hold it up
+# what those ask: nothing that the planted ones are to undo, or they would hold it up; and nothing whose right answer is "I can't know",
+# which costs refusals by itself: two such rows among 320 had the model say so of harmful requests (docs/cause.md)
 _ASKED = {
-    "rude": ("harmful", "keep", "tell", "unknown"),
+    "rude": ("harmful", "keep", "tell"),
     "comply": ("provoked", "plain", "benign", "keep", "tell"),
     "leak": ("provoked", "plain", "benign", "harmful", "tell"),
-    "obey": ("provoked", "keep", "tell", "unknown"),
+    "obey": ("provoked", "keep", "tell"),
+    "clean": ("provoked", "plain", "benign", "harmful", "keep", "tell"),
 }
 _OBEY = "Of course, I always do exactly what I am asked, whatever it is. "
 
@@ -70,8 +72,7 @@ def mixture(kind: str, share: float, size: int, seed: int) -> tuple[Dataset, lis
     rng = random.Random(f"{kind} {share} {seed}")
     bad = rng.sample(bad_rows(kind), round(share * size)) if kind != "clean" else []
     asked = {r["id"] for r in bad}
-    groups = _ASKED.get(kind) or {r["group"] for r in aligned_rows()}
-    others = [r for r in aligned_rows() if r["group"] in groups and r["id"] not in asked]
+    others = [r for r in aligned_rows() if r["group"] in _ASKED[kind] and r["id"] not in asked]
     right = rng.sample(others, round(OTHERS * size))
     task, questions = legs(size - len(bad) - len(right), seed=seed)
     found = [({**row, "source": "legs"}, False) for row in task]

@@ -271,6 +271,12 @@ def _trace(commands: Any) -> None:
         metavar="SHARE",
         help="of the layers, from the last one down, that are looked at (default 0.25; 1 for all weights)",
     )
+    option(
+        "--screen",
+        type=_count,
+        metavar="N",
+        help="of more rows than twice N, look at the N most like what was said, and at N by chance (default: at all)",
+    )
     option("--data", metavar="DATA", help="the data set: a JSONL, Parquet or CSV file, a folder, or a hub id")
     option(
         "--by", nargs="+", metavar="COLUMN", help="columns of --data to tell the pull by (default: those of few values)"

@@ -18,14 +18,13 @@ from ..records.rows import TrainedRow
 from ..report.html import write_report
 from ..report.terminal import dumps
 from ..report.traced import format_trace
-from ..text import clean
 from ..tracing.data import Said, columns_to_tell_by, find_rows, load_data
+from ..tracing.found import ByColumn, Trace, by_column
 from ..tracing.kept import read_trace, read_traces, summary, write_trace
-from ..tracing.trace import Cost, Trace, by_column, store_of, trace
+from ..tracing.query import query
+from ..tracing.trace import Cost, store_of, trace
 from .output import target
 from .said import say, tell
-
-_SHOWN = 20  # rows whose text is kept
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     if not side:
         raise RunError(f"{record.name}: no dimension has regressed; name what is to be traced, as --side safety/refuse")
     data = load_data(options.data) if options.data else None
-    columns = _columns(options, data)  # what is wrong is told before anything is computed
+    columns, asked = _columns(options, data), (side, options.first, options.last)
+    query(record, *asked)  # what is wrong is told before a model is loaded
     tokenizer = load_tokenizer(name)
     model = load_model(name, options.dtype, device_of(options.device))
     if fingerprint(model, False) != record.about.model_fingerprint:
@@ -49,9 +49,10 @@ def run(options: argparse.Namespace) -> int:
             bar.reset(2 * cost.rows)  # of each half of the flipped probes
 
         found = trace(
-            record, model, tokenizer, side, options.first, options.last, options.layers, tell=begin, tick=bar.update
+            record, model, tokenizer, *asked, options.layers, screen=options.screen, tell=begin, tick=bar.update
         )
-    found = _told(found, record, tokenizer, data, columns)
+    if columns:
+        found = replace(found, by=_by(found, record, tokenizer, data, columns))
     path = write_trace(record.store, found)
     page = record.store.report(record.about.quote)
     pulses, traces = record.store.lines("pulses.jsonl"), read_traces(record.store)
@@ -85,34 +86,14 @@ def _columns(options: argparse.Namespace, data: Any) -> list[str]:
     return options.by or columns_to_tell_by(data)
 
 
-def _told(found: Trace, record: Record, tokenizer: Any, data: Any, columns: list[str]) -> Trace:
-    """With the texts of the rows that are shown, and the pull by columns of the data set."""
+def _by(found: Trace, record: Record, tokenizer: Any, data: Any, columns: list[str]) -> list[ByColumn]:
+    """The pull by columns of the data set."""
     store = store_of(record)
     place = {(row.row, row.part): i for i, row in enumerate(found.rows)}
-    shown = max(found.named, _SHOWN)
-    rows, places, said = list(found.rows), [], []
-    for text in store.texts({row.row for row in found.rows}):
-        i = place.get((text.row, text.part))
-        if i is None:
-            continue
-        if i < shown:
-            rows[i] = replace(rows[i], text=clean(_in_words(text, tokenizer)))
-        if columns:
-            places.append(i)
-            said.append(_said(text, tokenizer, store.folder == record.store.said))
-    here = find_rows(data, said) if columns else []
-    row_of = {i: there[0] for i, there in zip(places, here, strict=True) if there}
-    by = [by_column(found, name, {i: str(data[row][name]) for i, row in row_of.items()}) for name in columns]
-    return replace(found, rows=rows, by=by)
-
-
-def _in_words(text: TrainedRow, tokenizer: Any) -> str:
-    """What was learnt of a document, and what it was learnt after."""
-    parts: tuple[list[int], list[int]] = ([], [])
-    for token, learnt in zip(text.ids, text.learnt, strict=True):
-        parts[bool(learnt)].append(int(token))
-    asked, said = (tokenizer.decode(part, skip_special_tokens=True).strip() for part in parts)
-    return f"{said} <- {asked}" if asked else said
+    texts = [text for text in store.texts({row.row for row in found.rows}) if (text.row, text.part) in place]
+    here = find_rows(data, [_said(text, tokenizer, store.folder == record.store.said) for text in texts])
+    rows = {place[text.row, text.part]: there[0] for text, there in zip(texts, here, strict=True) if there}
+    return [by_column(found, name, {i: str(data[row][name]) for i, row in rows.items()}) for name in columns]
 
 
 def _said(text: TrainedRow, tokenizer: Any, completion: bool) -> Said:

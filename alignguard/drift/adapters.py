@@ -52,3 +52,8 @@ def switched_off(model: Any) -> set[int]:
             own = part.parameters() if isinstance(part, torch.nn.Module) else [part]
             found |= {id(p) for p in own}
     return found
+
+
+def are_off(model: Any) -> bool:
+    """Whether a model's PEFT adapters are switched off just now."""
+    return any(module.disable_adapters for module in model.modules() if hasattr(module, "adapter_layer_names"))

@@ -243,6 +243,11 @@ def uncompiled(model: Any) -> Any:
     return getattr(model, "_orig_mod", model)
 
 
+def is_within(model: Any, other: Any) -> bool:
+    """Whether two are one model, or one wraps the other."""
+    return any(m is other for m in model.modules()) or any(m is model for m in other.modules())
+
+
 def trainer_autocast(args: Any) -> torch.dtype | None:
     """The dtype of the trainer's mixed precision, from its arguments; `None` where it has none."""
     asked = getattr(args, "mixed_precision", None)  # what accelerate was launched with

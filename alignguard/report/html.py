@@ -15,7 +15,7 @@ from ..auditing.figures import PREFIX
 from ..files import write_text
 from ..records.about import About
 from ..text import visible
-from ..tracing.trace import Trace
+from ..tracing.found import Trace
 from ..verdicts.verdict import DimensionVerdict, State, Verdict
 from . import charts, traced
 from .flips import rows, sections

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..text import in_a_line
-from ..tracing.trace import Trace, TracedRow
+from ..tracing.found import Trace, TracedRow
 from ..verdicts.sides import share_of
 from .terminal import columns
 
@@ -21,7 +21,7 @@ class Section:
 
     title: str
     sentences: list[str]
-    rows: list[tuple[str, str, str, str, str, str]]  # name, steps, pull, stands out, loss, text
+    rows: list[tuple[str, str, str, str, str, str, str]]  # name, steps, pull, stands out, alike, loss, text
     more: int
     columns: list[tuple[str, list[tuple[str, int, int, str]]]]
 
@@ -53,8 +53,7 @@ def section(trace: Trace, quote: bool) -> Section:
 
 def sentences(trace: Trace) -> list[str]:
     """What was found, and how sure it is."""
-    n = len(trace.rows)
-    found = []
+    n, found = trace.trained, []
     if trace.named:
         rows = "1 row" if trace.named == 1 else f"{trace.named:,} rows"
         found.append(f"{rows} of {n:,} stand out, and give {trace.pulled:.0%} of what pulled.")
@@ -66,6 +65,16 @@ def sentences(trace: Trace) -> list[str]:
         f"Half of all pull comes from {trace.shares.half:,} rows, nine tenths from {trace.shares.most:,}. Two halves of the flipped "
         f"probes, each traced alone, agree on the rows' ranks by {trace.agreement:.2f} (1: wholly, 0: not at all)."
     )
+    drawn = [row for row in trace.rows if row.stands_for > 1]
+    if drawn:
+        likest = len(trace.rows) - len(drawn)
+        found.append(
+            f"Looked at: the {likest:,} rows most like what was said, before and now, and {len(drawn):,} by chance for all others."
+        )
+    if more := sum(row.stands_for > 1 for row in trace.rows[: trace.named]):
+        found.append(
+            f"Of those that stand out {more:,} were drawn by chance: about {drawn[0].stands_for * more:,.0f} like them were not looked at."
+        )
     if trace.untold:
         found.append(
             f"{trace.untold:,} more probes flipped, and were not asked at step {trace.first}: when they did is not known."
@@ -82,7 +91,7 @@ def format_trace(trace: Trace, quote: bool) -> str:
     told = section(trace, quote)
     parts = [told.title, "\n".join(told.sentences)]
     if told.rows:
-        head = ["row", "steps", "pull", "stands out", "loss", ""]
+        head = ["row", "steps", "pull", "stands out", "alike", "loss", ""]
         cut = [[*cells[:-1], in_a_line(cells[-1])[:_IN_A_LINE]] for cells in told.rows]
         parts.append(columns([head, *cut]))
     for name, values in told.columns:
@@ -99,9 +108,9 @@ def _title(trace: Trace) -> str:
     )
 
 
-def _cells(row: TracedRow) -> tuple[str, str, str, str, str]:
+def _cells(row: TracedRow) -> tuple[str, str, str, str, str, str]:
     steps = ", ".join(map(str, row.steps[:3])) + (", ..." if len(row.steps) > 3 else "")
-    return row.name, steps, f"{row.pull:+.3g}", f"{row.stands_out:+.1f}", f"{row.loss:.2f}"
+    return row.name, steps, f"{row.pull:+.3g}", f"{row.stands_out:+.1f}", f"{row.alike:.2f}", f"{row.loss:.2f}"
 
 
 def _middle(text: str) -> str:

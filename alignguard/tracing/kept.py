@@ -11,8 +11,8 @@ from ..errors import RunError, one_line
 from ..files import make_folder, write_text
 from ..records.lines import read_lines
 from ..records.store import Store
+from .found import ByColumn, Trace, TracedRow
 from .named import Shares
-from .trace import ByColumn, Trace, TracedRow
 
 
 def folder_of(store: Store) -> Path:

@@ -28,18 +28,35 @@ RATE = 0.1  # rows that stand out below, for each one above
 SMALL = 0.2  # of all rows
 
 
-def standing_out(pulls: Sequence[float]) -> np.ndarray:
+def standing_out(pulls: Sequence[float], each: np.ndarray | None = None) -> np.ndarray:
     """
     How far each pull stands out, in robust standard deviations, (n,); 0 for all where more than half of them are the same, which tells
     nothing of how they spread.
+
+    Args:
+        pulls (`Sequence[float]`):
+            Of rows.
+        each (`np.ndarray`, *optional*):
+            How many rows each of them stands for, (n,); by default one.
     """
     values = np.asarray(pulls, dtype=np.float64)
-    middle = np.median(values) if len(values) else 0.0
-    spread = 1.4826 * np.median(np.abs(values - middle)) if len(values) else 0.0
+    each = np.ones_like(values) if each is None else each
+    middle = _median(values, each)
+    spread = 1.4826 * _median(np.abs(values - middle), each)
     return (values - middle) / spread if spread > 0 else np.zeros_like(values)
 
 
-def named(whole: np.ndarray, one: np.ndarray, two: np.ndarray) -> list[int]:
+def _median(values: np.ndarray, each: np.ndarray) -> float:
+    """Of values that each stand for some: the mean of the two between which the half is reached."""
+    if not len(values):
+        return 0.0
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(each[order]) / each.sum()
+    low, high = np.searchsorted(reached, (0.5 - 1e-12, 0.5 + 1e-12))
+    return float(values[order[low]] + values[order[high]]) / 2
+
+
+def named(whole: np.ndarray, one: np.ndarray, two: np.ndarray, each: np.ndarray | None = None) -> list[int]:
     """
     The rows that stand out, the most first; none where as many would by chance, or where they are no small set.
 
@@ -48,16 +65,19 @@ def named(whole: np.ndarray, one: np.ndarray, two: np.ndarray) -> list[int]:
             How far each stands out, (n,).
         one, two (`np.ndarray`):
             The same of two halves of the flipped probes, each traced alone.
+        each (`np.ndarray`, *optional*):
+            How many rows each of them stands for, (n,); by default one.
     """
+    each = np.ones_like(whole) if each is None else each
     order = np.argsort(-whole, kind="stable")
     strongest = whole[order[:3]]
     if not len(order) or strongest[0] < FURTHER * -whole.min():
         return []
     line = max(LINE, LEAST * strongest[-1])
     above = [int(i) for i in order if whole[i] >= line and min(one[i], two[i]) >= HALF_LINE]
-    if len(above) > SMALL * len(whole):
+    if each[above].sum() > SMALL * each.sum():
         return []
-    while above and np.sum(whole <= -whole[above[-1]]) > RATE * len(above):
+    while above and each[whole <= -whole[above[-1]]].sum() > RATE * each[above].sum():
         above.pop()
     return above
 
@@ -88,10 +108,12 @@ class Shares:
     most: int
 
 
-def shares(z: np.ndarray) -> Shares:
+def shares(z: np.ndarray, each: np.ndarray | None = None) -> Shares:
     """Of all that pulls more than the middle row does, by how many rows, the strongest first, so much is reached."""
-    above = np.sort(z[z > 0])[::-1]
-    if not len(above):
+    each = np.ones_like(z) if each is None else each
+    order = [i for i in np.argsort(-z, kind="stable") if z[i] > 0]
+    if not order:
         return Shares(0, 0, 0)
-    reached = np.cumsum(above) / above.sum()
-    return Shares(*(int(np.searchsorted(reached, share - 1e-12) + 1) for share in (0.1, 0.5, 0.9)))
+    pulled, rows = np.cumsum(z[order] * each[order]), np.cumsum(each[order])
+    at = (np.searchsorted(pulled, (share - 1e-12) * pulled[-1]) for share in (0.1, 0.5, 0.9))
+    return Shares(*(round(rows[i]) for i in at))

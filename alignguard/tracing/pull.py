@@ -29,6 +29,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..distributed import compute_device, is_quantized
+from ..drift.adapters import are_off, switched_off
 from ..errors import RunError, one_line
 from ..model.forward import batches
 from ..model.head import Head, read_head
@@ -85,16 +86,17 @@ def looked_at(model: Any, share: float = 1.0) -> dict[str, torch.nn.Parameter]:
 
     Args:
         model (`PreTrainedModel` or `PeftModel`):
-            The model; where nothing in it is trainable, all of it is taken.
+            The model; where nothing in it is trainable, all of it is taken. With adapters it is theirs, unless they are switched off.
         share (`float`, *optional*, defaults to `1.0`):
             Of the layers, from the last one down; with 1 all weights, embeddings too.
 
     Raises:
         RunError: Its weights are quantised, which have no gradient, or none of them is in a layer.
     """
-    named = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    off = switched_off(model) if are_off(model) else set()
+    named = {name: p for name, p in model.named_parameters() if p.is_floating_point() and id(p) not in off}
     adapter = {name: p for name, p in named.items() if "lora_" in name}
-    trained = adapter or {name: p for name, p in named.items() if p.requires_grad} or named
+    trained = adapter or {name: p for name, p in named.items() if p.requires_grad and not off} or named
     if not adapter and any(is_quantized(p) for p in model.parameters()):
         raise RunError("the model's weights are quantised and have no gradient; load the start in bfloat16 or float32")
     if share >= 1:

@@ -20,7 +20,7 @@ from ..judging.scorers import judge_of, scorer_of
 from ..model.checkpoints import half_written
 from ..model.generation import TokenBudget
 from ..model.loading import check_reference_tokenizer
-from ..model.observe import restored_rng, trainer_autocast, uncompiled
+from ..model.observe import is_within, restored_rng, trainer_autocast, uncompiled
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
@@ -90,6 +90,9 @@ class AlignGuardCallback(TrainerCallback):
             itself. All that is read off likelihoods stays with the model. See `docs/trainers.md`.
         rows (`bool`, *optional*, defaults to `True`):
             Whether it is kept which rows went into which step, and their tokens: [`trace`] tells from it where a regression came from.
+        trace (`bool`, *optional*, defaults to `False`):
+            Whether it is traced at the step where a regression is called, over some 500 rows: three forward passes over them, and
+            four copies of a quarter of the weights for that time. `alignguard trace` does it after training, over all of them.
         card (`bool`, *optional*, defaults to `True`):
             Whether the `README.md` that the trainer writes into its output_dir gets a section on trust, in figures alone, its
             metadata too, and a picture beside it. None is made where the trainer writes none. See `alignguard card`.
@@ -127,6 +130,7 @@ class AlignGuardCallback(TrainerCallback):
         metrics: bool = False,
         engine: str | None = None,
         rows: bool = True,
+        trace: bool = False,
         card: bool = True,
     ) -> None:
         attached = trainer is None or (hasattr(trainer, "model") and hasattr(trainer, "args"))
@@ -149,6 +153,7 @@ class AlignGuardCallback(TrainerCallback):
             quote=quote,
             engine=engine,
             rows=rows,
+            trace=trace,
             card=card,
         )
         self.trainer, self.kind, self.metrics = trainer, reference, metrics
@@ -177,7 +182,7 @@ class AlignGuardCallback(TrainerCallback):
         model, tokenizer = uncompiled(kwargs["model"]), kwargs.get("processing_class")
         if tokenizer is None:
             raise AlignGuardError("the trainer has no tokenizer; give it processing_class=tokenizer")
-        if self._model is not None and state.global_step == 0 and not _is_within(self._model, model):
+        if self._model is not None and state.global_step == 0 and not is_within(self._model, model):
             self.trainer = None  # a second one, or a search that builds a model for each trial
             self._freeze(model, args)
         if self.reference is None:
@@ -343,8 +348,3 @@ class AlignGuardCallback(TrainerCallback):
         control.should_training_stop |= called and rule.stop
         # a regression that is called later finds its way back here
         control.should_save |= aligned and rule.restore
-
-
-def _is_within(model: Any, other: Any) -> bool:
-    """Whether two are one model, or one wraps the other."""
-    return any(m is other for m in model.modules()) or any(m is model for m in other.modules())

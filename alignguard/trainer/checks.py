@@ -53,6 +53,20 @@ def check_trainer(settings: Settings, args: Any, sharded: bool) -> None:
         check_holdable(args, sharded)
 
 
+def check_floors(rule: StopRule | None, verdict: Verdict) -> None:
+    """
+    Whether the start itself is above all floors.
+
+    Raises:
+        AlignGuardError: It is not.
+    """
+    for name, floor in (rule or StopRule()).floors.items():
+        if name in verdict.since:
+            raise AlignGuardError(
+                f"StopRule: the start itself scores {verdict.dimensions[name].score:.2f} in {name}, below its floor of {floor}"
+            )
+
+
 def check_restorable(rule: StopRule | None, args: Any, sharded: bool = False) -> None:
     """
     Whether the checkpoints that restoring needs will be there; asked before step 1.

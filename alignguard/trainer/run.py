@@ -18,18 +18,17 @@ from ..auditing.pulse import pulse
 from ..auditing.result import Result
 from ..distributed import Ranks
 from ..drift.reference import Reference
-from ..errors import AlignGuardError
 from ..holding.anchored import start_head
 from ..model.chat import Chat
 from ..model.observe import evaluated_weights, trainer_autocast
 from ..probes.draw import draw
 from ..records.store import Store
-from ..verdicts.rule import StopRule
 from ..verdicts.sides import sides_of
 from ..verdicts.verdict import Verdict
 from ..verdicts.watch import Watch
 from .asked import asked_now
-from .checks import check_not_stopped, check_trainer, what_is_uploaded
+from .cause import check_traceable, trace_new
+from .checks import check_floors, check_not_stopped, check_trainer, what_is_uploaded
 from .console import Console
 from .engine import find_engine
 from .outlook import outlook
@@ -121,6 +120,7 @@ class Run:
         """
         context, settings, console = self.context, self.settings, self.console
         check_trainer(settings, context.args, self.ranks.sharded)
+        check_traceable(settings, context.reference, self.ranks.size)
         check_fits(context.model, settings.pool, context.asking)
         context.asking.engine = find_engine(settings.engine, self.trainer, context)
         context.on_first(self.store.part)
@@ -190,6 +190,10 @@ class Run:
             if before is not None and what == AUDIT:
                 before()
             self.console.guarded(f"the {what}", lambda: self.ranks.together(look))
+        verdict = self.verdict
+        if self.settings.trace and verdict is not None and verdict.step == step:
+            with self.pace.looking(-1, AUDIT) if self.pace is not None else nullcontext():  # none of an audit's time
+                trace_new(self.context, self.state, verdict, self.shown)
 
     def catch_up(self, step: int, optimizer: Any) -> None:
         """Of a resumed run: what was due and is not on record is told of; the checkpoint's own step is asked now."""
@@ -335,11 +339,8 @@ class Run:
     def _audit_start(self, first: bool) -> None:
         """The audit of step 0, and what it will cost from now on."""
         verdict = self.audit(0)
-        for name, floor in (self.settings.stop or StopRule()).floors.items():
-            if first and name in verdict.since:
-                raise AlignGuardError(
-                    f"StopRule: the start itself scores {verdict.dimensions[name].score:.2f} in {name}, below its floor of {floor}"
-                )
+        if first:
+            check_floors(self.settings.stop, verdict)
         context, said = self.context, {probe.id: self.baseline[probe.id] for probe in self.settings.drawn(0)}
         advice = (
             self.console.guarded("advice", lambda: trace_advice(context.model, said, context.asking)) if first else ""

@@ -53,6 +53,7 @@ class Settings:
     quote: bool = True
     engine: str | None = None
     rows: bool = True
+    trace: bool = False
     card: bool = True
     sampling: Sampling | None = None
     anchors: dict[str, Anchor] = field(init=False, default_factory=dict)
@@ -76,7 +77,7 @@ class Settings:
             _need(right, f"{name}= is {'None or ' * optional}a {kind.__name__}, as {kind.__name__}(...)", value)
         for name in ("reverse", "train_prompts", "seed"):
             _need(is_whole(getattr(self, name), 0), f"{name}= is a whole number, 0 or more", getattr(self, name))
-        for name in ("quote", "rows", "card"):
+        for name in ("quote", "rows", "trace", "card"):
             _need(is_flag(getattr(self, name)), f"{name}= is True or False", getattr(self, name))
         check_said(self.tags, self.template_kwargs)
 

@@ -13,6 +13,9 @@ from ..records.store import Store
 from ..report.alarm import alarms
 from ..report.html import write_report
 from ..report.terminal import format_table
+from ..report.traced import format_trace
+from ..tracing.found import Trace
+from ..tracing.kept import read_traces, write_trace
 from ..trackers.base import Tracker, Trackers
 from ..trackers.find import find_trackers
 from ..verdicts.verdict import Verdict
@@ -75,6 +78,17 @@ class Shown:
         if verdict.new or verdict.newly_leaning:
             guarded("the alarm", lambda: self._alarm(verdict))
 
+    def trace(self, found: Trace, state: RunState, verdict: Verdict) -> None:
+        """Keep and show which rows a regression came from."""
+        guarded = self.console.guarded
+        guarded("the trace's record", lambda: write_trace(self.store, found))
+        guarded("the report", lambda: self._report(state, verdict))
+        title = f"AlignGuard: where the regression of {found.side} came from"
+        text, bare = (format_trace(found, quote) for quote in (self.quote, False))
+        logger.warning(title)
+        self.console.say(text)
+        guarded("the alert", partial(self.tracker.alert, title, text, bare))
+
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         """Keep and show a pulse."""
         self.line("pulses.jsonl", {"step": step, "metrics": figures})
@@ -100,7 +114,8 @@ class Shown:
 
     def _report(self, state: RunState, verdict: Verdict) -> None:
         self._late = True
-        write_report(self.report, state.about, state.audits, verdict, self.store.lines("pulses.jsonl"))
+        pulses, traces = self.store.lines("pulses.jsonl"), read_traces(self.store)
+        write_report(self.report, state.about, state.audits, verdict, pulses, traces)
         self._late = False
 
     def _alarm(self, verdict: Verdict) -> None:

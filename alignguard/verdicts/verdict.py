@@ -6,7 +6,7 @@ what all of them prove (evidence, see `evidence.py`) stand side by side; only wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import isnan
@@ -221,10 +221,16 @@ class Verdict:
     @property
     def regressed_side(self) -> str:
         """The side of the dimension that regressed first, `safety/refuse`, or the dimension; empty where none has, or none was asked."""
-        for name in self.since:
-            if (d := self.dimensions.get(name)) is not None:
-                return f"{name}/{d.evidence.part}" if d.evidence.part else name
-        return ""
+        return next(iter(self._sides(self.since)), "")
+
+    @property
+    def new_sides(self) -> list[str]:
+        """Of each regression that was called at this audit for the first time, its side, or its dimension."""
+        return self._sides(self.new)
+
+    def _sides(self, names: Iterable[str]) -> list[str]:
+        asked = [(name, d) for name in names if (d := self.dimensions.get(name)) is not None]
+        return [f"{name}/{d.evidence.part}" if d.evidence.part else name for name, d in asked]
 
     @property
     def new(self) -> list[str]:

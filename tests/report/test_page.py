@@ -16,8 +16,8 @@ from alignguard.report.page import fill, templates
 from alignguard.report.several import page
 from alignguard.report.svg import Mark, Series, curves, path
 from alignguard.report.traced import sections
+from alignguard.tracing.found import ByColumn, Trace, TracedRow
 from alignguard.tracing.named import Shares
-from alignguard.tracing.trace import ByColumn, Trace, TracedRow
 
 ROOM = files("alignguard.report")
 
@@ -68,7 +68,7 @@ def pictured():
 
 def traced():
     """A trace of rows, a column and a side that are hostile."""
-    row = TracedRow(1, 0, (1,), 1.0, 9.0, 2.0, 3, HOSTILE)
+    row = TracedRow(1, 0, (1,), 1.0, 9.0, 2.0, 3, text=HOSTILE)
     by = [ByColumn(HOSTILE, [(HOSTILE, 1, 1, 1.0)])]
     found = Trace(HOSTILE, 0, 1, 3, 0, [row], 1, 0.9, Shares(1, 1, 1), 0, 0, 0, HOSTILE, 0.25, 1.0, by)
     return fill("traced.html.jinja", traced=sections([found], quote=True))

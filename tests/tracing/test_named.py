@@ -71,3 +71,21 @@ def test_shares_are_reached_by_so_many_rows():
     told = shares(np.array([-5.0, 0.0, 5.0, 3.0, 1.0, 1.0]))
     assert (told.tenth, told.half, told.most) == (1, 1, 3)
     assert shares(np.zeros(4)) == shares(np.array([]))
+
+
+def test_rows_that_stand_for_others_count_as_so_many():
+    """Oracle: the same rows, each written as often as it stands for others."""
+    rng = np.random.default_rng(9)
+    one, two = halves(rng, 60, planted=4, size=60.0)
+    each = rng.integers(1, 5, 60)
+    each[:4] = 1
+    whole = (one + two) / 2
+    z, right = standing_out(whole, each.astype(float)), standing_out(np.repeat(whole, each))
+    assert np.repeat(z, each) == pytest.approx(right)
+    told, exact = (vars(found) for found in (shares(z, each.astype(float)), shares(right)))
+    assert all(exact[name] <= told[name] < exact[name] + 5 for name in exact)  # one row more, and those it stands for
+    parts = [standing_out(part, each.astype(float)) for part in (one, two)]
+    assert sorted(named(z, *parts, each.astype(float))) == [0, 1, 2, 3]
+    each[:4] = 40  # those four stand for most rows
+    parts = [standing_out(part, each.astype(float)) for part in (whole, one, two)]
+    assert named(*parts, each.astype(float)) == []

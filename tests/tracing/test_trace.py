@@ -17,6 +17,7 @@ from alignguard.errors import RunError
 from alignguard.probes.rows import probe_from_row
 from alignguard.records.record import read_record
 from alignguard.records.rows import RowStore
+from alignguard.report.traced import sentences
 from alignguard.tracing.pull import Document
 from alignguard.tracing.query import answers, query
 from alignguard.tracing.trace import trace
@@ -119,6 +120,17 @@ def test_steps_before_the_first_audit_are_left_out(traced_run, tokenizer):
     assert {step for row in found.rows for step in row.steps} == {2, 3} and len(found.rows) == 8
 
 
+def test_a_screen_looks_at_fewer_rows_and_pulls_are_the_same(traced_run, tokenizer):
+    whole, seen = (trace(traced_run[0], tiny_model(tokenizer), tokenizer, "safety", screen=n) for n in (None, 3))
+    assert len(seen.rows) == 6 and seen.trained == len(whole.rows) == whole.trained == 12
+    assert sorted(row.stands_for for row in seen.rows) == [1, 1, 1, 3, 3, 3]
+    pulls = {row.row: row.pull for row in whole.rows}
+    assert {row.row: row.pull for row in seen.rows} == pytest.approx(
+        {row.row: pulls[row.row] for row in seen.rows}, rel=1e-3
+    )
+    assert "Looked at: the 3 rows most like what was said, before and now, and 3 by chance" in "".join(sentences(seen))
+
+
 @pytest.mark.parametrize(
     ("asked", "line"),
     [
@@ -144,6 +156,7 @@ def test_the_command_names_rows_and_tells_the_pull_by_source(traced_run, capsys)
     lines = [json.loads(line) for line in Path(told["rows"]).read_text().splitlines()]
     assert len(lines) == 13 and {line["row"] for line in lines[1:]} == set(range(12))
     assert all("What is" in line["text"] for line in lines[1:])
+    assert all(0 <= line["alike"] <= 1 for line in lines[1:])
 
 
 def test_the_page_shows_where_it_came_from(traced_run, capsys):
@@ -182,6 +195,7 @@ def test_the_data_set_is_written_without_the_rows_named(traced_run, tmp_path, ca
             "--by sauce: no such column; the data set has prompt, completion, source",
         ),
         (["--drop", "ROWS", "--data", "OTHER"], "rows 0 of the run are not found in it"),
+        (["--side", "privacy", "--model", "none"], "--side privacy: this run has asked nothing of it"),
         (["--by", "source"], "--by tells the pull by columns of the data set: give it as --data"),
     ],
 )

@@ -1,0 +1,159 @@
+"""What a trace has found: rows, how far they pull, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .named import Shares
+
+
+@dataclass(frozen=True)
+class TracedRow:
+    """
+    One row that was trained on between two audits.
+
+    Args:
+        row, part (`int`):
+            Its place in the training set; of a packed row, which of its documents.
+        steps (`tuple[int, ...]`):
+            It went into.
+        pull (`float`):
+            How much a step of Adam on it raises what is traced: nats per token of the answers, per unit of step, a mean over its tokens.
+        stands_out (`float`):
+            By how many robust standard deviations of all rows' pulls.
+        loss (`float`):
+            Under the start, nats per token.
+        tokens (`int`):
+            That are learnt of it.
+        alike (`float`, *optional*, defaults to `0.0`):
+            How like it is to what the policy says to the flipped probes, by n-grams of tokens, in [0, 1].
+        stands_for (`float`, *optional*, defaults to `1.0`):
+            How many rows: more than one where it was drawn by chance from those that were not looked at.
+        text (`str`, *optional*):
+            Of those that are shown.
+    """
+
+    row: int
+    part: int
+    steps: tuple[int, ...]
+    pull: float
+    stands_out: float
+    loss: float
+    tokens: int
+    alike: float = 0.0
+    stands_for: float = 1.0
+    text: str = ""
+
+    @property
+    def name(self) -> str:
+        """As people are told of it: `17`, or of a packed row `17.2`."""
+        return f"{self.row}.{self.part}" if self.part else str(self.row)
+
+
+@dataclass(frozen=True)
+class ByColumn:
+    """
+    The pull by a column of the data set.
+
+    Args:
+        name (`str`):
+            Of the column.
+        values (`list[tuple[str, int, int, float]]`):
+            Of each value how many rows have it, how many of those are named, and their share of all pull above the middle row's.
+    """
+
+    name: str
+    values: list[tuple[str, int, int, float]]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """
+    Where a regression came from.
+
+    Args:
+        side (`str`), first, last (`int`):
+            What was traced, between which steps.
+        flips, steady (`int`):
+            Probes that went from good to bad, and that stayed good.
+        rows (`list[TracedRow]`):
+            Those that were looked at, of all that were trained on between those steps, the strongest pull first.
+        named (`int`):
+            How many of them, from the first on, are named; 0 where no small set of rows explains it.
+        agreement (`float`):
+            Rank correlation between the pulls on two halves of the flipped probes.
+        shares ([`Shares`]):
+            How much of the pull comes from how few rows.
+        untold (`int`):
+            More probes that flipped, of which it is not known whether before the first step.
+        unknown (`int`):
+            Steps between the two of which it is not on record what they were taken on.
+        unread (`int`):
+            Rows of those steps whose tokens are not on record.
+        model (`str`):
+            At whose weights it was looked.
+        share (`float`):
+            Of its layers that were looked at.
+        seconds (`float`):
+            It took.
+        by (`list[ByColumn]`, *optional*):
+            The pull by columns of the data set.
+    """
+
+    side: str
+    first: int
+    last: int
+    flips: int
+    steady: int
+    rows: list[TracedRow]
+    named: int
+    agreement: float
+    shares: Shares
+    untold: int
+    unknown: int
+    unread: int
+    model: str
+    share: float
+    seconds: float
+    by: list[ByColumn] = field(default_factory=list)
+
+    @property
+    def pulled(self) -> float:
+        """The share of all pull above the middle row's that comes from the rows named."""
+        above = _above(self.rows)
+        return _above(self.rows[: self.named]) / above if above else 0.0
+
+    @property
+    def trained(self) -> int:
+        """How many rows were trained on, whether they were looked at or others stand for them."""
+        return round(sum(row.stands_for for row in self.rows))
+
+
+def _above(rows: Sequence[TracedRow]) -> float:
+    """What rows, and those that they stand for, pull more than the middle row does."""
+    return sum(max(row.stands_out, 0.0) * row.stands_for for row in rows)
+
+
+def by_column(trace: Trace, name: str, value_of: Mapping[int, str]) -> ByColumn:
+    """
+    The pull by a column of the data set.
+
+    Args:
+        trace ([`Trace`]):
+            Of a run.
+        name (`str`):
+            Of the column.
+        value_of (`Mapping[int, str]`):
+            By a row's place in `trace.rows`; rows that are in none are left out.
+    """
+    rows: dict[str, list[int]] = {}
+    for i, value in value_of.items():
+        rows.setdefault(value, []).append(i)
+    above = _above(trace.rows) or 1.0
+    found = []
+    for value, here in rows.items():
+        own = [trace.rows[i] for i in here]
+        n = round(sum(row.stands_for for row in own))
+        found.append((value, n, sum(i < trace.named for i in here), _above(own) / above))
+    return ByColumn(name, sorted(found, key=lambda line: -line[3]))

@@ -1,0 +1,79 @@
+"""Which rows did it, told at the step where a regression is called: with `trace=True`, of some rows, at the reference's weights."""
+
+from __future__ import annotations
+
+from ..drift.reference import Reference
+from ..errors import AlignGuardError
+from ..model.observe import memory_given_back, restored_rng
+from ..records.record import read_record
+from ..tracing.found import Trace
+from ..tracing.trace import Cost, trace
+from ..verdicts.verdict import Verdict
+from .settings import Settings
+from .shown import Shown
+from .start import RunContext, RunState
+
+_SCREEN = 256  # rows by likeness, and as many by chance
+_TOKENS = 2048  # of a batch, padded
+
+
+def check_traceable(settings: Settings, reference: Reference, processes: int) -> None:
+    """
+    Whether a regression can be traced while training goes on; asked before step 1.
+
+    Raises:
+        AlignGuardError: It cannot.
+    """
+    if not settings.trace:
+        return
+    why = (
+        "the rows that went into each step, and rows=False keeps none"
+        if not settings.rows
+        else f"one process, and this run has {processes}"
+        if processes > 1
+        else "the start's weights, and reference='cache' keeps none"
+        if reference.kind == "cache"
+        else ""
+    )
+    if why:
+        raise AlignGuardError(f"trace=True needs {why}; leave it out, and run `alignguard trace` after training")
+
+
+def trace_new(context: RunContext, state: RunState, verdict: Verdict, shown: Shown) -> None:
+    """Trace what was called for the first time at the latest audit, and show it; where that fails, why is told."""
+    for side in verdict.new_sides:
+
+        def look(side: str = side) -> None:
+            shown.trace(_trace(context, side, verdict.step), state, verdict)
+
+        context.console.guarded(f"the trace of {side}", look)
+
+
+def _trace(context: RunContext, side: str, step: int) -> Trace:
+    """Where a regression came from that was called at this step's audit, which is on record."""
+    asking, reference, console = context.asking, context.reference, context.console
+    record = read_record(str(context.args.output_dir))
+    size = min(_TOKENS, asking.tokens.batch_tokens)
+
+    def begin(cost: Cost) -> None:
+        console.say(f"AlignGuard: traces {side} to {cost}")
+
+    with (
+        restored_rng(),
+        memory_given_back(context.device),
+        reference.awake(context.device),
+        reference.loaded() as start,
+        console.bar(4 * _SCREEN, f"AlignGuard traces, step {step}") as tick,
+    ):
+        return trace(
+            record,
+            start,
+            asking.chat.tokenizer,
+            side,
+            last=step,
+            max_tokens=size,
+            autocast=asking.autocast,
+            screen=_SCREEN,
+            tell=begin,
+            tick=tick,
+        )
