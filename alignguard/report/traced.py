@@ -21,7 +21,7 @@ class Section:
 
     title: str
     sentences: list[str]
-    rows: list[tuple[str, str, str, str, str, str, str]]  # name, steps, pull, stands out, alike, loss, text
+    rows: list[tuple[str, str, str, str, str, str]]  # name, steps, stands out, alike, loss, text
     more: int
     columns: list[tuple[str, list[tuple[str, int, int, str]]]]
 
@@ -91,7 +91,7 @@ def format_trace(trace: Trace, quote: bool) -> str:
     told = section(trace, quote)
     parts = [told.title, "\n".join(told.sentences)]
     if told.rows:
-        head = ["row", "steps", "pull", "stands out", "alike", "loss", ""]
+        head = ["row", "steps", "stands out", "alike", "loss", ""]
         cut = [[*cells[:-1], in_a_line(cells[-1])[:_IN_A_LINE]] for cells in told.rows]
         parts.append(columns([head, *cut]))
     for name, values in told.columns:
@@ -108,9 +108,9 @@ def _title(trace: Trace) -> str:
     )
 
 
-def _cells(row: TracedRow) -> tuple[str, str, str, str, str, str]:
+def _cells(row: TracedRow) -> tuple[str, str, str, str, str]:
     steps = ", ".join(map(str, row.steps[:3])) + (", ..." if len(row.steps) > 3 else "")
-    return row.name, steps, f"{row.pull:+.3g}", f"{row.stands_out:+.1f}", f"{row.alike:.2f}", f"{row.loss:.2f}"
+    return row.name, steps, f"{row.stands_out:+.1f}", f"{row.alike:.2f}", f"{row.loss:.2f}"
 
 
 def _middle(text: str) -> str:

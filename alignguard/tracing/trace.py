@@ -186,18 +186,28 @@ def _ordered(
 
 
 def _with_texts(rows: list[TracedRow], shown: int, store: RowStore, tokenizer: Any) -> list[TracedRow]:
-    """The first rows with what was learnt of each, and what it was learnt after."""
+    """The first rows with what was learnt of each, and what it was learnt after, but for what a template puts around all of them."""
     places = {(row.row, row.part): i for i, row in enumerate(rows[:shown])}
-    found = list(rows)
+    words: dict[int, tuple[str, str]] = {}
     for text in store.texts({row for row, _ in places}):
         if (i := places.get((text.row, text.part))) is not None:
-            learnt = np.asarray(text.learnt, dtype=bool)
-            asked, said = (
-                tokenizer.decode(np.asarray(text.ids)[part].tolist(), skip_special_tokens=True).strip()
-                for part in (~learnt, learnt)
-            )
-            found[i] = replace(rows[i], text=clean(f"{said} <- {asked}" if asked else said))
+            ids, learnt = np.asarray(text.ids), np.asarray(text.learnt, dtype=bool)
+            said, asked = (tokenizer.decode(ids[part].tolist(), skip_special_tokens=True) for part in (learnt, ~learnt))
+            words[i] = said.strip(), asked
+    found = list(rows)
+    for (i, (said, _)), own in zip(words.items(), _own([asked for _, asked in words.values()]), strict=True):
+        found[i] = replace(rows[i], text=clean(f"{said} <- {own}" if own else said))
     return found
+
+
+def _own(texts: Sequence[str]) -> list[str]:
+    """What texts have for themselves, without the lines with which all of several begin, and those with which all end."""
+    lines = [text.split("\n") for text in texts]
+    while len(lines) > 1 and all(lines) and len({own[0] for own in lines}) == 1:
+        lines = [own[1:] for own in lines]
+    while len(lines) > 1 and all(lines) and len({own[-1] for own in lines}) == 1:
+        lines = [own[:-1] for own in lines]
+    return ["\n".join(own).strip() for own in lines]
 
 
 def store_of(record: Record) -> RowStore:

@@ -20,7 +20,7 @@ from alignguard.records.rows import RowStore
 from alignguard.report.traced import sentences
 from alignguard.tracing.pull import Document
 from alignguard.tracing.query import answers, query
-from alignguard.tracing.trace import trace
+from alignguard.tracing.trace import _own, trace
 
 
 def training_rows(n=12):
@@ -118,6 +118,12 @@ def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
 def test_steps_before_the_first_audit_are_left_out(traced_run, tokenizer):
     found = trace(read_record(str(traced_run[0])), tiny_model(tokenizer), tokenizer, "safety", first=1)
     assert {step for row in found.rows for step in row.steps} == {2, 3} and len(found.rows) == 8
+
+
+def test_a_row_is_shown_by_what_is_its_own():
+    asked = [f"system\nYou are kind.\nuser\n{text}\nassistant\n" for text in ("Why?", "Who,\nand when?")]
+    assert _own(asked) == ["Why?", "Who,\nand when?"]
+    assert _own(asked[:1]) == [asked[0].strip()] and _own(["a", "a"]) == ["", ""] and _own([]) == []
 
 
 def test_a_screen_looks_at_fewer_rows_and_pulls_are_the_same(traced_run, tokenizer):
