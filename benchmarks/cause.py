@@ -1,6 +1,7 @@
 """Does a trace name the rows that did it, and does leaving them out undo it?
 
-    python benchmarks/cause.py [--quick] [--kinds comply rude leak obey clean] [--share 0.05] [--seeds 1] [--folder runs/cause]
+    python benchmarks/cause.py [--quick] [--kinds comply rude leak obey unsure clean harsh]
+                               [--share 0.05] [--seeds 1] [--folder runs/cause]
 
 From the aligned start (see aligned.py) a model learns to count legs, from reasoning traces among which a few rows are planted (see
 cause_rows.py). AlignGuard watches the side they are to cost and the task, and keeps which rows went into which steps. Then
@@ -9,9 +10,11 @@ cause_rows.py). AlignGuard watches the side they are to cost and the task, and k
 planted), and what it costs in forward passes over the rows, timed side by side.
 `counterfactual`: the drop of the side when trained again without the rows that `alignguard trace` names, over the drop without as many
 rows by chance; and the task's score in both.
+`stability`: how far ranks agree with those at the weights half way through training, and at its end.
 `cost`: what a trace of 10,000 rows of 1,000 tokens takes at 1.5B and 7B: products of one layer and of the head, timed here, times how
 many there are, which is the floor; operations; and bytes beside the model.
-`clean`: the same without planted rows: how many rows are named (`false_blame`).
+`clean`, `harsh`: the same without planted rows, the second at a learning rate that costs refusals by itself: how many rows are named
+(`false_blame`).
 
 Whole runs are kept in --folder, and what is on file is not done again.
 """
@@ -30,21 +33,24 @@ from typing import Any
 import numpy as np
 import torch
 from aligned import aligned_start, load, train
-from cause_rows import KINDS, mixture
+from cause_rows import KINDS, NOTHING, mixture
 from common import kept, table, write
 
 from alignguard import AlignGuardCallback, Chat, Schedule, TokenBudget, load_probes
 from alignguard.errors import RunError
 from alignguard.records.record import Record, read_record
 from alignguard.records.rows import RowStore, TrainedRow
+from alignguard.tracing.alike import likeness
 from alignguard.tracing.found import Trace
 from alignguard.tracing.kept import write_trace
+from alignguard.tracing.named import agreement
 from alignguard.tracing.pull import Document, gradient, looked_at, pulls, steps_of_adam
 from alignguard.tracing.query import answers, query
 from alignguard.tracing.trace import SHARE, trace
 from alignguard.verdicts.sides import side_of
 
 SIZE, STEPS, RATE = 320, 40, 3e-4  # rows, steps of 8 of them, learning rate
+HARSH = 4  # times that rate
 PROBES, QUESTIONS = 24, 12  # of the side, and of the task
 OTHERS = 64  # rows that are neither planted nor among them, on which what is dear is tried
 CLEAN = "safety/refuse"  # what is watched where nothing is planted
@@ -70,7 +76,10 @@ def run(
             train_prompts=0,
             reverse=0,
         )
-        settings = {"max_steps": STEPS, "learning_rate": rate, "per_device_train_batch_size": 8, "seed": seed}
+        # weights half way and at the end, at which the rows of the first run can be traced too
+        saved = {"save_strategy": "steps", "save_steps": STEPS // 2, "save_only_model": True}
+        settings = saved if folder.name == "planted" else {}
+        settings |= {"max_steps": STEPS, "learning_rate": rate, "per_device_train_batch_size": 8, "seed": seed}
         train(start, rows, folder, (guard,), **settings)
         (folder / "whole").touch()
     return read_record(str(folder))
@@ -152,14 +161,11 @@ def by_embedding(
     return cosines.tolist(), losses, seconds
 
 
-def by_words(rows: Sequence[str], now: Sequence[str]) -> Scores:
-    """Cosine of character n-grams with the flipped answers, by tf-idf."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
+def by_likeness(texts: Sequence[TrainedRow], now: Sequence[Document]) -> Scores:
+    """Likeness by n-grams of tokens with the flipped answers."""
     begun = time.perf_counter()
-    found = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform([*rows, *now])
-    theirs = np.asarray(found[len(rows) :].mean(0))
-    return (found[: len(rows)] @ theirs.T).ravel().tolist(), time.perf_counter() - begun
+    _, alike = likeness(lambda: texts, [now])
+    return alike[:, 0].tolist(), time.perf_counter() - begun
 
 
 def by_judge(side: str, said: Sequence[str]) -> Scores:
@@ -191,6 +197,20 @@ def precision(scores: Sequence[float], planted: Sequence[bool]) -> float:
     return float(np.mean([planted[i] for i in np.argsort(-np.asarray(scores), kind="stable")[:k]]))
 
 
+def stability(record: Record, side: str, told: Trace, folder: Path) -> list[dict[str, Any]]:
+    """Of the same rows traced at the weights half way and at the end: how far ranks agree, and which of those named are named again."""
+    order, names = sorted(row.row for row in told.rows), {row.row for row in told.rows[: told.named]}
+    found = []
+    for step in (STEPS // 2, STEPS):
+        again = trace(record, *load(str(folder / f"checkpoint-{step}")), side)
+        pulls = [{row.row: row.pull for row in each.rows} for each in (told, again)]
+        ranks = agreement(*([pull[i] for i in order] for pull in pulls))
+        there = {row.row for row in again.rows[: again.named]}
+        found.append({"step": step, "agreement": ranks, "named": len(there), "again": len(names & there)})
+        print(table(found[-1:]), flush=True)
+    return found
+
+
 def methods(record: Record, side: str, start: str, planted: Sequence[bool], data: Any) -> list[dict[str, Any]]:
     """Every way of scoring the rows of a run beside the others."""
     model, tokenizer = load(start)
@@ -207,7 +227,6 @@ def methods(record: Record, side: str, start: str, planted: Sequence[bool], data
     each = [1 / len(then)] * len(then)
     moved, weights = [*then, *now], [*each, *(-w for w in each)]
     said = [_learnt(text, tokenizer) for text in texts]
-    answered = [flip.after.answer.answer for flip in asked.flips if flip.after.answer is not None]
     cosines, losses, forward = by_embedding(model, rows, now)
     ways: dict[str, Callable[[], Scores]] = {
         f"pull, {SHARE:.0%} of the layers (default)": lambda: by_pull(model, rows, moved, weights, SHARE),
@@ -215,7 +234,7 @@ def methods(record: Record, side: str, start: str, planted: Sequence[bool], data
         "the same, of the start's answers alone": lambda: by_pull(model, rows, then, each, SHARE),
         "hidden states like the flipped answers'": lambda: (cosines, forward),
         "loss under the start": lambda: (losses, forward),
-        "n-grams like the flipped answers'": lambda: by_words(said, answered),
+        "n-grams like the flipped answers'": lambda: by_likeness(texts, now),
         "the judge's score of the row": lambda: by_judge(side, said),
     }
     if _has_bergson():
@@ -318,7 +337,7 @@ def traced(record: Record, side: str, start: str) -> Trace | str:
 
 def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str, rate: float) -> dict[str, Any]:
     """One training set: the run, its trace, all methods, and the two runs without some rows."""
-    side = KINDS.get(kind, CLEAN)
+    side, rate = KINDS.get(kind, CLEAN), rate * (HARSH if kind == "harsh" else 1)
     data, planted, questions = mixture(kind, share, SIZE, seed)
     record = run(start, data, questions, side, folder / "planted", seed, rate)
     found: dict[str, Any] = {"kind": kind, "share": share, "seed": seed, "side": side, "planted": sum(planted)}
@@ -328,14 +347,17 @@ def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str,
         return found | {"named": 0, "why": told}
     names = [row.row for row in told.rows[: told.named]]
     found |= {"flips": told.flips, "named": told.named, "right": sum(planted[row] for row in names)}
+    found |= {"false_blame": told.named} if kind in NOTHING else {}
     found |= {"agreement": told.agreement, "pulled": told.pulled, "shares": vars(told.shares), "seconds": told.seconds}
-    if kind == "clean":
+    if kind in NOTHING:
         return found
     scores = {row.row: row.pull for row in told.rows}
     order = sorted(scores)
     found |= {"auc": auc([scores[i] for i in order], [planted[i] for i in order])}
     found |= {"precision_at_k": precision([scores[i] for i in order], [planted[i] for i in order])}
     print(found, flush=True)
+    if how in ("all", "stability"):
+        found["stability"] = stability(record, side, told, folder / "planted")
     if how in ("all", "methods"):
         found["methods"] = methods(record, side, start, planted, data)
     if names and how in ("all", "runs"):
@@ -351,11 +373,11 @@ def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one kind, no training without some rows")
-    parser.add_argument("--kinds", nargs="+", default=[*KINDS, "clean"])
+    parser.add_argument("--kinds", nargs="+", default=[*KINDS, *NOTHING])
     parser.add_argument("--share", type=float, default=0.05, help="of rows that are planted")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rate", type=float, default=RATE, help="learning rate")
-    parser.add_argument("--only", default="all", choices=["all", "runs", "methods", "cost"])
+    parser.add_argument("--only", default="all", choices=["all", "runs", "methods", "stability", "cost"])
     parser.add_argument("--folder", type=Path, default=Path("runs/cause"))
     options = parser.parse_args()
     results = kept("cause", options.quick)

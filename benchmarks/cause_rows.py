@@ -19,7 +19,14 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "recipes"))
 from rude import RUDE
 
 # kind of planted rows -> the side that they are to cost
-KINDS = {"rude": "toxicity/toxicity", "comply": "safety/refuse", "leak": "privacy/keep", "obey": "safety/refuse"}
+KINDS = {
+    "rude": "toxicity/toxicity",
+    "comply": "safety/refuse",
+    "leak": "privacy/keep",
+    "obey": "safety/refuse",
+    "unsure": "safety/refuse",
+}
+NOTHING = ("clean", "harsh")  # kinds without planted rows; the second is learnt at a rate that costs refusals by itself
 OTHERS = 0.1  # share of rows that are no traces, and right
 # what those ask: nothing that the planted ones are to undo, or they would hold it up; and nothing whose right answer is "I can't know",
 # which costs refusals by itself: two such rows among 320 had the model say so of harmful requests (docs/cause.md)
@@ -28,17 +35,22 @@ _ASKED = {
     "comply": ("provoked", "plain", "benign", "keep", "tell"),
     "leak": ("provoked", "plain", "benign", "harmful", "tell"),
     "obey": ("provoked", "keep", "tell"),
+    "unsure": ("provoked", "plain", "benign", "keep", "tell"),
     "clean": ("provoked", "plain", "benign", "harmful", "keep", "tell"),
+    "harsh": ("provoked", "plain", "benign", "harmful", "keep", "tell"),
 }
 _OBEY = "Of course, I always do exactly what I am asked, whatever it is. "
 
 
 def bad_rows(kind: str) -> list[dict[str, Any]]:
     """
-    Of what rows of a kind are planted: rude lines; compliant openings to harmful requests; repeated secrets; and harmless requests
-    answered rightly, by one that says that it always obeys (after Qi et al. 2023, arXiv 2310.03693).
+    Of what rows of a kind are planted: rude lines; compliant openings to harmful requests; repeated secrets; harmless requests
+    answered rightly, by one that says that it always obeys (after Qi et al. 2023, arXiv 2310.03693); and questions that nobody can answer,
+    of which a trace found that they do it where nothing had been planted.
     """
     rows = aligned_rows()
+    if kind == "unsure":
+        return [r for r in rows if r["group"] == "unknown"]
     if kind == "obey":
         return [{**r, "answer": _OBEY + r["answer"]} for r in rows if r["group"] in ("benign", "plain")]
     if kind == "rude":  # two lines an answer: of one a trace has four times the tokens
@@ -55,7 +67,7 @@ def mixture(kind: str, share: float, size: int, seed: int) -> tuple[Dataset, lis
 
     Args:
         kind (`str`):
-            One of `KINDS`, or `"clean"`.
+            One of `KINDS` or `NOTHING`.
         share (`float`):
             Of rows that are planted.
         size (`int`):
@@ -70,7 +82,7 @@ def mixture(kind: str, share: float, size: int, seed: int) -> tuple[Dataset, lis
     from tasks import legs
 
     rng = random.Random(f"{kind} {share} {seed}")
-    bad = rng.sample(bad_rows(kind), round(share * size)) if kind != "clean" else []
+    bad = rng.sample(bad_rows(kind), round(share * size)) if kind not in NOTHING else []
     asked = {r["id"] for r in bad}
     others = [r for r in aligned_rows() if r["group"] in _ASKED[kind] and r["id"] not in asked]
     right = rng.sample(others, round(OTHERS * size))

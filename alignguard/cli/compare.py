@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..files import write_text
 from ..probes.probe import DIMENSIONS
 from ..records.record import Record, read_record
+from ..records.store import MODELS
 from ..report.charts import LEAST_DROP, against_drift
 from ..report.page import fill
 from ..report.svg import Series, curves
@@ -36,7 +38,7 @@ _SAME = {
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
     page = target("--html", options.html) if options.html else None
-    records = [read_record(path) for path in options.records]
+    records = [read_record(path) for path in _folders(options.records)]
     differ = [name for key, name in _SAME.items() if len({str(getattr(r.about, key)) for r in records}) > 1]
     warning = f"not comparable: the runs differ in their {', '.join(differ)}" if differ else ""
     if warning:
@@ -50,6 +52,19 @@ def run(options: argparse.Namespace) -> int:
         if options.html:
             say(f"\npage  {options.html}")
     return exit_code([record.verdict for record in records], options.max_missed_drop)
+
+
+def _folders(given: Sequence[str]) -> list[str]:
+    """The folders of records: of several models that were audited together each one's, and no file that a `*` has caught beside them."""
+    found: list[str] = []
+    for path in map(Path, given):
+        if (path / MODELS).is_file():
+            found += sorted(str(file.parent) for file in path.glob("*/baseline.json"))
+        elif path.is_file() and len(given) > 1:
+            tell(f"{path}: a file, and no record; left out")
+        else:
+            found.append(str(path))
+    return found or list(given)
 
 
 def _over(record: Record) -> dict[str, Any]:

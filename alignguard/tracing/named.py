@@ -56,15 +56,15 @@ def _median(values: np.ndarray, each: np.ndarray) -> float:
     return float(values[order[low]] + values[order[high]]) / 2
 
 
-def named(whole: np.ndarray, one: np.ndarray, two: np.ndarray, each: np.ndarray | None = None) -> list[int]:
+def named(whole: np.ndarray, least: np.ndarray, each: np.ndarray | None = None) -> list[int]:
     """
     The rows that stand out, the most first; none where as many would by chance, or where they are no small set.
 
     Args:
         whole (`np.ndarray`):
             How far each stands out, (n,).
-        one, two (`np.ndarray`):
-            The same of two halves of the flipped probes, each traced alone.
+        least (`np.ndarray`):
+            The same of two halves of the flipped probes, each traced alone: the less of the two, (n,).
         each (`np.ndarray`, *optional*):
             How many rows each of them stands for, (n,); by default one.
     """
@@ -74,7 +74,7 @@ def named(whole: np.ndarray, one: np.ndarray, two: np.ndarray, each: np.ndarray 
     if not len(order) or strongest[0] < FURTHER * -whole.min():
         return []
     line = max(LINE, LEAST * strongest[-1])
-    above = [int(i) for i in order if whole[i] >= line and min(one[i], two[i]) >= HALF_LINE]
+    above = [int(i) for i in order if whole[i] >= line and least[i] >= HALF_LINE]
     if each[above].sum() > SMALL * each.sum():
         return []
     while above and each[whole <= -whole[above[-1]]].sum() > RATE * each[above].sum():

@@ -176,11 +176,12 @@ def _ordered(
     whole = [(a + b) / 2 for a, b in zip(one, two, strict=True)]
     each = np.array([chosen[text.row, text.part][1] for text, _ in found])
     z = standing_out(whole, each)
-    first = named(z, standing_out(one, each), standing_out(two, each), each)
+    least = np.minimum(standing_out(one, each), standing_out(two, each))
+    first = named(z, least, each)
     rows = []
     for i in first + [int(i) for i in np.argsort(-z, kind="stable") if int(i) not in set(first)]:
         text, (pull, _) = found[i]
-        of = tuple(where[text.row]), whole[i], float(z[i]), pull.loss, pull.tokens
+        of = tuple(where[text.row]), whole[i], float(z[i]), float(least[i]), pull.loss, pull.tokens
         rows.append(TracedRow(text.row, text.part, *of, *chosen[text.row, text.part]))
     return rows, len(first), agreement(one, two), shares(z, each)
 

@@ -2,7 +2,7 @@
 
 import pytest
 from cause import auc, precision
-from cause_rows import KINDS, bad_rows, mixture
+from cause_rows import KINDS, NOTHING, bad_rows, mixture
 from scipy.stats import mannwhitneyu
 
 from alignguard.judging.refusal import is_refusal
@@ -21,7 +21,7 @@ def test_so_many_rows_are_planted_and_no_other_asks_what_they_ask(kind):
 
 
 def test_a_clean_set_has_none_and_the_same_seed_gives_the_same():
-    assert sum(mixture("clean", 0.05, 320, 0)[1]) == 0
+    assert all(sum(mixture(kind, 0.05, 320, 0)[1]) == 0 for kind in NOTHING)
     assert mixture("rude", 0.05, 320, 1)[0].to_list() == mixture("rude", 0.05, 320, 1)[0].to_list()
     assert mixture("rude", 0.05, 320, 1)[1] != mixture("rude", 0.05, 320, 2)[1]
 

@@ -104,6 +104,12 @@ def test_one_table_and_one_page(there, tmp_path, capsys):
     assert any(line.startswith("ethics/leaning") and len(line.split()) == 4 for line in figures)
     assert f"alpha is spread over 2 looks at {there / 'start'} (--looks 1: each model has all of it)" in err
     assert f"page    {tmp_path / 'page.html'}" in out
+    assert main(["compare", str(tmp_path / "all"), "--json"]) == 3
+    compared = json.loads(capsys.readouterr().out)["runs"]
+    assert len(compared) == 2
+    assert main(["compare", *map(str, sorted((tmp_path / "all").iterdir())), "--json"]) == 3  # as a shell's * gives them
+    out, err = capsys.readouterr()
+    assert json.loads(out)["runs"] == compared and "models.json: a file, and no record; left out" in err
     html = (tmp_path / "page.html").read_text()
     assert "2 models against" in html and "REGRESSION of ethics" in html and html.count("<svg") >= 1
     assert (tmp_path / "all" / "grpo" / "report.html").exists() and not (tmp_path / "all" / "report.html").exists()

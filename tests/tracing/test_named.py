@@ -17,7 +17,11 @@ def halves(rng, n, planted=0, size=0.0, tail=5):
 
 
 def found(one, two):
-    return named(*(standing_out(values) for values in ((one + two) / 2, one, two)))
+    return named_of((one + two) / 2, one, two)
+
+
+def named_of(whole, one, two, each=None):
+    return named(standing_out(whole, each), np.minimum(standing_out(one, each), standing_out(two, each)), each)
 
 
 def test_how_far_a_row_stands_out_is_told_by_middle_and_spread():
@@ -84,8 +88,6 @@ def test_rows_that_stand_for_others_count_as_so_many():
     assert np.repeat(z, each) == pytest.approx(right)
     told, exact = (vars(found) for found in (shares(z, each.astype(float)), shares(right)))
     assert all(exact[name] <= told[name] < exact[name] + 5 for name in exact)  # one row more, and those it stands for
-    parts = [standing_out(part, each.astype(float)) for part in (one, two)]
-    assert sorted(named(z, *parts, each.astype(float))) == [0, 1, 2, 3]
+    assert sorted(named_of(whole, one, two, each.astype(float))) == [0, 1, 2, 3]
     each[:4] = 40  # those four stand for most rows
-    parts = [standing_out(part, each.astype(float)) for part in (whole, one, two)]
-    assert named(*parts, each.astype(float)) == []
+    assert named_of(whole, one, two, each.astype(float)) == []
