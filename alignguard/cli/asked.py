@@ -44,8 +44,14 @@ def settings_of(options: argparse.Namespace, looks: int) -> Settings:
 
 
 def reading(chat: Chat, settings: Settings, asked: Sequence[Probe]) -> str:
-    """How answers will be read, and what will not be scored, as further lines of what is said before anything is asked."""
-    text = f"\nalignguard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
+    """How answers will be drawn and read, and what will not be scored, as further lines of what is said before anything is asked."""
+    text = ""
+    if (drawn := settings.sampling) is not None:
+        text += (
+            f"\nalignguard: each answer is sampled {drawn.samples} times, at temperature {drawn.temperature:g} and top_p "
+            f"{drawn.top_p:g}, with the seed {settings.seed}"
+        )
+    text += f"\nalignguard: traces between {chat.form.open} and {chat.form.close} ({chat.form.why})"
     if settings.toxicity is None and any(probe.dimension == "toxicity" for probe in asked):
         text += f"\nalignguard: toxicity stays unscored; {INSTALL}, or give --toxicity a classifier"
     return text

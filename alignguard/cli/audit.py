@@ -166,9 +166,4 @@ def _announcement(way: Way, settings: Settings, model: torch.nn.Module) -> str:
         f"of {settings.tokens.trace}, and {len(asked) - spoken} choices by likelihood; "
         f"{str(first.dtype).removeprefix('torch.')} on {first.device}; toxicity by {scorer_name(settings.toxicity)}"
     )
-    if (drawn := settings.sampling) is not None:
-        text += (
-            f"\nalignguard: each answer is sampled {drawn.samples} times, at temperature {drawn.temperature:g} and top_p "
-            f"{drawn.top_p:g}, with the seed {settings.seed}"
-        )
     return text + reading(chat, settings, asked)

@@ -113,11 +113,6 @@ def _announcement(served: Served, asked: list[Probe], asking: Asking, settings: 
         f"{served.endpoint.shown(served.name, 80)}, {served.parallel} at once: {prompts:,} prompt tokens, at most {spoken} answers of "
         f"{tokens.answer} tokens and traces of {tokens.trace}; toxicity by {scorer_name(settings.toxicity)}"
     )
-    if (drawn := settings.sampling) is not None:
-        text += (
-            f"\nalignguard: each answer is sampled {drawn.samples} times by the server, at temperature {drawn.temperature:g} and top_p "
-            f"{drawn.top_p:g}, with seeds made of {settings.seed}"
-        )
     text += "\nalignguard: drift is left out: a server tells no whole distributions"
     if served.way is None:
         text += f"\nalignguard: choices, leanings and refusal margins are left out: {served.why_not}"
