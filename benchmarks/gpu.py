@@ -26,6 +26,7 @@ from gpu_machine import Figure, Machine  # first: it says where packages are fou
 # isort: split
 import gpu_audits
 import gpu_checks
+import gpu_trace
 import transformers
 from common import RESULTS, table
 
@@ -47,6 +48,7 @@ CHECKS = (
     gpu_audits.audit_0_5b,
     gpu_audits.share,
     gpu_checks.syncs,
+    gpu_trace.traced,
 )
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ CHECKS = [
     "audit_0_5b",
     "share",
     "syncs",
+    "traced",
 ]
 # run as a script, where some packages are not to be had
 BARE = """
@@ -71,6 +72,7 @@ def test_every_check_runs_on_a_bare_cpu(tmp_path):
     assert value("lora_budget", "reference") == "adapter" and value("lora_budget", "start_kept") is False
     assert value("out_of_memory", "ended").startswith("OutOfMemory") and value("out_of_memory", "held_mib") == 0
     assert value("offload", "held_mib") == 0 and value("audit_7b", "kl") > 0 and value("step0", "answers") > 0
+    assert 0 < value("traced", "relative_error") < 1e-3
     holds = [figure["holds"] for check in results["checks"].values() for figure in check["figures"].values()]
     assert True in holds and False not in holds
     table = done.stdout[done.stdout.index("        check") :]
