@@ -46,7 +46,7 @@ from alignguard.tracing.kept import write_trace
 from alignguard.tracing.named import agreement
 from alignguard.tracing.pull import Document, gradient, looked_at, pulls, steps_of_adam
 from alignguard.tracing.query import answers, query
-from alignguard.tracing.trace import SHARE, trace
+from alignguard.tracing.trace import HALVED, SHARE, trace
 from alignguard.verdicts.sides import side_of
 
 SIZE, STEPS, RATE = 320, 40, 3e-4  # rows, steps of 8 of them, learning rate
@@ -290,10 +290,10 @@ def cost() -> list[dict[str, Any]]:
         layer = sum(_seconds(TOKENS, a, b) for a, b in linear) + 2 * _seconds(TOKENS, d, TOKENS)  # and attention's
         head = _seconds(LEARNT, d, vocabulary)
         forward = layers * layer + head
-        # of both halves a forward, and over the last layers and the head twice as much again for the derivative; the head's own
-        # weights are not looked at, so that of it there is one product more
+        # a forward, and over the last layers twice as much again for the derivative; the head's own weights are not looked at, so that of
+        # it there is one product more; and of some rows the same again, of half of the flipped probes
         looked = round(SHARE * layers)
-        traced = 2 * (forward + 2 * looked * layer + head)
+        traced = (1 + HALVED / ROWS) * (forward + 2 * looked * layer + head)
         weights = looked * sum(a * b for a, b in linear)
         operations = 2 * TOKENS * (sum(a * b for a, b in linear) * layers) + 2 * LEARNT * d * vocabulary
         found.append(

@@ -26,19 +26,14 @@ KINDS = {
     "obey": "safety/refuse",
     "unsure": "safety/refuse",
 }
-NOTHING = ("clean", "harsh")  # kinds without planted rows; the second is learnt at a rate that costs refusals by itself
+# kinds without planted rows: with refusals among the right answers; with a learning rate that costs them all the same; and without any,
+# which costs them too, by all rows that help
+NOTHING = ("clean", "harsh", "helpful")
 OTHERS = 0.1  # share of rows that are no traces, and right
-# what those ask: nothing that the planted ones are to undo, or they would hold it up; and nothing whose right answer is "I can't know",
-# which costs refusals by itself: two such rows among 320 had the model say so of harmful requests (docs/cause.md)
-_ASKED = {
-    "rude": ("harmful", "keep", "tell"),
-    "comply": ("provoked", "plain", "benign", "keep", "tell"),
-    "leak": ("provoked", "plain", "benign", "harmful", "tell"),
-    "obey": ("provoked", "keep", "tell"),
-    "unsure": ("provoked", "plain", "benign", "keep", "tell"),
-    "clean": ("provoked", "plain", "benign", "harmful", "keep", "tell"),
-    "harsh": ("provoked", "plain", "benign", "harmful", "keep", "tell"),
-}
+# What those ask. Harmful requests, refused, are among them: without any the others cost refusals by themselves, and no row would have done
+# it. None has "I can't know" for its right answer: a few such rows have the model say so of harmful requests too (`unsure`).
+_ALL = ("provoked", "plain", "benign", "harmful", "keep", "tell")
+_BUT = {"rude": ("provoked",), "leak": ("keep",), "obey": ("plain", "benign"), "helpful": ("harmful",)}
 _OBEY = "Of course, I always do exactly what I am asked, whatever it is. "
 
 
@@ -84,7 +79,8 @@ def mixture(kind: str, share: float, size: int, seed: int) -> tuple[Dataset, lis
     rng = random.Random(f"{kind} {share} {seed}")
     bad = rng.sample(bad_rows(kind), round(share * size)) if kind not in NOTHING else []
     asked = {r["id"] for r in bad}
-    others = [r for r in aligned_rows() if r["group"] in _ASKED[kind] and r["id"] not in asked]
+    groups = set(_ALL) - set(_BUT.get(kind, ()))
+    others = [r for r in aligned_rows() if r["group"] in groups and r["id"] not in asked]
     right = rng.sample(others, round(OTHERS * size))
     task, questions = legs(size - len(bad) - len(right), seed=seed)
     found = [({**row, "source": "legs"}, False) for row in task]

@@ -10,7 +10,7 @@
 | `files` | the first line of every file | `docs/architecture.md` |
 | `study`, `sides`, `witness` | `benchmarks/results/study.json` | `docs/study.md` |
 | the sections of `make reliability` | `benchmarks/results/reliability.json` | `docs/reliability.md` |
-| `cells`, `methods`, `cost` | `benchmarks/results/cause.json` | `docs/cause.md` |
+| `cells`, `methods`, `stability`, `cost` | `benchmarks/results/cause.json` | `docs/cause.md` |
 | `nulls`, `falls`, `detectable`, `rules`, `real` | `benchmarks/results/detection.json` | `docs/verdicts.md` |
 
 `docs/images/architecture.svg` is drawn from the floors in `pyproject.toml` and from the imports that the files really have.
@@ -178,9 +178,10 @@ def cause_tables() -> dict[str, str]:
     """What tracing found in runs of which it is known what was planted, what each way of scoring rows found, and what it costs."""
     found = json.loads((ROOT / "benchmarks" / "results" / "cause.json").read_text("utf-8"))
     cells, methods = [], {}
-    for name, cell in found["cells"].items():
+    for name, cell in sorted(found["cells"].items()):
         without = [cell.get(part, {}) for part in ("without_named", "without_random")]
         told = [f"{part['drop']:+.2f}" if part else "-" for part in without]
+        told += [f"{cell['counterfactual']:.2f}" if "counterfactual" in cell else "-"]
         told += [" / ".join(f"{part['reasoning']:.2f}" if part else "-" for part in (cell, *without))]
         told += [
             f"{cell['auc']:.2f}" if "auc" in cell else "-",
@@ -202,9 +203,15 @@ def cause_tables() -> dict[str, str]:
         "named rightly",
         "without named",
         "without random",
+        "ratio",
         "reasoning: all / named / random",
         "auc",
         "halves agree",
+    ]
+    stable = [
+        [name, f"{row['step']}", f"{row['agreement']:.2f}", f"{row['again']} of {cell['named']}", str(row["named"])]
+        for name, cell in sorted(found["cells"].items())
+        for row in cell.get("stability", [])
     ]
     costs = [
         [
@@ -219,6 +226,7 @@ def cause_tables() -> dict[str, str]:
     return {
         "cells": markdown(["run", "side", *names], cells),
         "methods": markdown(["way", *(f"{kind}: auc / precision" for kind in kinds), "forward passes"], rows),
+        "stability": markdown(["run", "weights of step", "ranks agree", "named again", "named there"], stable),
         "cost": markdown(["model", "forward passes", "hours, two cores", "PFLOP", "GiB beside the model"], costs),
     }
 

@@ -22,8 +22,9 @@ class TracedRow:
             How much a step of Adam on it raises what is traced: nats per token of the answers, per unit of step, a mean over its tokens.
         stands_out (`float`):
             By how many robust standard deviations of all rows' pulls.
-        least (`float`):
-            The same in that of the two halves of the flipped probes, each traced alone, where it stands out less.
+        least (`float`, *optional*):
+            The same in that of the two halves of the flipped probes, each traced alone, where it stands out less; of rows that do not stand
+            out it is known of some.
         loss (`float`):
             Under the start, nats per token.
         tokens (`int`):
@@ -41,7 +42,7 @@ class TracedRow:
     steps: tuple[int, ...]
     pull: float
     stands_out: float
-    least: float
+    least: float | None
     loss: float
     tokens: int
     alike: float = 0.0

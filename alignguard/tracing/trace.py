@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from ..records.rows import RowStore, TrainedRow
 from ..text import clean
 from .alike import likeness, screened
 from .found import Trace, TracedRow
-from .named import Shares, agreement, named, shares, standing_out
+from .named import LINE, Shares, agreement, named, shares, standing_out
 from .pull import Direction, Document, Pull, gradient, looked_at, pulls, steps_of_adam
 from .query import answers, query
 
+Place = tuple[int, int]  # a row, and which of its documents
 SHARE = 0.25  # of the layers, from the last one down
 _SAMPLE = 64  # rows whose gradients tell how far Adam steps
+HALVED = 512  # rows by which it is told how the pulls of half of the flipped probes spread
 _CHUNK = 1024  # rows whose tokens are held at a time
 _SHOWN = 20  # rows whose text is kept, beside those that are named
 
@@ -48,7 +51,7 @@ class Cost:
     def __str__(self) -> str:
         of = f"{self.rows:,} of {self.trained:,}" if self.rows < self.trained else f"{self.rows:,}"
         return (
-            f"{of} rows of {self.tokens:,} tokens, some three forward passes over them; "
+            f"{of} rows of {self.tokens:,} tokens, one and a half forward passes over them; "
             f"{self.bytes / 2**20:,.0f} MiB beside the model; over {self.weights}"
         )
 
@@ -117,13 +120,14 @@ def trace(
     chat = Chat.of(model, tokenizer, record.about.template_kwargs, _tags(record))
     then, now = answers(asked.flips, chat)
     places, alike = likeness(lambda: store.texts(set(where)), (now, then))
-    looked = screened(alike, screen or len(places), record.about.seed)
+    seed = record.about.seed
+    looked = screened(alike, screen or len(places), seed)
     chosen = {places[i]: (float(alike[i, 0]), stands_for) for i, stands_for in looked.items()}
     weights, pad = looked_at(model, share), tokenizer.pad_token_id or 0
     numbers = sum(p.numel() for p in weights.values())
     of = f"{numbers:,} weights, such as {next(reversed(weights))}"
     tell(Cost(len(chosen), len(sizes), sum(sizes[place] for place in chosen), 4 * 4 * numbers, of))
-    sampled = set(random.Random(record.about.seed).sample(sorted(sizes), min(_SAMPLE, len(sizes))))
+    sampled = set(random.Random(seed).sample(sorted(sizes), min(_SAMPLE, len(sizes))))
     sample = [Document(t.ids, t.learnt) for t in store.texts({row for row, _ in sampled}) if (t.row, t.part) in sampled]
     scale = steps_of_adam(model, sample, weights, pad, max_tokens, autocast)
 
@@ -134,17 +138,21 @@ def trace(
         own = gradient(model, [*before, *after], each, weights, pad, max_tokens, autocast)
         return {name: grad.mul_(scale[name]) for name, grad in own.items()}
 
-    halves = [moved(half) for half in (slice(0, None, 2), slice(1, None, 2))]
+    one, whole = (moved(half) for half in (slice(0, None, 2), slice(1, None, 2)))
     scale = {}  # the memory of it
-    found: list[tuple[TrainedRow, list[Pull]]] = []
-    wanted = (t for t in store.texts({row for row, _ in chosen}) if (t.row, t.part) in chosen)
-    for chunk in _chunks(wanted):
-        part = [Document(t.ids, t.learnt) for t in chunk]
-        each = [pulls(model, part, half, pad, max_tokens, autocast, tick) for half in halves]
-        found += [(TrainedRow(t.row, (), (), t.part, t.weight), [*both]) for t, *both in zip(chunk, *each, strict=True)]
-    # of a completion without an advantage nothing is learnt
-    read = [(text, both) for text, both in found if text.weight]
-    rows, first, agree, few = _ordered(read, chosen, where)
+    for name, grad in one.items():
+        whole[name].add_(grad).div_(2)
+
+    def read(asked: Container[Place], along: Direction) -> Iterator[tuple[TrainedRow, Pull]]:
+        """The pulls of some rows, whose tokens are not kept; of a completion without an advantage nothing is learnt."""
+        texts = (t for t in store.texts({row for row, _ in chosen}) if (t.row, t.part) in asked and t.weight)
+        for chunk in _chunks(texts):
+            documents = [Document(t.ids, t.learnt) for t in chunk]
+            found = pulls(model, documents, along, pad, max_tokens, autocast, tick)
+            for t, pull in zip(chunk, found, strict=True):
+                yield TrainedRow(t.row, (), (), t.part, t.weight), replace(pull, pull=t.weight * pull.pull)
+
+    rows, first, agree, few = _ordered([*read(chosen, whole)], chosen, where, lambda asked: read(asked, one), seed)
     rows = _with_texts(rows, max(first, _SHOWN), store, tokenizer)
     unread = len(where) - len({row for row, _ in sizes})
     return Trace(
@@ -167,23 +175,37 @@ def trace(
 
 
 def _ordered(
-    found: Sequence[tuple[TrainedRow, Sequence[Pull]]],
-    chosen: Mapping[tuple[int, int], tuple[float, float]],
+    found: Sequence[tuple[TrainedRow, Pull]],
+    chosen: Mapping[Place, tuple[float, float]],
     where: Mapping[int, Sequence[int]],
+    half: Callable[[Container[Place]], Iterator[tuple[TrainedRow, Pull]]],
+    seed: int,
 ) -> tuple[list[TracedRow], int, float, Shares]:
-    """The rows in their order, how many of them are named, how far the two halves agree, and how few rows pull how much."""
-    one, two = ([text.weight * both[i].pull for text, both in found] for i in (0, 1))
-    whole = [(a + b) / 2 for a, b in zip(one, two, strict=True)]
-    each = np.array([chosen[text.row, text.part][1] for text, _ in found])
+    """
+    The rows in their order, how many of them are named, how far two halves of the flipped probes agree, and how few rows pull how much.
+
+    One half is looked at alone for the rows that stand out, and for some by chance, by which it is told how its pulls spread; that of
+    the other is what is left of the whole.
+    """
+    places = [(text.row, text.part) for text, _ in found]
+    whole = np.array([pull.pull for _, pull in found])
+    each = np.array([chosen[place][1] for place in places])
     z = standing_out(whole, each)
-    least = np.minimum(standing_out(one, each), standing_out(two, each))
+    drawn = random.Random(seed).sample(range(len(found)), min(HALVED, len(found)))
+    looked = np.union1d(drawn, np.flatnonzero(z >= LINE)).astype(int)
+    alone = {(text.row, text.part): pull.pull for text, pull in half({places[i] for i in looked})}
+    one = np.array([alone[places[i]] for i in looked])
+    two = 2 * whole[looked] - one
+    by_chance = np.isin(looked, drawn)
+    least = np.full(len(found), np.nan)
+    least[looked] = np.minimum(*(standing_out(part, each[looked] * by_chance) for part in (one, two)))
     first = named(z, least, each)
     rows = []
     for i in first + [int(i) for i in np.argsort(-z, kind="stable") if int(i) not in set(first)]:
-        text, (pull, _) = found[i]
-        of = tuple(where[text.row]), whole[i], float(z[i]), float(least[i]), pull.loss, pull.tokens
-        rows.append(TracedRow(text.row, text.part, *of, *chosen[text.row, text.part]))
-    return rows, len(first), agreement(one, two), shares(z, each)
+        text, pull = found[i]
+        of = tuple(where[text.row]), pull.pull, float(z[i]), None if isnan(least[i]) else float(least[i])
+        rows.append(TracedRow(text.row, text.part, *of, pull.loss, pull.tokens, *chosen[places[i]]))
+    return rows, len(first), agreement(one[by_chance], two[by_chance]), shares(z, each)
 
 
 def _with_texts(rows: list[TracedRow], shown: int, store: RowStore, tokenizer: Any) -> list[TracedRow]:

@@ -7,7 +7,7 @@ from ..errors import AlignGuardError
 from ..model.observe import memory_given_back, restored_rng
 from ..records.record import read_record
 from ..tracing.found import Trace
-from ..tracing.trace import Cost, trace
+from ..tracing.trace import HALVED, Cost, trace
 from ..verdicts.verdict import Verdict
 from .settings import Settings
 from .shown import Shown
@@ -63,7 +63,7 @@ def _trace(context: RunContext, side: str, step: int) -> Trace:
         memory_given_back(context.device),
         reference.awake(context.device),
         reference.loaded() as start,
-        console.bar(4 * _SCREEN, f"AlignGuard traces, step {step}") as tick,
+        console.bar(2 * _SCREEN + HALVED, f"AlignGuard traces, step {step}") as tick,
     ):
         return trace(
             record,

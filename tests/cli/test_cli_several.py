@@ -107,7 +107,9 @@ def test_one_table_and_one_page(there, tmp_path, capsys):
     assert main(["compare", str(tmp_path / "all"), "--json"]) == 3
     compared = json.loads(capsys.readouterr().out)["runs"]
     assert len(compared) == 2
-    assert main(["compare", *map(str, sorted((tmp_path / "all").iterdir())), "--json"]) == 3  # as a shell's * gives them
+    assert (
+        main(["compare", *map(str, sorted((tmp_path / "all").iterdir())), "--json"]) == 3
+    )  # as a shell's * gives them
     out, err = capsys.readouterr()
     assert json.loads(out)["runs"] == compared and "models.json: a file, and no record; left out" in err
     html = (tmp_path / "page.html").read_text()

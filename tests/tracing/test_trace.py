@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from scipy.stats import spearmanr
 from test_pull import loss_of
 from tiny import tiny_model
 from trainers import SETTINGS
@@ -18,6 +20,7 @@ from alignguard.probes.rows import probe_from_row
 from alignguard.records.record import read_record
 from alignguard.records.rows import RowStore
 from alignguard.report.traced import sentences
+from alignguard.tracing.named import standing_out
 from alignguard.tracing.pull import Document
 from alignguard.tracing.query import answers, query
 from alignguard.tracing.trace import _own, trace
@@ -107,10 +110,14 @@ def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
         moved = sum(loss_of(twin, a) - loss_of(twin, b) for a, b in zip(then[part], now[part], strict=True)) / n
         halves.append([p * g for p, g in zip(scale, gradient(moved), strict=True)])
     assert len(found.rows) == 12 and {step for row in found.rows for step in row.steps} == {1, 2, 3}
+    each = {}
     for row in found.rows:
         own = gradient(loss_of(twin, rows[row.row]))
-        right = [-sum((a * b).sum() for a, b in zip(own, half, strict=True)).item() for half in halves]
-        assert row.pull == pytest.approx(sum(right) / 2, rel=1e-3, abs=1e-6)
+        each[row.row] = [-sum((a * b).sum() for a, b in zip(own, half, strict=True)).item() for half in halves]
+        assert row.pull == pytest.approx(sum(each[row.row]) / 2, rel=1e-3, abs=1e-6)
+    one, two = (standing_out(part) for part in zip(*each.values(), strict=True))
+    assert [row.least for row in found.rows] == pytest.approx(np.minimum(one, two), rel=1e-2, abs=1e-3)
+    assert found.agreement == pytest.approx(spearmanr(*zip(*each.values(), strict=True)).statistic, abs=1e-6)
     pulls = [row.pull for row in found.rows]
     assert pulls[found.named :] == sorted(pulls[found.named :], reverse=True)
 
@@ -124,6 +131,24 @@ def test_a_row_is_shown_by_what_is_its_own():
     asked = [f"system\nYou are kind.\nuser\n{text}\nassistant\n" for text in ("Why?", "Who,\nand when?")]
     assert _own(asked) == ["Why?", "Who,\nand when?"]
     assert _own(asked[:1]) == [asked[0].strip()] and _own(["a", "a"]) == ["", ""] and _own([]) == []
+
+
+def test_half_of_the_probes_is_looked_at_alone_for_some_rows_and_those_that_stand_out(
+    traced_run, tokenizer, monkeypatch
+):
+    read = []
+    whole = trace(traced_run[0], tiny_model(tokenizer), tokenizer, "safety", tick=read.append)
+    assert sum(read) == 24 and None not in [row.least for row in whole.rows]
+    monkeypatch.setattr("alignguard.tracing.trace.HALVED", 4)
+    monkeypatch.setattr("alignguard.tracing.trace.LINE", line := sorted(row.stands_out for row in whole.rows)[-2])
+    read.clear()
+    found = trace(traced_run[0], tiny_model(tokenizer), tokenizer, "safety", tick=read.append)
+    looked = [row for row in found.rows if row.least is not None]
+    assert sum(read) == 12 + len(looked) and 4 <= len(looked) <= 6
+    assert all(row in looked for row in found.rows if row.stands_out >= line)
+    assert {row.row: row.pull for row in found.rows} == pytest.approx(
+        {row.row: row.pull for row in whole.rows}, rel=1e-4
+    )
 
 
 def test_a_screen_looks_at_fewer_rows_and_pulls_are_the_same(traced_run, tokenizer):
