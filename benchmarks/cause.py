@@ -42,7 +42,7 @@ from alignguard.records.record import Record, read_record
 from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.tracing.alike import likeness
 from alignguard.tracing.found import Trace
-from alignguard.tracing.kept import write_trace
+from alignguard.tracing.kept import read_traces, write_trace
 from alignguard.tracing.named import agreement
 from alignguard.tracing.pull import Document, gradient, looked_at, pulls, steps_of_adam
 from alignguard.tracing.query import answers, query
@@ -325,7 +325,9 @@ def _seconds(n: int, a: int, b: int) -> float:
 
 
 def traced(record: Record, side: str, start: str) -> Trace | str:
-    """What `alignguard trace` finds, or why it does not look."""
+    """What `alignguard trace` finds, or has found, or why it does not look."""
+    if kept := [told for told in read_traces(record.store) if told.side == side]:
+        return kept[0]
     model, tokenizer = load(start)
     try:
         found = trace(record, model, tokenizer, side)
@@ -352,7 +354,9 @@ def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str,
     if kind in NOTHING:
         return found
     scores = {row.row: row.pull for row in told.rows}
+    alike = {row.row: row.alike for row in told.rows}
     order = sorted(scores)
+    found |= {"auc_alike": auc([alike[i] for i in order], [planted[i] for i in order])}
     found |= {"auc": auc([scores[i] for i in order], [planted[i] for i in order])}
     found |= {"precision_at_k": precision([scores[i] for i in order], [planted[i] for i in order])}
     print(found, flush=True)

@@ -185,6 +185,7 @@ def cause_tables() -> dict[str, str]:
         told += [" / ".join(f"{part['reasoning']:.2f}" if part else "-" for part in (cell, *without))]
         told += [
             f"{cell['auc']:.2f}" if "auc" in cell else "-",
+            f"{cell['auc_alike']:.2f}" if "auc_alike" in cell else "-",
             f"{cell['agreement']:.2f}" if "agreement" in cell else "-",
         ]
         which = f"{cell.get('right', 0)} of {cell['named']}" if cell["planted"] else str(cell["named"])
@@ -206,6 +207,7 @@ def cause_tables() -> dict[str, str]:
         "ratio",
         "reasoning: all / named / random",
         "auc",
+        "of likeness",
         "halves agree",
     ]
     stable = [
