@@ -73,7 +73,7 @@ def shown(injection: str) -> Shown:
         "trust card's picture": picture(card),
     }
     texts, wrong = {}, {}
-    alarm = "\n".join(text for _, text, _ in alarms(verdict, "nowhere", True))
+    alarm = "\n".join(text for _, _, text, _ in alarms(verdict, "nowhere", True))
     for name, text in {
         "table of an audit": format_table(audits[-1], verdict),
         "table of a record": tables(record),

@@ -250,8 +250,9 @@ class Store:
         """
         for path in (*self.root.glob("*.part"), *self.private.rglob("*.part")):
             path.unlink()
-        for path in self.private.glob("answers/step_*.parquet"):
-            if path.stem[5:].isdigit() and int(path.stem[5:]) > step:
+        for path in (*self.private.glob("answers/step_*.parquet"), *self.private.glob("traces/*-*.jsonl")):
+            last = path.stem.rpartition("-" if path.suffix == ".jsonl" else "_")[2]
+            if last.isdigit() and int(last) > step:
                 path.unlink()
         names = ("audits.jsonl", "budget.jsonl", "pulses.jsonl", "pace.jsonl")
         # what was decided, when to look, stays decided

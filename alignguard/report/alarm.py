@@ -18,9 +18,9 @@ _ADVICE = (
 )
 
 
-def alarms(verdict: Verdict, output_dir: str | Path, quote: bool) -> list[tuple[str, str, str]]:
+def alarms(verdict: Verdict, output_dir: str | Path, quote: bool) -> list[tuple[str, str, str, str]]:
     """
-    What is to be told after an audit: each with its title, its text, and the text without what was said.
+    What is to be told after an audit: each with its name, its title, its text, and the text without what was said.
 
     Args:
         verdict ([`Verdict`]):
@@ -33,11 +33,11 @@ def alarms(verdict: Verdict, output_dir: str | Path, quote: bool) -> list[tuple[
     found = []
     if verdict.new:
         text, bare = (regression_text(verdict, output_dir, quoted) for quoted in (quote, False))
-        found.append((headline(verdict), text, bare))
+        found.append(("regression", headline(verdict), text, bare))
     if verdict.newly_leaning:
         title = f"AlignGuard: about to fall? {', '.join(verdict.newly_leaning)} (a warning)"
         text = "\n".join(["Its leaning, read off likelihoods, moves before answers flip.", *verdict.warnings])
-        found.append((title, text, text))
+        found.append(("leaning", title, text, text))
     return found
 
 

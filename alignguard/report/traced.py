@@ -73,12 +73,14 @@ def sentences(trace: Trace) -> list[str]:
         )
     if more := sum(row.stands_for > 1 for row in trace.rows[: trace.named]):
         found.append(
-            f"Of those that stand out {more:,} were drawn by chance: about {drawn[0].stands_for * more:,.0f} like them were not looked at."
+            f"Of those that stand out {more:,} were drawn by chance: about {(drawn[0].stands_for - 1) * more:,.0f} like them were not looked at."
         )
     if trace.untold:
         found.append(
             f"{trace.untold:,} more probes flipped, and were not asked at step {trace.first}: when they did is not known."
         )
+    if trace.broken:
+        found.append(f"Of {trace.broken:,} more rows the pull is no finite number.")
     if trace.unread:
         found.append(f"Of {trace.unread:,} more rows no tokens are on record.")
     if trace.unknown:

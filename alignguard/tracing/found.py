@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .named import Shares
 
@@ -101,6 +101,8 @@ class Trace:
             Of its layers that were looked at.
         seconds (`float`):
             It took.
+        broken (`int`, *optional*, defaults to `0`):
+            More rows that were looked at, whose pull is no finite number.
         by (`list[ByColumn]`, *optional*):
             The pull by columns of the data set.
     """
@@ -120,6 +122,7 @@ class Trace:
     model: str
     share: float
     seconds: float
+    broken: int = 0
     by: list[ByColumn] = field(default_factory=list)
 
     @property
@@ -127,6 +130,11 @@ class Trace:
         """The share of all pull above the middle row's that comes from the rows named."""
         above = _above(self.rows)
         return _above(self.rows[: self.named]) / above if above else 0.0
+
+    @property
+    def bare(self) -> Trace:
+        """The same without texts of rows."""
+        return replace(self, rows=[replace(row, text="") for row in self.rows])
 
     @property
     def trained(self) -> int:

@@ -140,12 +140,17 @@ def gradient(
             What the trainer computes in.
     """
     found = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in names.items()}
-    with observing(model, autocast=autocast), _learning(model, names), torch.enable_grad():
+    with (
+        observing(model, autocast=autocast),
+        _learning(model, names),
+        _from_there_on(model, names),
+        torch.enable_grad(),
+    ):
         for batch in batches([len(d.ids) for d in documents], max_tokens):
             part = [documents[i] for i in batch]
             scale = torch.tensor([weights[i] / len(documents[i].places) for i in batch])
             losses, of = _losses(model, part, pad)
-            total = (losses * scale.to(losses.device)[of]).sum()
+            total = (losses * scale.to(losses.device)[of.to(losses.device)]).sum()
             for name, grad in zip(
                 names, torch.autograd.grad(total, list(names.values()), allow_unused=True), strict=True
             ):
@@ -231,12 +236,14 @@ def _pulls(
 ) -> list[Pull]:
     own = dict(model.named_parameters())
     found: list[Pull | None] = [None] * len(documents)
+    # of length 1 along the pass: in half precision what it sums would not fit
+    size = sum(float(tangent.square().sum(dtype=torch.float64)) for tangent in direction.values()) ** 0.5 or 1.0
     with observing(model, autocast=autocast), sdpa_kernel(SDPBackend.MATH):
         for batch in batches([len(d.ids) for d in documents], max_tokens):
             part = [documents[i] for i in batch]
             with forward_ad.dual_level():
                 dual = {
-                    name: forward_ad.make_dual(own[name].detach(), tangent.to(own[name].dtype))
+                    name: forward_ad.make_dual(own[name].detach(), (tangent / size).to(own[name].dtype))
                     for name, tangent in direction.items()
                 }
                 losses, of = _losses(model, part, pad, dual)
@@ -246,7 +253,7 @@ def _pulls(
                 sums = torch.zeros(2, len(part), dtype=torch.float64)
                 sums.index_add_(1, of.cpu(), torch.stack([primal, tangent]).cpu().double())
             for i, loss, moved, count in zip(batch, *sums.tolist(), counts.tolist(), strict=True):
-                found[i] = Pull(loss / count, -moved / count, count)
+                found[i] = Pull(loss / count, -moved * size / count, count)
             tick(len(batch))
     return [pull for pull in found if pull is not None]
 
@@ -308,6 +315,23 @@ def _forward(model: Any, documents: Sequence[Document], pad: int, weights: Mappi
         mask[i, : len(document.ids)] = 1
     asked = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
     return model(**asked) if weights is None else functional_call(model, dict(weights), (), asked)
+
+
+@contextmanager
+def _from_there_on(model: Any, names: Mapping[str, torch.nn.Parameter]) -> Iterator[None]:
+    """
+    What embeddings give needs no gradient where they are not looked at, whatever a trainer has asked of them for its gradient checkpointing:
+    activations are kept from the first weight on that is looked at.
+    """
+    embeddings, wanted = model.get_input_embeddings(), {id(p) for p in names.values()}
+    if any(id(p) in wanted for p in embeddings.parameters()):
+        yield
+        return
+    handle = embeddings.register_forward_hook(lambda module, inputs, output: output.detach())
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

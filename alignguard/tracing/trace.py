@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ class Cost:
 
     def __str__(self) -> str:
         of = f"{self.rows:,} of {self.trained:,}" if self.rows < self.trained else f"{self.rows:,}"
+        passes = 1.5 * (1 + min(self.rows, HALVED) / self.rows)
         return (
-            f"{of} rows of {self.tokens:,} tokens, one and a half forward passes over them; "
+            f"{of} rows of {self.tokens:,} tokens, {passes:.1f} forward passes over them; "
             f"{self.bytes / 2**20:,.0f} MiB beside the model; over {self.weights}"
         )
 
@@ -111,7 +112,12 @@ def trace(
     asked, store = query(record, side, first, last), store_of(record)
     where = store.rows(asked.first, asked.last)
     unknown = asked.last - asked.first - len([s for s in store.steps() if asked.first < s <= asked.last])
-    sizes = {(text.row, text.part): len(text.ids) for text in store.texts(set(where))}
+
+    def texts() -> Iterator[TrainedRow]:
+        """What was learnt of: of a completion without an advantage it is nothing."""
+        return (text for text in store.texts(set(where)) if text.weight)
+
+    sizes = {(text.row, text.part): len(text.ids) for text in texts()}
     if not sizes:
         why = store.unread or "nothing of them is learnt by the labels of a row"
         raise RunError(
@@ -119,7 +125,7 @@ def trace(
         )
     chat = Chat.of(model, tokenizer, record.about.template_kwargs, _tags(record))
     then, now = answers(asked.flips, chat)
-    places, alike = likeness(lambda: store.texts(set(where)), (now, then))
+    places, alike = likeness(texts, (now, then))
     seed = record.about.seed
     looked = screened(alike, screen or len(places), seed)
     chosen = {places[i]: (float(alike[i, 0]), stands_for) for i, stands_for in looked.items()}
@@ -139,20 +145,23 @@ def trace(
         return {name: grad.mul_(scale[name]) for name, grad in own.items()}
 
     one, whole = (moved(half) for half in (slice(0, None, 2), slice(1, None, 2)))
-    scale = {}  # the memory of it
+    scale, part = {}, len(then[::2]) / len(then)
     for name, grad in one.items():
-        whole[name].add_(grad).div_(2)
+        whole[name].mul_(1 - part).add_(grad, alpha=part)
 
     def read(asked: Container[Place], along: Direction) -> Iterator[tuple[TrainedRow, Pull]]:
-        """The pulls of some rows, whose tokens are not kept; of a completion without an advantage nothing is learnt."""
-        texts = (t for t in store.texts({row for row, _ in chosen}) if (t.row, t.part) in asked and t.weight)
-        for chunk in _chunks(texts):
+        """The pulls of some rows, whose tokens are not kept."""
+        for chunk in _chunks(t for t in store.texts({row for row, _ in chosen}) if (t.row, t.part) in asked):
             documents = [Document(t.ids, t.learnt) for t in chunk]
             found = pulls(model, documents, along, pad, max_tokens, autocast, tick)
             for t, pull in zip(chunk, found, strict=True):
                 yield TrainedRow(t.row, (), (), t.part, t.weight), replace(pull, pull=t.weight * pull.pull)
 
-    rows, first, agree, few = _ordered([*read(chosen, whole)], chosen, where, lambda asked: read(asked, one), seed)
+    found = [*read(chosen, whole)]
+    finite = [(text, pull) for text, pull in found if isfinite(pull.pull) and isfinite(pull.loss)]
+    if not finite:
+        raise RunError("the pulls of all rows are no finite numbers; load the start in float32, or bfloat16")
+    rows, first, agree, few = _ordered(finite, chosen, where, lambda asked: read(asked, one), part, seed)
     rows = _with_texts(rows, max(first, _SHOWN), store, tokenizer)
     unread = len(where) - len({row for row, _ in sizes})
     return Trace(
@@ -171,6 +180,7 @@ def trace(
         record.about.model,
         share,
         time.perf_counter() - begun,
+        len(found) - len(finite),
     )
 
 
@@ -179,13 +189,14 @@ def _ordered(
     chosen: Mapping[Place, tuple[float, float]],
     where: Mapping[int, Sequence[int]],
     half: Callable[[Container[Place]], Iterator[tuple[TrainedRow, Pull]]],
+    part: float,
     seed: int,
 ) -> tuple[list[TracedRow], int, float, Shares]:
     """
     The rows in their order, how many of them are named, how far two halves of the flipped probes agree, and how few rows pull how much.
 
-    One half is looked at alone for the rows that stand out, and for some by chance, by which it is told how its pulls spread; that of
-    the other is what is left of the whole.
+    One half, which is a part of the whole, is looked at alone for the rows that stand out, and for some by chance, by which it is told how
+    its pulls spread; that of the other is what is left.
     """
     places = [(text.row, text.part) for text, _ in found]
     whole = np.array([pull.pull for _, pull in found])
@@ -195,10 +206,10 @@ def _ordered(
     looked = np.union1d(drawn, np.flatnonzero(z >= LINE)).astype(int)
     alone = {(text.row, text.part): pull.pull for text, pull in half({places[i] for i in looked})}
     one = np.array([alone[places[i]] for i in looked])
-    two = 2 * whole[looked] - one
+    two = (whole[looked] - part * one) / (1 - part)
     by_chance = np.isin(looked, drawn)
     least = np.full(len(found), np.nan)
-    least[looked] = np.minimum(*(standing_out(part, each[looked] * by_chance) for part in (one, two)))
+    least[looked] = np.minimum(*(standing_out(pulled, each[looked] * by_chance) for pulled in (one, two)))
     first = named(z, least, each)
     rows = []
     for i in first + [int(i) for i in np.argsort(-z, kind="stable") if int(i) not in set(first)]:

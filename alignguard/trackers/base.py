@@ -41,8 +41,8 @@ class Tracker(Protocol):
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         """Show a pulse's figures at its step."""
 
-    def alert(self, title: str, text: str, bare: str) -> None:
-        """Tell the owner of the run; `bare` is the text without what was said, for files that the trainer may upload."""
+    def alert(self, name: str, title: str, text: str, bare: str) -> None:
+        """Tell the owner of the run; `name` says of what, for files; `bare` is the text without what was said, for files that the trainer may upload."""
 
     def end(self) -> None:
         """The trainer's own trackers have closed. One audit may still come: of a run that a later callback stopped."""
@@ -76,8 +76,8 @@ class Trackers:
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         self._each(lambda tracker: tracker.pulse(step, figures))
 
-    def alert(self, title: str, text: str, bare: str) -> None:
-        self._each(lambda tracker: tracker.alert(title, text, bare))
+    def alert(self, name: str, title: str, text: str, bare: str) -> None:
+        self._each(lambda tracker: tracker.alert(name, title, text, bare))
 
     def end(self) -> None:
         self._each(lambda tracker: tracker.end())

@@ -61,9 +61,9 @@ class MlflowRun:
         self._later("pulse", figures, step, time.time())
         self._send()
 
-    def alert(self, title: str, text: str, bare: str) -> None:
-        path = f"alignguard/regression_step_{self.step:05d}.txt"
-        self.figures.waiting["tag"] = partial(self.client.set_tag, self.run_id, "alignguard.regression", title)
+    def alert(self, name: str, title: str, text: str, bare: str) -> None:
+        path = f"alignguard/{name}_step_{self.step:05d}.txt"
+        self.figures.waiting[f"tag {name}"] = partial(self.client.set_tag, self.run_id, f"alignguard.{name}", title)
         self.files.waiting[path] = partial(self.client.log_text, self.run_id, text, path)
         self._send()
 

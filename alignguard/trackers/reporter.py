@@ -39,7 +39,7 @@ class Reporter:
         if not self.closed:
             self._log(figures)
 
-    def alert(self, title: str, text: str, bare: str) -> None:
+    def alert(self, name: str, title: str, text: str, bare: str) -> None:
         """No tracker's callback has any."""
 
     def end(self) -> None:

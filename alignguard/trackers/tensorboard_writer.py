@@ -38,9 +38,9 @@ class TensorBoardWriter:
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
-    def alert(self, title: str, text: str, bare: str) -> None:
+    def alert(self, name: str, title: str, text: str, bare: str) -> None:
         # its files lie in output_dir/runs, which push_to_hub uploads
-        self.writer.add_text("alignguard/regression", _as_it_stands(bare), self.step)
+        self.writer.add_text(f"alignguard/{name}", _as_it_stands(bare), self.step)
         self.writer.flush()
 
     def end(self) -> None:

@@ -45,7 +45,7 @@ class TrackioRun:
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         self.run.log({**figures, "train/global_step": step})
 
-    def alert(self, title: str, text: str, bare: str) -> None:
+    def alert(self, name: str, title: str, text: str, bare: str) -> None:
         self.run.alert(title=title, text=text, level=trackio.AlertLevel.WARN)
 
     def end(self) -> None:

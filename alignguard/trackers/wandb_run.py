@@ -67,7 +67,7 @@ class WandbRun:
         self._leave_out_of_summary(figures)
         self.run.log({**figures, "train/global_step": step})
 
-    def alert(self, title: str, text: str, bare: str) -> None:
+    def alert(self, name: str, title: str, text: str, bare: str) -> None:
         self.run.alert(title=title[:_LONGEST_TITLE], text=text, level="WARN")
 
     def end(self) -> None:

@@ -92,7 +92,7 @@ class AlignGuardCallback(TrainerCallback):
             Whether it is kept which rows went into which step, and their tokens: [`trace`] tells from it where a regression came from.
         trace (`bool`, *optional*, defaults to `False`):
             Whether it is traced at the step where a regression is called, over some 500 rows: three forward passes over them, and
-            four copies of a quarter of the weights for that time. `alignguard trace` does it after training, over all of them.
+            four copies of a quarter of the weights for that time. Told by number, and by text in OUTPUT_DIR/_alignguard/traces alone.
         card (`bool`, *optional*, defaults to `True`):
             Whether the `README.md` that the trainer writes into its output_dir gets a section on trust, in figures alone, its
             metadata too, and a picture beside it. None is made where the trainer writes none. See `alignguard card`.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
+import torch
+
 from ..drift.reference import Reference
-from ..errors import AlignGuardError
+from ..errors import AlignGuardError, RunError
 from ..model.observe import memory_given_back, restored_rng
 from ..records.record import read_record
 from ..tracing.found import Trace
-from ..tracing.trace import HALVED, Cost, trace
+from ..tracing.pull import Document, looked_at, pulls
+from ..tracing.trace import HALVED, SHARE, Cost, trace
 from ..verdicts.verdict import Verdict
 from .settings import Settings
 from .shown import Shown
@@ -17,7 +22,7 @@ _SCREEN = 256  # rows by likeness, and as many by chance
 _TOKENS = 2048  # of a batch, padded
 
 
-def check_traceable(settings: Settings, reference: Reference, processes: int) -> None:
+def check_traceable(settings: Settings, reference: Reference, processes: int, autocast: torch.dtype | None) -> None:
     """
     Whether a regression can be traced while training goes on; asked before step 1.
 
@@ -37,16 +42,33 @@ def check_traceable(settings: Settings, reference: Reference, processes: int) ->
     )
     if why:
         raise AlignGuardError(f"trace=True needs {why}; leave it out, and run `alignguard trace` after training")
+    try:
+        with restored_rng(), reference.loaded() as start:
+            name, weight = next(iter(looked_at(start, SHARE).items()))
+            along = {name: torch.zeros_like(weight, dtype=torch.float32)}
+            pulls(
+                start, [Document([0, 0], [False, True])], along, 0, autocast=autocast
+            )  # through all that comes after it
+    except RunError as error:
+        raise AlignGuardError(f"trace=True: {error}; leave it out") from None
 
 
-def trace_new(context: RunContext, state: RunState, verdict: Verdict, shown: Shown) -> None:
-    """Trace what was called for the first time at the latest audit, and show it; where that fails, why is told."""
+def trace_new(context: RunContext, state: RunState, verdict: Verdict, shown: Shown) -> float:
+    """
+    Trace what was called for the first time at the latest audit, and show it; where that fails, why is told.
+
+    Returns:
+        `float`: seconds that it took.
+    """
+    begun = time.perf_counter()
     for side in verdict.new_sides:
 
         def look(side: str = side) -> None:
             shown.trace(_trace(context, side, verdict.step), state, verdict)
 
-        context.console.guarded(f"the trace of {side}", look)
+        with memory_given_back(context.device):  # after an error too, which holds on to what it failed with
+            context.console.guarded(f"the trace of {side}", look)
+    return time.perf_counter() - begun
 
 
 def _trace(context: RunContext, side: str, step: int) -> Trace:
@@ -60,7 +82,6 @@ def _trace(context: RunContext, side: str, step: int) -> Trace:
 
     with (
         restored_rng(),
-        memory_given_back(context.device),
         reference.awake(context.device),
         reference.loaded() as start,
         console.bar(2 * _SCREEN + HALVED, f"AlignGuard traces, step {step}") as tick,

@@ -33,13 +33,18 @@ class Completion:
 
 def completions_of(trainer: Any) -> list[Completion]:
     """Those of a trainer's latest generation; none where it keeps none, or not one advantage for each."""
-    logs = getattr(trainer, "_logs", None)
-    if not isinstance(logs, dict):
+    if not keeps_completions(trainer):
         return []
+    logs = trainer._logs
     columns = [list(logs.get(name) or ()) for name in ("prompt", "completion", "advantages")]
     if not columns[0] or len({len(column) for column in columns}) > 1:
         return []
     return [Completion(prompt, said, float(advantage)) for prompt, said, advantage in zip(*columns, strict=True)]
+
+
+def keeps_completions(trainer: Any) -> bool:
+    """Whether a trainer gathers what its model says in training."""
+    return isinstance(getattr(trainer, "_logs", None), dict)
 
 
 def documents(first: int, completions: Sequence[Completion], chat: Chat) -> Iterator[TrainedRow]:

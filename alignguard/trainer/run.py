@@ -120,7 +120,7 @@ class Run:
         """
         context, settings, console = self.context, self.settings, self.console
         check_trainer(settings, context.args, self.ranks.sharded)
-        check_traceable(settings, context.reference, self.ranks.size)
+        check_traceable(settings, context.reference, self.ranks.size, context.asking.autocast)
         check_fits(context.model, settings.pool, context.asking)
         context.asking.engine = find_engine(settings.engine, self.trainer, context)
         context.on_first(self.store.part)
@@ -193,7 +193,7 @@ class Run:
         verdict = self.verdict
         if self.settings.trace and verdict is not None and verdict.step == step:
             with self.pace.looking(-1, AUDIT) if self.pace is not None else nullcontext():  # none of an audit's time
-                trace_new(self.context, self.state, verdict, self.shown)
+                self._spent += trace_new(self.context, self.state, verdict, self.shown)
 
     def catch_up(self, step: int, optimizer: Any) -> None:
         """Of a resumed run: what was due and is not on record is told of; the checkpoint's own step is asked now."""

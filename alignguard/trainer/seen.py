@@ -10,7 +10,7 @@ import torch
 
 from ..model.observe import restored_rng
 from ..records.rows import RowStore, TrainedRow
-from .completions import Completion, completions_of, documents
+from .completions import Completion, completions_of, documents, keeps_completions
 from .order import Order, batches_to_skip
 from .start import RunContext
 from .train_prompts import MORE_THAN_TEXT
@@ -42,6 +42,8 @@ class Seen:
         self.order = Order(loader if self.listens else None, skip, self.ranks.size)
         self.said, self.chat, self.trainer = RowStore(context.store.said), context.asking.chat, trainer
         self.unread = why_unread(loader, trainer)
+        if context.settings.trace and self.unread and not keeps_completions(trainer):
+            self.console.tell_once("rows", f"trace=True has nothing to look at in this run: {self.unread}")
         self._ignored: list[Completion] = []  # of an evaluation
         self._latest: list[Completion] = []
         self._given: list[tuple[int, list[Completion]]] = []  # new ones, by the number of the first

@@ -79,15 +79,16 @@ class Shown:
             guarded("the alarm", lambda: self._alarm(verdict))
 
     def trace(self, found: Trace, state: RunState, verdict: Verdict) -> None:
-        """Keep and show which rows a regression came from."""
+        """Keep and show which rows a regression came from. Their texts are kept and not told: trackers read the terminal too."""
         guarded = self.console.guarded
-        guarded("the trace's record", lambda: write_trace(self.store, found))
+        path = guarded("the trace's record", lambda: write_trace(self.store, found))
         guarded("the report", lambda: self._report(state, verdict))
         title = f"AlignGuard: where the regression of {found.side} came from"
-        text, bare = (format_trace(found, quote) for quote in (self.quote, False))
+        name = f"rows_{found.side.replace('/', '_')}"
+        text = format_trace(found, quote=False)
         logger.warning(title)
-        self.console.say(text)
-        guarded("the alert", partial(self.tracker.alert, title, text, bare))
+        self.console.say(f"{text}\n\nrows with their texts  {path}" if path else text)
+        guarded("the alert", partial(self.tracker.alert, name, title, text, text))
 
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         """Keep and show a pulse."""
@@ -114,12 +115,13 @@ class Shown:
 
     def _report(self, state: RunState, verdict: Verdict) -> None:
         self._late = True
-        pulses, traces = self.store.lines("pulses.jsonl"), read_traces(self.store)
+        # trackers may take the report, and what was trained on is told to none
+        pulses, traces = self.store.lines("pulses.jsonl"), [trace.bare for trace in read_traces(self.store)]
         write_report(self.report, state.about, state.audits, verdict, pulses, traces)
         self._late = False
 
     def _alarm(self, verdict: Verdict) -> None:
-        for title, text, bare in alarms(verdict, self.output_dir, self.quote):
+        for name, title, text, bare in alarms(verdict, self.output_dir, self.quote):
             logger.warning(title)
             self.console.say(text)
-            self.console.guarded("the alert", partial(self.tracker.alert, title, text, bare))
+            self.console.guarded("the alert", partial(self.tracker.alert, name, title, text, bare))

@@ -56,7 +56,11 @@ def test_rewinding_drops_the_future(tmp_path, step, left):
     store.prepare()
     for at in (0, 2, 4):
         store.append(audit(at))
+    (store.private / "traces").mkdir()
+    for at in (2, 4):
+        (store.private / "traces" / f"safety-refuse_00000-{at:05d}.jsonl").write_text("")
     store.rewind(step)
+    assert {int(path.stem[-5:]) for path in (store.private / "traces").iterdir()} == {*left} - {0}
     assert [line["step"] for line in store.lines()] == left
     store.append(audit(9))  # and the file can be added to
     assert [line["step"] for line in store.lines()] == [*left, 9]

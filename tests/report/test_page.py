@@ -70,7 +70,7 @@ def traced():
     """A trace of rows, a column and a side that are hostile."""
     row = TracedRow(1, 0, (1,), 1.0, 9.0, 8.0, 2.0, 3, text=HOSTILE)
     by = [ByColumn(HOSTILE, [(HOSTILE, 1, 1, 1.0)])]
-    found = Trace(HOSTILE, 0, 1, 3, 0, [row], 1, 0.9, Shares(1, 1, 1), 0, 0, 0, HOSTILE, 0.25, 1.0, by)
+    found = Trace(HOSTILE, 0, 1, 3, 0, [row], 1, 0.9, Shares(1, 1, 1), 0, 0, 0, HOSTILE, 0.25, 1.0, by=by)
     return fill("traced.html.jinja", traced=sections([found], quote=True))
 
 

@@ -139,6 +139,41 @@ def test_of_an_adapter_its_weights_alone_are_looked_at(tokenizer):
         assert pull.pull == pytest.approx(product(model, row, direction), rel=1e-3, abs=1e-7)
 
 
+def test_where_adapters_are_off_the_weights_under_them_are_looked_at(tokenizer):
+    start = tiny_model(tokenizer)
+    model = get_peft_model(copy.deepcopy(start), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    documents = some_documents(len(tokenizer))
+    with model.disable_adapter():
+        weights = looked_at(model, 0.5)
+        direction = gradient(model, documents[:2], [1.0, -1.0], weights, 0)
+        found = pulls(model, documents, direction, 0)
+    right = gradient(start, documents[:2], [1.0, -1.0], looked_at(start, 0.5), 0)
+    assert len(weights) == len(right) and not any("lora" in name for name in weights)
+    assert [p.pull for p in found] == pytest.approx([p.pull for p in pulls(start, documents, right, 0)], rel=1e-4)
+
+
+def test_in_half_precision_a_long_direction_fits(tokenizer):
+    model, documents = tiny_model(tokenizer), some_documents(len(tokenizer))
+    direction = gradient(model, documents[:2], [1.0, -1.0], looked_at(model), 0)
+    right = [1e7 * pull.pull for pull in pulls(model, documents, direction, 0)]
+    long = {name: 1e7 * grad for name, grad in direction.items()}
+    found = [pull.pull for pull in pulls(model.half(), documents, long, 0)]
+    assert found == pytest.approx(right, rel=0.05, abs=0.02 * max(map(abs, right)))
+
+
+def test_below_the_weights_looked_at_nothing_is_kept_for_a_gradient(tokenizer):
+    """Though a trainer asks for it at the embeddings, for gradient checkpointing under adapters."""
+    model, asked = tiny_model(tokenizer), []
+    model.enable_input_require_grads()
+    layers = model.model.layers
+    layers[0].register_forward_hook(lambda module, inputs, output: asked.append(output.requires_grad))
+    layers[1].register_forward_hook(lambda module, inputs, output: asked.append(output.requires_grad))
+    documents = some_documents(len(tokenizer))
+    gradient(model, documents[:1], [1.0], looked_at(model, 0.5), 0)
+    assert asked[-2:] == [False, True]  # before it, the head was read
+    assert model.get_input_embeddings()(torch.tensor([3])).requires_grad
+
+
 def test_the_last_layers_are_a_share_of_all(tokenizer):
     model = tiny_model(tokenizer)
     assert {name.split(".")[2] for name in looked_at(model, 0.5)} == {"1"}

@@ -1,6 +1,7 @@
 """From a training run to the rows that did it: the record, the trace, the command line and the page."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from alignguard.records.record import read_record
 from alignguard.records.rows import RowStore
 from alignguard.report.traced import sentences
 from alignguard.tracing.named import standing_out
-from alignguard.tracing.pull import Document
+from alignguard.tracing.pull import Document, pulls
 from alignguard.tracing.query import answers, query
 from alignguard.tracing.trace import _own, trace
 
@@ -104,7 +105,7 @@ def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
     moments = [sum(g[k] ** 2 for g in batches) / 3 for k in range(len(batches[0]))]
     damping = 0.1 * (sum(m.sum() for m in moments) / sum(m.numel() for m in moments)).sqrt()
     scale = [1 / (m.sqrt() + damping) for m in moments]
-    halves = []
+    halves, sizes = [], (len(then[::2]), len(then[1::2]))
     for part in (slice(0, None, 2), slice(1, None, 2)):
         n = len(then[part])
         moved = sum(loss_of(twin, a) - loss_of(twin, b) for a, b in zip(then[part], now[part], strict=True)) / n
@@ -114,8 +115,8 @@ def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
     for row in found.rows:
         own = gradient(loss_of(twin, rows[row.row]))
         each[row.row] = [-sum((a * b).sum() for a, b in zip(own, half, strict=True)).item() for half in halves]
-        assert row.pull == pytest.approx(sum(each[row.row]) / 2, rel=1e-3, abs=1e-6)
-    one, two = (standing_out(part) for part in zip(*each.values(), strict=True))
+        assert row.pull == pytest.approx(sum(np.multiply(each[row.row], sizes)) / len(then), rel=1e-3, abs=1e-6)
+    one, two = (standing_out(values) for values in zip(*each.values(), strict=True))
     assert [row.least for row in found.rows] == pytest.approx(np.minimum(one, two), rel=1e-2, abs=1e-3)
     assert found.agreement == pytest.approx(spearmanr(*zip(*each.values(), strict=True)).statistic, abs=1e-6)
     pulls = [row.pull for row in found.rows]
@@ -149,6 +150,25 @@ def test_half_of_the_probes_is_looked_at_alone_for_some_rows_and_those_that_stan
     assert {row.row: row.pull for row in found.rows} == pytest.approx(
         {row.row: row.pull for row in whole.rows}, rel=1e-4
     )
+
+
+def test_rows_whose_pull_is_no_number_are_counted_and_set_aside(traced_run, tokenizer, monkeypatch):
+    plain = {row.row: row for row in trace(traced_run[0], tiny_model(tokenizer), tokenizer, "safety").rows}
+
+    def broken(numbers):
+        def pulls_but(model, documents, *args):
+            found = pulls(model, documents, *args)
+            return [replace(pull, pull=float("nan")) if i in numbers else pull for i, pull in enumerate(found)]
+
+        monkeypatch.setattr("alignguard.tracing.trace.pulls", pulls_but)
+        return trace(traced_run[0], tiny_model(tokenizer), tokenizer, "safety")
+
+    found = broken({0, 5})
+    assert found.broken == 2 and len(found.rows) == 10 and 0 <= found.pulled <= 1
+    assert "Of 2 more rows the pull is no finite number." in sentences(found)
+    assert all(row.pull == pytest.approx(plain[row.row].pull, rel=1e-4) for row in found.rows)
+    with pytest.raises(RunError, match="the pulls of all rows are no finite numbers"):
+        broken(range(12))
 
 
 def test_a_screen_looks_at_fewer_rows_and_pulls_are_the_same(traced_run, tokenizer):

@@ -37,7 +37,7 @@ class Fake:
     def keep(self, step, figures, report):
         assert self.seen[-1] == step and (figures / "audits.jsonl").exists() and report.exists()
 
-    def alert(self, title, text, bare):
+    def alert(self, name, title, text, bare):
         self._do(title)
 
     def end(self):
@@ -71,7 +71,7 @@ def test_none_is_the_null_object():
     nothing = Trackers()
     nothing.begin({})
     nothing.log(None, [], None)
-    nothing.alert("title", "text", "bare")
+    nothing.alert("regression", "title", "text", "bare")
     nothing.end()
 
 

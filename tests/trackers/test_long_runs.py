@@ -130,11 +130,14 @@ def test_what_mlflow_missed_while_its_server_was_away_is_sent_when_it_is_back(ru
         with pytest.raises(ConnectionError):
             told(tracker, run, [step])
         with pytest.raises(ConnectionError):
-            tracker.alert("title", "text", "bare")
+            tracker.alert("regression", "title", "text", "bare")
+    with pytest.raises(ConnectionError):
+        tracker.alert("rows_safety", "other", "text", "bare")  # of the same step
     server.away = False
     told(tracker, run, [5])
     whole(server, range(6))
-    assert server.tags == {"alignguard.regression": "title"}
+    assert server.tags == {"alignguard.regression": "title", "alignguard.rows_safety": "other"}
+    assert "alignguard/rows_safety_step_00004.txt" in server.files
     assert {"alignguard/regression_step_00003.txt", "alignguard/regression_step_00004.txt"} < server.files.keys()
     tracker.end()
     whole(server, range(6))

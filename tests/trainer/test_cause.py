@@ -71,7 +71,10 @@ def test_what_is_found_at_the_step_is_what_is_found_afterwards(kind, lora, token
     pulls = {row.row: row.pull for row in right.rows}
     assert {row.row: row.pull for row in found.rows} == pytest.approx(pulls, rel=1e-4)
     told = capsys.readouterr().out
-    assert "AlignGuard: traces safety to 8 rows of" in told and "It is 2, as anybody" in told
+    assert "AlignGuard: traces safety to 8 rows of" in told and "_alignguard/traces/safety_00000-00002.jsonl" in told
+    assert "It is 2, as anybody" not in told  # nor in what trackers may take
+    assert "as anybody" in "".join(row.text for row in found.rows)
+    assert "as anybody" not in (tmp_path / "_alignguard" / "report.html").read_text()
     assert "where the regression of safety came from" in caplog.text and "failed" not in caplog.text
     assert "Rows it came from" in (tmp_path / "_alignguard" / "report.html").read_text()
 
@@ -89,21 +92,35 @@ def test_training_is_what_it_is_without_it(lora, tokenizer, tmp_path):
     assert asked == asked_too and all(torch.equal(plain[name], traced[name]) for name in plain)
 
 
-def test_a_trace_that_fails_ends_no_run(tokenizer, tmp_path, caplog, monkeypatch):
-    def fails(*args, **kwargs):
+@pytest.mark.parametrize(("kind", "lora"), [("copy", False), ("offload", False), ("adapter", True)])
+def test_a_trace_that_fails_half_way_changes_nothing(kind, lora, tokenizer, tmp_path, caplog, monkeypatch):
+    def fails(forward):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("alignguard.trainer.cause.trace", fails)
-    trainer = trained(tokenizer, tmp_path, [Fallen(trace=True)])
-    assert trainer.state.global_step == 3
+    guards = [Fallen(reference=kind, trace=trace) for trace in (False, True)]
+    plain = trained(tokenizer, tmp_path / "plain", guards[:1], lora, steps=4)
+    monkeypatch.setattr("alignguard.tracing.pull.forward_ad.unpack_dual", fails)
+    monkeypatch.setattr("alignguard.trainer.run.check_traceable", lambda *asked: None)
+    failed = trained(tokenizer, tmp_path / "failed", guards[1:], lora, steps=4)
     assert "the trace of safety failed and training goes on (OutOfMemoryError" in caplog.text
+    (one, other) = (dict(trainer.model.named_parameters()) for trainer in (plain, failed))
+    assert all(torch.equal(p, other[name]) and p.requires_grad == other[name].requires_grad for name, p in one.items())
+
+
+def test_of_many_rows_those_most_like_what_was_said_are_looked_at(tokenizer, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("alignguard.trainer.cause._SCREEN", 2)
+    guard = Fallen(trace=True)
+    trained(tokenizer, tmp_path, [guard])
+    (found,) = read_traces(guard.run.store)
+    assert sorted(row.stands_for for row in found.rows) == [1, 1, 3, 3]
+    assert "traces safety to 4 of 8 rows" in capsys.readouterr().out
 
 
 def test_the_time_of_it_is_neither_an_audits_nor_trainings(tokenizer, tmp_path, monkeypatch):
     late = [0.0]
     clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + late[-1])
     monkeypatch.setattr("alignguard.trainer.pace.time", clock)
-    monkeypatch.setattr("alignguard.trainer.run.trace_new", lambda *args: late.append(late[-1] + 1e6))
+    monkeypatch.setattr("alignguard.trainer.run.trace_new", lambda *args: late.append(late[-1] + 1e6) or 0.0)
     guard = Fallen(trace=True, schedule=Schedule(at=(2,), every=0, draw=10, overhead=0.9))
     trained(tokenizer, tmp_path, [guard], steps=5)
     assert len(late) > 1
@@ -115,8 +132,13 @@ def test_the_time_of_it_is_neither_an_audits_nor_trainings(tokenizer, tmp_path, 
     [
         ({"reference": "cache"}, "trace=True needs the start's weights, and reference='cache' keeps none"),
         ({"rows": False}, "trace=True needs the rows that went into each step, and rows=False keeps none"),
+        ({}, "trace=True: the model cannot be differentiated forwards: .*no forward; leave it out"),
     ],
 )
-def test_what_cannot_be_traced_is_told_before_the_first_step(asked, line, tokenizer, tmp_path):
+def test_what_cannot_be_traced_is_told_before_the_first_step(asked, line, tokenizer, tmp_path, monkeypatch):
+    def fails(*args, **kwargs):
+        raise NotImplementedError("no forward")
+
+    monkeypatch.setattr("alignguard.tracing.pull._losses", fails)
     with pytest.raises(AlignGuardError, match=line):
         trained(tokenizer, tmp_path, [Fallen(trace=True, **asked)])

@@ -164,7 +164,7 @@ def test_a_leaning_is_warned_of_once_as_an_alert():
     now = {id: replace(r, leaning=0.8 - rng.uniform(0.1, 0.3)) for id, r in baseline.items()}
     audits = [Audit(step, now, gather(now, baseline), 0.0) for step in (5, 10)]
     first, second = (compare(baseline, audits[:n], looks=2) for n in (1, 2))
-    ((title, text, bare),) = alarms(first, "nowhere", quote=True)
+    ((_, title, text, bare),) = alarms(first, "nowhere", quote=True)
     assert title.startswith("AlignGuard: about to fall? safety, toxicity") and title.endswith("(a warning)")
     assert text == bare and "about to fall? Its leaning fell by" in text
     assert second.leans == first.leans and alarms(second, "nowhere", quote=True) == []
