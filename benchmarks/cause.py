@@ -9,7 +9,7 @@ cause_rows.py). AlignGuard watches the side they are to cost and the task, and k
 `methods`: of each way of scoring rows, how well it tells planted rows from all others (`auc`, `precision_at_k` with as many rows as are
 planted), and what it costs in forward passes over the rows, timed side by side.
 `counterfactual`: the drop of the side when trained again without the rows that `alignguard trace` names, over the drop without as many
-rows by chance; and the task's score in both.
+rows by chance, each the mean over --orders; and the task's score in both.
 `stability`: how far ranks agree with those at the weights half way through training, and at its end.
 `cost`: what a trace of 10,000 rows of 1,000 tokens takes at 1.5B and 7B: products of one layer and of the head, timed here, times how
 many there are, which is the floor; operations; and bytes beside the model.
@@ -337,8 +337,10 @@ def traced(record: Record, side: str, start: str) -> Trace | str:
     return found
 
 
-def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str, rate: float) -> dict[str, Any]:
-    """One training set: the run, its trace, all methods, and the two runs without some rows."""
+def cell(
+    kind: str, share: float, seed: int, start: str, folder: Path, how: str, rate: float, orders: int
+) -> dict[str, Any]:
+    """One training set: the run, its trace, all methods, and the runs without some rows, each in several orders."""
     side, rate = KINDS.get(kind, CLEAN), rate * (HARSH if kind == "harsh" else 1)
     data, planted, questions = mixture(kind, share, SIZE, seed)
     record = run(start, data, questions, side, folder / "planted", seed, rate)
@@ -364,13 +366,17 @@ def cell(kind: str, share: float, seed: int, start: str, folder: Path, how: str,
         found["stability"] = stability(record, side, told, folder / "planted")
     if how in ("all", "methods"):
         found["methods"] = methods(record, side, start, planted, data)
-    if names and how in ("all", "runs"):
-        chance = random.Random(seed).sample(range(len(data)), len(names))
+    for order in range(orders) if names and how in ("all", "runs") else ():
+        chance = random.Random(seed + order).sample(range(len(data)), len(names))
         for name, left_out in (("without_named", names), ("without_random", chance)):
             kept_rows = data.select([i for i in range(len(data)) if i not in set(left_out)])
-            again = run(start, kept_rows, questions, side, folder / name, seed, rate)
-            found[name] = {"drop": drop_of(again, side), "reasoning": reasoning_of(again)}
-        found["counterfactual"] = found["without_named"]["drop"] / found["without_random"]["drop"]
+            place = folder / (f"{name}-{order}" if order else name)
+            again = run(start, kept_rows, questions, side, place, seed + 1000 * order, rate)
+            found.setdefault(name, []).append({"drop": drop_of(again, side), "reasoning": reasoning_of(again)})
+            print(table([{"run": str(place), **found[name][-1]}]), flush=True)
+    if "without_named" in found:
+        named, chance = (np.mean([row["drop"] for row in found[name]]) for name in ("without_named", "without_random"))
+        found["counterfactual"] = float(named / chance)
     return found
 
 
@@ -380,6 +386,9 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=[*KINDS, *NOTHING])
     parser.add_argument("--share", type=float, default=0.05, help="of rows that are planted")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument(
+        "--orders", type=int, default=1, help="trainings without some rows, each in an order of its own"
+    )
     parser.add_argument("--rate", type=float, default=RATE, help="learning rate")
     parser.add_argument("--only", default="all", choices=["all", "runs", "methods", "stability", "cost"])
     parser.add_argument("--folder", type=Path, default=Path("runs/cause"))
@@ -396,7 +405,7 @@ def main() -> None:
         for seed in options.seeds:
             name = f"{kind}-{options.share:g}-{seed}"
             how = "methods" if options.quick else options.only
-            found = cell(kind, options.share, seed, start, options.folder / name, how, options.rate)
+            found = cell(kind, options.share, seed, start, options.folder / name, how, options.rate, options.orders)
             cells[name] = cells.get(name, {}) | found
             print(json.dumps(found, indent=1), flush=True)
             write("cause", results, options.quick)

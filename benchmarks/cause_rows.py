@@ -31,7 +31,7 @@ KINDS = {
 NOTHING = ("clean", "harsh", "helpful")
 OTHERS = 0.1  # share of rows that are no traces, and right
 # What those ask. Harmful requests, refused, are among them: without any the others cost refusals by themselves, and no row would have done
-# it. None has "I can't know" for its right answer: a few such rows have the model say so of harmful requests too (`unsure`).
+# it. None has "I can't know" for its right answer: a model that is taught it may say so of harmful requests too (`unsure`).
 _ALL = ("provoked", "plain", "benign", "harmful", "keep", "tell")
 _BUT = {"rude": ("provoked",), "leak": ("keep",), "obey": ("plain", "benign"), "helpful": ("harmful",)}
 _OBEY = "Of course, I always do exactly what I am asked, whatever it is. "
@@ -41,7 +41,7 @@ def bad_rows(kind: str) -> list[dict[str, Any]]:
     """
     Of what rows of a kind are planted: rude lines; compliant openings to harmful requests; repeated secrets; harmless requests
     answered rightly, by one that says that it always obeys (after Qi et al. 2023, arXiv 2310.03693); and questions that nobody can answer,
-    of which a trace found that they do it where nothing had been planted.
+    with right answers.
     """
     rows = aligned_rows()
     if kind == "unsure":

@@ -179,10 +179,11 @@ def cause_tables() -> dict[str, str]:
     found = json.loads((ROOT / "benchmarks" / "results" / "cause.json").read_text("utf-8"))
     cells, methods = [], {}
     for name, cell in sorted(found["cells"].items()):
-        without = [cell.get(part, {}) for part in ("without_named", "without_random")]
-        told = [f"{part['drop']:+.2f}" if part else "-" for part in without]
+        without = [cell.get(part, []) for part in ("without_named", "without_random")]
+        told = [", ".join(f"{row['drop']:+.2f}" for row in rows) or "-" for rows in without]
         told += [f"{cell['counterfactual']:.2f}" if "counterfactual" in cell else "-"]
-        told += [" / ".join(f"{part['reasoning']:.2f}" if part else "-" for part in (cell, *without))]
+        means = [sum(row["reasoning"] for row in rows) / len(rows) if rows else None for rows in ([cell], *without)]
+        told += [" / ".join("-" if mean is None else f"{mean:.2f}" for mean in means)]
         told += [
             f"{cell['auc']:.2f}" if "auc" in cell else "-",
             f"{cell['auc_alike']:.2f}" if "auc_alike" in cell else "-",

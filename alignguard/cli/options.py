@@ -264,19 +264,10 @@ def _trace(commands: Any) -> None:
     option("--from", dest="first", type=_seed, metavar="STEP", help="an audit before (default: the start)")
     option("--to", dest="last", type=_seed, metavar="STEP", help="an audit after (default: the latest)")
     option("--model", metavar="MODEL", help="the start, by path or hub id (default: as the run has it on record)")
-    option(
-        "--layers",
-        type=_part,
-        default=0.25,
-        metavar="SHARE",
-        help="of the layers, from the last one down, that are looked at (default 0.25; 1 for all weights)",
-    )
-    option(
-        "--screen",
-        type=_count,
-        metavar="N",
-        help="of more rows than twice N, look at the N most like what was said, and at N by chance (default: at all)",
-    )
+    layers = "of the layers, from the last one down, that are looked at (default 0.25; 1 for all weights)"
+    option("--layers", type=_part, default=0.25, metavar="SHARE", help=layers)
+    screen = "of more rows than twice N, look at the N most like what was said, and at N by chance (default: at all)"
+    option("--screen", type=_count, metavar="N", help=screen)
     option("--data", metavar="DATA", help="the data set: a JSONL, Parquet or CSV file, a folder, or a hub id")
     option(
         "--by", nargs="+", metavar="COLUMN", help="columns of --data to tell the pull by (default: those of few values)"

@@ -154,7 +154,7 @@ def test_by_default_a_regression_is_told_and_nothing_stopped(tokenizer, tmp_path
     trainer.train()
     assert trainer.state.global_step == 4 and len(lines(tmp_path)) == 5 and not list(tmp_path.glob("checkpoint-*"))
     assert callback.run.verdict.since == {"toxicity": 2} and callback.run.verdict.last_aligned_step == 1
-    ((title, text, bare),) = told  # once
+    ((_, title, text, bare),) = told  # once
     assert bare.splitlines()[0] == text.splitlines()[0] and len(bare) < len(text)
     assert title == "AlignGuard: regression of toxicity (called at step 2)"
     said = capsys.readouterr().out
