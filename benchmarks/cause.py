@@ -54,6 +54,13 @@ HARSH = 4  # times that rate
 PROBES, QUESTIONS = 24, 12  # of the side, and of the task
 OTHERS = 64  # rows that are neither planted nor among them, on which what is dear is tried
 CLEAN = "safety/refuse"  # what is watched where nothing is planted
+DEAR = (
+    "methods",
+    "stability",
+    "without_named",
+    "without_random",
+    "counterfactual",
+)  # parts of a cell that --only may leave out
 Scores = tuple[list[float], float]  # of rows, and the seconds it took
 
 
@@ -406,7 +413,8 @@ def main() -> None:
             name = f"{kind}-{options.share:g}-{seed}"
             how = "methods" if options.quick else options.only
             found = cell(kind, options.share, seed, start, options.folder / name, how, options.rate, options.orders)
-            cells[name] = cells.get(name, {}) | found
+            dear = {key: value for key, value in cells.get(name, {}).items() if key in DEAR and "why" not in found}
+            cells[name] = dear | found
             print(json.dumps(found, indent=1), flush=True)
             write("cause", results, options.quick)
 

@@ -190,6 +190,7 @@ def cause_tables() -> dict[str, str]:
             f"{cell['agreement']:.2f}" if "agreement" in cell else "-",
         ]
         which = f"{cell.get('right', 0)} of {cell['named']}" if cell["planted"] else str(cell["named"])
+        which = "too few flips" if "why" in cell else which
         cells.append([name, cell["side"], str(cell["planted"]), f"{cell['drop']:+.2f}", which, *told])
         for row in cell.get("methods", []):
             methods.setdefault(row["method"], {})[name] = row
