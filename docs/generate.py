@@ -10,7 +10,7 @@
 | `files` | the first line of every file | `docs/architecture.md` |
 | `study`, `sides`, `witness` | `benchmarks/results/study.json` | `docs/study.md` |
 | the sections of `make reliability` | `benchmarks/results/reliability.json` | `docs/reliability.md` |
-| `cells`, `methods`, `stability`, `cost` | `benchmarks/results/cause.json` | `docs/cause.md` |
+| `cells`, `methods`, `cost` | `benchmarks/results/cause.json` | `docs/cause.md` |
 | `nulls`, `falls`, `detectable`, `rules`, `real` | `benchmarks/results/detection.json` | `docs/verdicts.md` |
 
 `docs/images/architecture.svg` is drawn from the floors in `pyproject.toml` and from the imports that the files really have.
@@ -212,11 +212,6 @@ def cause_tables() -> dict[str, str]:
         "of likeness",
         "halves agree",
     ]
-    stable = [
-        [name, f"{row['step']}", f"{row['agreement']:.2f}", f"{row['again']} of {cell['named']}", str(row["named"])]
-        for name, cell in sorted(found["cells"].items())
-        for row in cell.get("stability", [])
-    ]
     costs = [
         [
             row["model"],
@@ -230,7 +225,6 @@ def cause_tables() -> dict[str, str]:
     return {
         "cells": markdown(["run", "side", *names], cells),
         "methods": markdown(["way", *(f"{kind}: auc / precision" for kind in kinds), "forward passes"], rows),
-        "stability": markdown(["run", "weights of step", "ranks agree", "named again", "named there"], stable),
         "cost": markdown(["model", "forward passes", "hours, two cores", "PFLOP", "GiB beside the model"], costs),
     }
 

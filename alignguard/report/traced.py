@@ -104,8 +104,9 @@ def format_trace(trace: Trace, quote: bool) -> str:
 
 def _title(trace: Trace) -> str:
     dimension, _, side = trace.side.partition("/")
+    what = f"{trace.side} ({share_of(dimension, side)})" if side else dimension
     return (
-        f"{trace.side} ({share_of(dimension, side)}), steps {trace.first} to {trace.last}: {trace.flips} probes flipped to worse, "
+        f"{what}, steps {trace.first} to {trace.last}: {trace.flips} probes flipped to worse, "
         f"{trace.steady} stayed good"
     )
 
