@@ -68,7 +68,12 @@ class TrainedRow:
     @property
     def name(self) -> str:
         """As people are told of it: `17`, or of a packed row `17.2`."""
-        return f"{self.row}.{self.part}" if self.part else str(self.row)
+        return name_of(self.row, self.part)
+
+
+def name_of(row: int, part: int) -> str:
+    """How people are told of a document: `17`, or of a packed row `17.2`."""
+    return f"{row}.{part}" if part else str(row)
 
 
 class RowStore:

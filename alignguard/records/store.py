@@ -27,6 +27,7 @@ Matched audits, and runs of earlier versions, have all of it in one folder.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -251,8 +252,8 @@ class Store:
         for path in (*self.root.glob("*.part"), *self.private.rglob("*.part")):
             path.unlink()
         for path in (*self.private.glob("answers/step_*.parquet"), *self.private.glob("traces/*-*.jsonl")):
-            last = path.stem.rpartition("-" if path.suffix == ".jsonl" else "_")[2]
-            if last.isdigit() and int(last) > step:
+            last = re.search(r"\d+$", path.stem)
+            if last is not None and int(last[0]) > step:
                 path.unlink()
         names = ("audits.jsonl", "budget.jsonl", "pulses.jsonl", "pace.jsonl")
         # what was decided, when to look, stays decided

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..records.rows import name_of
 from .named import Shares
 
 
@@ -52,7 +53,7 @@ class TracedRow:
     @property
     def name(self) -> str:
         """As people are told of it: `17`, or of a packed row `17.2`."""
-        return f"{self.row}.{self.part}" if self.part else str(self.row)
+        return name_of(self.row, self.part)
 
 
 @dataclass(frozen=True)
