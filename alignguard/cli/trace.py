@@ -22,7 +22,7 @@ from ..tracing.data import Said, columns_to_tell_by, find_rows, load_data
 from ..tracing.found import ByColumn, Trace, by_column
 from ..tracing.kept import read_trace, read_traces, summary, write_trace
 from ..tracing.query import query
-from ..tracing.trace import HALVED, Cost, store_of, trace
+from ..tracing.trace import Cost, store_of, trace
 from .output import target
 from .said import say, tell
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
         def begin(cost: Cost) -> None:
             tell(f"traces {side} to {cost}")
-            bar.reset(cost.rows + min(cost.rows, HALVED))  # of half of the flipped probes once more
+            bar.reset(cost.readings)
 
         found = trace(
             record, model, tokenizer, *asked, options.layers, screen=options.screen, tell=begin, tick=bar.update

@@ -48,9 +48,14 @@ class Cost:
     bytes: int
     weights: str
 
+    @property
+    def readings(self) -> int:
+        """Of rows: each once, and some once more, of half of the flipped probes."""
+        return self.rows + min(self.rows, HALVED)
+
     def __str__(self) -> str:
         of = f"{self.rows:,} of {self.trained:,}" if self.rows < self.trained else f"{self.rows:,}"
-        passes = 1.5 * (1 + min(self.rows, HALVED) / self.rows)
+        passes = 1.5 * self.readings / self.rows
         return (
             f"{of} rows of {self.tokens:,} tokens, {passes:.1f} forward passes over them; "
             f"{self.bytes / 2**20:,.0f} MiB beside the model; over {self.weights}"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 import torch
 
@@ -12,7 +15,7 @@ from ..model.observe import memory_given_back, restored_rng
 from ..records.record import read_record
 from ..tracing.found import Trace
 from ..tracing.pull import Document, looked_at, pulls
-from ..tracing.trace import HALVED, SHARE, Cost, trace
+from ..tracing.trace import SHARE, Cost, trace
 from ..verdicts.verdict import Verdict
 from .settings import Settings
 from .shown import Shown
@@ -76,16 +79,20 @@ def _trace(context: RunContext, side: str, step: int) -> Trace:
     asking, reference, console = context.asking, context.reference, context.console
     record = read_record(str(context.args.output_dir))
     size = min(_TOKENS, asking.tokens.batch_tokens)
-
-    def begin(cost: Cost) -> None:
-        console.say(f"AlignGuard: traces {side} to {cost}")
+    tick: Callable[[int], Any]  # once it is known how many rows are read
 
     with (
         restored_rng(),
         reference.awake(context.device),
         reference.loaded() as start,
-        console.bar(2 * _SCREEN + HALVED, f"AlignGuard traces, step {step}") as tick,
+        ExitStack() as bars,
     ):
+
+        def begin(cost: Cost) -> None:
+            nonlocal tick
+            console.say(f"AlignGuard: traces {side} to {cost}")
+            tick = bars.enter_context(console.bar(cost.readings, f"AlignGuard traces, step {step}"))
+
         return trace(
             record,
             start,
@@ -96,5 +103,5 @@ def _trace(context: RunContext, side: str, step: int) -> Trace:
             autocast=asking.autocast,
             screen=_SCREEN,
             tell=begin,
-            tick=tick,
+            tick=lambda n: tick(n),
         )
