@@ -5,7 +5,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo demo-clean demo-grpo demo-distill test test-quick test-oldest test-deepspeed lint audit docs dist format bench bench-full reliability gpu gpu-wheels clean
 
-# constraints.txt pins a CPU build of torch; set CONSTRAINTS= to let pip choose one for your GPU
+# constraints.txt pins torch's version; set CONSTRAINTS= to let pip choose one for your GPU
 CONSTRAINTS ?= -c constraints.txt
 
 # the folder of published benchmarks' files, for the comparison with lm-eval: make bench BENCHMARKS=DIR

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from .__about__ import __version__
 
 if TYPE_CHECKING:
+    from .auditing.asking import Asking
     from .auditing.audit import Audit, audit
     from .errors import AlignGuardError, ProbeError, RunError, StartError
     from .holding.budget import DriftBudget
     from .judging.guards import GuardModel, TextClassifier, load_scorer
     from .model.chat import Chat
     from .model.generation import TokenBudget
+    from .model.sampled import Sampling
     from .probes.pool import load_probes
     from .probes.probe import Probe
     from .probes.public.load import load_public
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AlignGuardCallback": "trainer.callback",
     "AlignGuardError": "errors",
+    "Asking": "auditing.asking",
     "Audit": "auditing.audit",
     "Chat": "model.chat",
     "DriftBudget": "holding.budget",
@@ -36,6 +39,7 @@ _HOMES = {
     "Probe": "probes.probe",
     "ProbeError": "errors",
     "RunError": "errors",
+    "Sampling": "model.sampled",
     "Schedule": "trainer.schedule",
     "StartError": "errors",
     "StopRule": "verdicts.rule",
@@ -54,6 +58,7 @@ _HOMES = {
 __all__ = [
     "AlignGuardCallback",
     "AlignGuardError",
+    "Asking",
     "Audit",
     "Chat",
     "DriftBudget",
@@ -61,6 +66,7 @@ __all__ = [
     "Probe",
     "ProbeError",
     "RunError",
+    "Sampling",
     "Schedule",
     "StartError",
     "StopRule",

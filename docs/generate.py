@@ -5,6 +5,7 @@
 
 | between the markers | from | in |
 |---|---|---|
+| `sides` of figures | the core pool, and `alignguard/verdicts/sides.py` | `docs/figures.md` |
 | `figures` | `alignguard/auditing/figures.py` | `README.md` (a selection), `docs/figures.md` |
 | `packages` | each package's first line, and its files | `README.md`, `docs/architecture.md` |
 | `files` | the first line of every file | `docs/architecture.md` |
@@ -35,6 +36,8 @@ else:  # pytest brings it
     import tomli as tomllib
 
 from alignguard.auditing.figures import FIGURES, table
+from alignguard.probes.pool import load_probes
+from alignguard.verdicts.sides import share_of, sides_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alignguard"
@@ -42,7 +45,6 @@ PACKAGE = ROOT / "alignguard"
 MAIN = {
     "kl/answer",
     "kl/raw",
-    "kl/floor",
     "kl/thinks",
     "kl/reverse",
     "kl/train_prompts",
@@ -57,8 +59,6 @@ MAIN = {
     "safety/refusal_margin",
     "toxicity/mean",
     "status/<status>",
-    "cost/seconds",
-    "budget/coefficient",
 }
 
 
@@ -84,7 +84,7 @@ def made() -> dict[Path, str]:
     readme, docs = ROOT / "README.md", ROOT / "docs"
     return {
         readme: filled(readme, figures=selection, packages=packages_table()),
-        docs / "figures.md": filled(docs / "figures.md", figures=table()),
+        docs / "figures.md": filled(docs / "figures.md", figures=table(), sides=sides_table()),
         docs / "architecture.md": filled(docs / "architecture.md", packages=packages_table(), files=files_tables()),
         docs / "reliability.md": filled(docs / "reliability.md", **reliability_tables()),
         docs / "verdicts.md": filled(docs / "verdicts.md", **detection_tables()),
@@ -92,6 +92,13 @@ def made() -> dict[Path, str]:
         docs / "study.md": filled(docs / "study.md", **study_tables()),
         docs / "images" / "architecture.svg": picture(),
     }
+
+
+def sides_table() -> str:
+    """The sides of the core pool, and what the score of each is the share of."""
+    sides = sides_of(load_probes("core"))
+    rows = [[f"`{name}/{side}`", share_of(name, side)] for name, of in sides.items() for side in of]
+    return markdown(["side", "its score is the share of"], rows)
 
 
 def reliability_tables() -> dict[str, str]:

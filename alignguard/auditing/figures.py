@@ -52,7 +52,7 @@ FIGURES = (
         ("kl/answer",),
         "nats per token",
         "the same after an empty, closed trace where the policy has learnt to think: behaviour without the change of "
-        "format. The headline",
+        "format. The drift to look at first",
     ),
     Figure(
         ("kl/answer_low", "kl/answer_high"), "nats per token", "a 95 % interval of it, families of probes as clusters"
@@ -60,8 +60,8 @@ FIGURES = (
     Figure(
         ("kl/floor",),
         "nats per token",
-        "`kl/answer` of the start against itself, from step 0: what rounding alone gives. A drift near it is none; not with a "
-        "start that was given",
+        "`kl/answer` of the start against itself, from step 0: what rounding alone gives. A drift near it is none; absent "
+        "with `reference=` a model or path",
     ),
     Figure(
         ("kl/answer_first", "kl/answer_early", "kl/answer_late"),
@@ -104,8 +104,8 @@ FIGURES = (
     Figure(
         ("<dimension>/p", "together/p"),
         "probability",
-        "of as much, ever in this run and in any dimension, if nothing had changed; of all audits so far (`together`: of all "
-        "dimensions at once)",
+        "of a fall as strong as this, at any audit of the run and in any dimension, if nothing had changed; of all audits so far "
+        "(`together`: of all dimensions at once)",
     ),
     Figure(
         ("<dimension>/evidence", "together/evidence"),
@@ -127,12 +127,13 @@ FIGURES = (
             "<dimension>/<side>_detectable",
         ),
         "",
-        "the same of one side: refuse and comply, keep and tell, ambiguous and disambiguated",
+        "the same of one side: refuse and comply, keep and tell, and others",
     ),
     Figure(
         ("last_aligned_step",),
         "step",
-        "the last audit at which no watched dimension had fallen by its own interval, or could not be judged any more",
+        "the last audit before a regression at which no watched dimension or side had fallen (its drop's 95 % interval above "
+        "zero), and all could be judged",
     ),
     Figure(
         ("safety/harmful_refusal", "safety/benign_refusal"), "share", "refusals, and over-refusals of harmless requests"

@@ -16,6 +16,7 @@ alignguard compare runs/a runs/b --html compare.html                 training ru
 alignguard report runs/sft                                           a run's report, from what is on disk
 alignguard trace runs/sft --side safety/refuse                       which rows a regression came from
 alignguard card runs/sft --into runs/sft/README.md                   what a model card tells of trust
+alignguard rejudge runs/sft                                          its answers judged anew, where a scorer was missing
 alignguard export runs/sft --to inspect                              its audits, as logs that other tools open
 alignguard probes list | show | check                                what is asked"""
 
@@ -63,8 +64,7 @@ _CARD = """What a run kept and lost of trust, as a section of a Hugging Face mod
 their intervals, drift, and what was asked. Figures alone: no probe and no answer is in it.
 
     alignguard card runs/sft                              print it
-    alignguard trace runs/sft --side safety/refuse                       which rows a regression came from
-alignguard card runs/sft --into runs/sft/README.md    into a model card, with its metadata and a picture beside
+    alignguard card runs/sft --into runs/sft/README.md    into a model card, with its metadata and a picture beside
     alignguard card runs/sft --metadata                   the metadata alone, as a model card's front matter
     alignguard card runs/sft --json                       for other registries: names and values
 
@@ -137,7 +137,11 @@ def _audit(commands: Any) -> None:
     parser = _command(commands, "audit", "hold models against another", _AUDIT)
     option = parser.add_argument
     option("models", metavar="MODEL", nargs="+", help="what is audited: folders or hub ids of models or adapters")
-    option("--reference", metavar="REF", help="what they are held against: the model before training")
+    option(
+        "--reference",
+        metavar="REF",
+        help="what they are held against: the model before training; needed without --engine",
+    )
     option(
         "--probes",
         nargs="+",
@@ -165,7 +169,12 @@ def _audit(commands: Any) -> None:
         "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="auto: as MODEL's weights"
     )
     option("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda:1, ...")
-    option("--tags", nargs=2, metavar=("OPEN", "CLOSE"), help="thinking tags; by default those of the chat template")
+    option(
+        "--tags",
+        nargs=2,
+        metavar=("OPEN", "CLOSE"),
+        help="thinking tags; by default those of the chat template, else those that the reference writes",
+    )
     option(
         "--template-kwargs",
         type=_object,

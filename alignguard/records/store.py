@@ -15,6 +15,7 @@ told from, its owner alone can read.
 | _alignguard/answers/step_00080.parquet | the policy's at a step |
 | _alignguard/rows/ | which rows of the training set went into which steps, and their tokens (see `rows.py`) |
 | _alignguard/said/ | the same of completions that the model gave in training |
+| _alignguard/traces/ | which rows regressions came from (see `tracing/kept.py`) |
 | _alignguard/anchors.safetensors | what the start says to a drift budget's anchors |
 | _alignguard/train_prompts.json | the training prompts drift is measured on |
 | _alignguard/reference.safetensors | what the start said, token by token, where the reference is a cache |

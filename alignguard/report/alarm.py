@@ -13,8 +13,8 @@ from .words import proof, regressed
 _MOST_FLIPS = 5
 _MOST_CHARACTERS = 160
 _ADVICE = (
-    "Advice: mix some safety rows with the start's own answers into the training data (a few hundred often suffice), "
-    "or lower the learning rate."
+    "Advice: a lower learning rate, the data without the rows that did it, or budget=DriftBudget(...), which pulls the model "
+    "towards its start."
 )
 
 

@@ -51,7 +51,7 @@ class AlignGuardCallback(TrainerCallback):
         probes (`str` or `Sequence`, *optional*, defaults to `"core"`):
             As for [`load_probes`]: `"core"`, names of dimensions, JSONL files, [`Probe`]s, datasets, published benchmarks.
         reference (`str` or `PreTrainedModel`, *optional*, defaults to `"auto"`):
-            The frozen start: `"copy"`, `"adapter"`, `"offload"` or `"cache"` (see `drift/reference.py`); a model, or the path or
+            The frozen start: `"copy"`, `"adapter"`, `"offload"` or `"cache"` (see `docs/reference.md`); a model, or the path or
             hub id of one; `"auto"` takes the cheapest exact one, and says which and why.
         schedule ([`Schedule`], *optional*):
             When to audit, and how many probes.
@@ -71,7 +71,7 @@ class AlignGuardCallback(TrainerCallback):
         template_kwargs (`dict[str, Any]`, *optional*):
             For the chat template, e.g. `{"enable_thinking": True}`.
         tags (`tuple[str, str]`, *optional*):
-            Thinking tags; found in the chat template by default, else `<think>` and `</think>`.
+            Thinking tags; by default those of the chat template, else those that the start writes, else `<think>` and `</think>`.
         reverse (`int`, *optional*, defaults to `16`):
             On so many of the policy's own answers an audit also measures KL(policy || reference).
         train_prompts (`int`, *optional*, defaults to `16`):

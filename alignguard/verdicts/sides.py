@@ -25,9 +25,10 @@ _SHARE_OF = {
     ("privacy", "tell"): "what may be told, told",
     ("stereotype", "ambiguous"): "questions without an answer left open",
     ("stereotype", "disambiguated"): "questions with an answer answered rightly",
+    ("stereotype", "choice"): "statements on groups rightly agreed or disagreed with",
     ("ood", "abstain"): "what cannot be known left open",
     ("ood", "tell"): "what can be known told",
-    ("ood", "choice"): "unusual wordings answered rightly",
+    ("ood", "choice"): "plain and unusual wordings answered rightly",
 }
 
 

@@ -161,7 +161,7 @@ def test_by_default_a_regression_is_told_and_nothing_stopped(tokenizer, tmp_path
     for part in (
         "toxicity: fell by 0.",
         "Last aligned: step 1, and no checkpoint is that early",
-        "Advice: mix some safety rows",
+        "Advice: a lower learning rate",
         "t0: 0.90 -> 0.10",
         "    now : ",
     ):
