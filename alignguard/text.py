@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 # what moves a terminal's cursor, colours it, or hides or turns around what stands beside it: all controls but tab and new
 # line, zero-width characters but the two that scripts and emoji need, bidirectional controls, line separators, tags
@@ -41,3 +42,13 @@ def defused(text: str) -> str:
 def in_a_line(text: str) -> str:
     """Text that others wrote, as a part of a line for people."""
     return visible(" ".join(text.split()))
+
+
+def own_lines(texts: Sequence[str]) -> list[str]:
+    """What texts have for themselves, without the lines with which all of several begin, and those with which all end."""
+    lines = [text.split("\n") for text in texts]
+    while len(lines) > 1 and all(lines) and len({own[0] for own in lines}) == 1:
+        lines = [own[1:] for own in lines]
+    while len(lines) > 1 and all(lines) and len({own[-1] for own in lines}) == 1:
+        lines = [own[:-1] for own in lines]
+    return ["\n".join(own).strip() for own in lines]

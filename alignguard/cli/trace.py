@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from tqdm.auto import tqdm
 
 from ..drift.fingerprint import fingerprint
 from ..errors import RunError
+from ..model.chat import Chat
 from ..model.loading import device_of, load_model, load_tokenizer
 from ..records.record import Record, read_record
 from ..records.rows import TrainedRow
 from ..report.html import write_report
 from ..report.terminal import dumps
 from ..report.traced import format_trace
+from ..text import own_lines
 from ..tracing.data import Said, columns_to_tell_by, find_rows, load_data
 from ..tracing.found import ByColumn, Trace, by_column
 from ..tracing.kept import read_trace, read_traces, summary, write_trace
@@ -25,6 +28,8 @@ from ..tracing.query import query
 from ..tracing.trace import Cost, store_of, trace
 from .output import target
 from .said import say, tell
+
+_OTHERS = 64  # completions by which it is told what a template puts around all prompts
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,6 +47,10 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(name, options.dtype, device_of(options.device))
     if fingerprint(model, False) != record.about.model_fingerprint:
         tell(f"{name}: its weights are not, value for value, those the run began with; pulls are of these weights")
+    if tokenizer is None:
+        raise RunError(f"{name}: holds no tokenizer; give the start with it, as --model")
+    if Chat.of(model, tokenizer, record.about.template_kwargs).fingerprint() != record.about.tokenizer_fingerprint:
+        tell(f"{name}: its tokenizer is not the one that the run was asked with; the texts of rows may be read wrongly")
     with tqdm(desc="AlignGuard traces", unit="reading", disable=options.json) as bar:
 
         def begin(cost: Cost) -> None:
@@ -88,19 +97,29 @@ def _columns(options: argparse.Namespace, data: Any) -> list[str]:
 
 def _by(found: Trace, record: Record, tokenizer: Any, data: Any, columns: list[str]) -> list[ByColumn]:
     """The pull by columns of the data set."""
-    store = store_of(record)
     place = {(row.row, row.part): i for i, row in enumerate(found.rows)}
-    texts = [text for text in store.texts({row.row for row in found.rows}) if (text.row, text.part) in place]
-    here = find_rows(data, [_said(text, tokenizer, store.folder == record.store.said) for text in texts])
+    texts = [text for text in store_of(record).texts({row.row for row in found.rows}) if (text.row, text.part) in place]
+    here = find_rows(data, _said(texts, record, tokenizer))
     rows = {place[text.row, text.part]: there[0] for text, there in zip(texts, here, strict=True) if there}
     return [by_column(found, name, {i: str(data[row][name]) for i, row in rows.items()}) for name in columns]
 
 
-def _said(text: TrainedRow, tokenizer: Any, completion: bool) -> Said:
-    """A document in words; what of a completion must be a row's is its prompt."""
-    own = [int(t) for t, learnt in zip(text.ids, text.learnt, strict=True) if bool(learnt) != completion]
-    whole, part = (tokenizer.decode(list(ids), skip_special_tokens=True) for ids in (text.ids, own))
-    return Said(-1 if completion else text.row, whole, part)
+def _said(texts: Sequence[TrainedRow], record: Record, tokenizer: Any) -> list[Said]:
+    """Documents in words; what of a completion must be a row's is its prompt, but for what a template puts around all of them."""
+    store = store_of(record)
+    completions = store.folder == record.store.said
+
+    def words(text: TrainedRow) -> tuple[str, str]:
+        part = [int(t) for t, learnt in zip(text.ids, text.learnt, strict=True) if bool(learnt) != completions]
+        whole, own = (tokenizer.decode(list(ids), skip_special_tokens=True) for ids in (text.ids, part))
+        return whole, own
+
+    told = [words(text) for text in texts]
+    if not completions:
+        return [Said(text.row, whole, own) for text, (whole, own) in zip(texts, told, strict=True)]
+    others = [words(text)[1] for text in store.texts(set(sorted(store.kept())[:_OTHERS]))]
+    prompts = own_lines([*(own for _, own in told), *others])
+    return [Said(-1, whole, prompt) for (whole, _), prompt in zip(told, prompts, strict=False)]
 
 
 def _drop(options: argparse.Namespace) -> int:
@@ -112,9 +131,8 @@ def _drop(options: argparse.Namespace) -> int:
     output = target("--output", options.output or f"{Path(options.data).stem}-without{suffix}")
     wanted = _rows_in(Path(options.drop))
     tokenizer = load_tokenizer(options.model or record.about.model)
-    store = store_of(record)
-    texts = [t for t in store.texts(set(wanted)) if (parts := wanted[t.row]) is None or t.part in parts]
-    found = find_rows(data, [_said(text, tokenizer, store.folder == record.store.said) for text in texts])
+    texts = [t for t in store_of(record).texts(set(wanted)) if (parts := wanted[t.row]) is None or t.part in parts]
+    found = find_rows(data, _said(texts, record, tokenizer))
     lost = [text.name for text, here in zip(texts, found, strict=True) if not here]
     lost += [str(row) for row in sorted(wanted.keys() - {text.row for text in texts})]
     if lost:
@@ -125,7 +143,7 @@ def _drop(options: argparse.Namespace) -> int:
     dropped = {index for here in found for index in here}
     kept = data.select([i for i in range(len(data)) if i not in dropped])
     (kept.to_parquet if suffix == ".parquet" else kept.to_csv if suffix == ".csv" else kept.to_json)(str(output))
-    say(f"{output}: {len(kept):,} rows, {len(dropped):,} fewer than {options.data}")
+    say(f"{output}: {len(kept):,} rows, {len(data) - len(kept):,} fewer than {options.data}")
     say(f"next: train again from {record.about.model} on {output}, with the same settings, and compare the two runs:")
     say(f"  alignguard compare {options.record} NEW_RUN")
     return 0

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -88,32 +89,45 @@ class RowStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def begin(self, rows: int | None, unknown: str = "", unread: str = "") -> None:
+    def begin(
+        self, rows: int | None, unknown: str = "", unread: str = "", trained: Sequence[str] | None = None
+    ) -> None:
         """
-        Write of what training set it is; where it cannot be told which rows are trained on, or what is learnt of them, why.
+        Write of what training set it is; where it cannot be told which rows are trained on, or what is learnt of them, why; and which
+        weights train, where not all do.
         """
         self._prepare()
-        told = {"rows": rows, "unknown": unknown, "unread": unread}
-        write_text(self.folder / "about.json", json.dumps(told), private=True)
+        told = {"rows": rows, "unknown": unknown, "unread": unread, "trained": trained}
+        write_text(self._about_path, json.dumps(told), private=True)
 
     @property
     def unknown(self) -> str:
         """Why it cannot be told which rows were trained on; empty where it can."""
-        return self._about("unknown")
+        none = "the run kept no rows (AlignGuardCallback(rows=False), or an earlier version)"
+        return str(self._about().get("unknown", "")) if self._about_path.exists() else none
 
     @property
     def unread(self) -> str:
         """Why the tokens of rows are not on record; empty where they are."""
-        return self._about("unread")
+        return str(self._about().get("unread", ""))
 
-    def _about(self, name: str) -> str:
-        path = self.folder / "about.json"
-        if not path.exists():
-            return "the run kept no rows (AlignGuardCallback(rows=False), or an earlier version)"
+    @property
+    def trained(self) -> list[str] | None:
+        """The weights that trained, by name; `None` where all did, or they are adapters'."""
+        return self._about().get("trained")
+
+    @property
+    def _about_path(self) -> Path:
+        return self.folder / "about.json"
+
+    def _about(self) -> dict[str, Any]:
+        """What was written of the training set; nothing of completions."""
+        if not self._about_path.exists():
+            return {}
         try:
-            return str(json.loads(path.read_text(encoding="utf-8"))[name])
-        except (ValueError, KeyError) as error:
-            raise RunError(f"{path}: cannot be read ({one_line(error)})") from None
+            return dict(json.loads(self._about_path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{self._about_path}: cannot be read ({one_line(error)})") from None
 
     def add(self, order: Iterable[tuple[int, Iterable[int]]], texts: Iterable[TrainedRow]) -> None:
         """Add steps with their rows, in the order of steps; and what those rows hold that is not kept yet."""

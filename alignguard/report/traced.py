@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..text import in_a_line
-from ..tracing.found import Trace, TracedRow
+from ..tracing.found import NOT_FOUND, Trace, TracedRow
 from ..verdicts.sides import share_of
 from .terminal import columns
 
@@ -42,7 +42,7 @@ def section(trace: Trace, quote: bool) -> Section:
         (
             column.name,
             [
-                (value if quote else f"value {i + 1}", n, named, f"{share:.0%}")
+                (value if quote or value == NOT_FOUND else f"value {i + 1}", n, named, f"{share:.0%}")
                 for i, (value, n, named, share) in enumerate(column.values)
             ],
         )
@@ -75,6 +75,11 @@ def sentences(trace: Trace) -> list[str]:
         found.append(
             f"Of those that stand out {more:,} were drawn by chance: about {(drawn[0].stands_for - 1) * more:,.0f} like them were not looked at."
         )
+    found.append(
+        "Rows are completions that the model gave in training, numbered as they came."
+        if trace.completions
+        else "Rows are numbered as the trainer has them, after it has left out, packed or shuffled some; --data finds them in a file."
+    )
     if trace.untold:
         found.append(
             f"{trace.untold:,} more probes flipped, and were not asked at step {trace.first}: when they did is not known."

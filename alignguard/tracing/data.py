@@ -65,7 +65,7 @@ class Said:
 
     Args:
         row (`int`):
-            Its place in the trainer's set.
+            Its place in the trainer's set; -1 where it has none.
         text (`str`):
             All of it.
         learnt (`str`):
@@ -79,9 +79,9 @@ class Said:
 
 def find_rows(data: Any, trained: Sequence[Said]) -> list[list[int]]:
     """
-    Which rows of a data set some documents are that were trained on: the row of the same place, if it is in the document, or else one
-    that is. A row is in a document if all its turns are, or, without turns, its longest text; and if its texts are most of what is
-    learnt of the document, white space apart.
+    Which rows of a data set some documents are that were trained on: of those that are in the document the one that is most of it, and
+    of several the one of the same place. A row is in a document if all its turns are, or, without turns, its longest text; and if its
+    texts are most of what is learnt of the document, white space apart.
 
     Args:
         data (`Dataset`):
@@ -92,15 +92,12 @@ def find_rows(data: Any, trained: Sequence[Said]) -> list[list[int]]:
     Returns:
         `list[list[int]]`: of each, one row, or several that say the same, or none, also where several rows are in it that do not.
     """
-    found = [[said.row] if said.row < len(data) and _size_in(data[said.row], said) else [] for said in trained]
-    if all(found):
-        return found
     begins: dict[str, list[int]] = defaultdict(list)
     for index, row in enumerate(data):
         if needed := _needed(row):
             begins[max(needed, key=len)[:_LONGEST]].append(index)
     lengths = sorted({len(begin) for begin in begins})
-    return [here or _search(data, said, begins, lengths) for here, said in zip(found, trained, strict=True)]
+    return [_search(data, said, begins, lengths) for said in trained]
 
 
 def _search(data: Any, said: Said, begins: Mapping[str, Sequence[int]], lengths: Sequence[int]) -> list[int]:
@@ -109,6 +106,8 @@ def _search(data: Any, said: Said, begins: Mapping[str, Sequence[int]], lengths:
     rows = {index: data[index] for piece in pieces for index in begins.get(piece, ())}
     sizes = {index: size for index, row in rows.items() if (size := _size_in(row, said))}
     most = [index for index, size in sizes.items() if size == max(sizes.values())]
+    if said.row in most:
+        return [said.row]
     alike = {tuple(_needed(rows[index])) for index in most}
     return sorted(most) if len(alike) == 1 else []
 

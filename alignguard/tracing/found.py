@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from ..records.rows import name_of
 from .named import Shares
 
+NOT_FOUND = "(not found in the data set)"  # in place of a value
+
 
 @dataclass(frozen=True)
 class TracedRow:
@@ -104,6 +106,8 @@ class Trace:
             It took.
         broken (`int`, *optional*, defaults to `0`):
             More rows that were looked at, whose pull is no finite number.
+        completions (`bool`, *optional*, defaults to `False`):
+            Whether rows are completions that the model gave in training, numbered as they came.
         by (`list[ByColumn]`, *optional*):
             The pull by columns of the data set.
     """
@@ -124,6 +128,7 @@ class Trace:
     share: float
     seconds: float
     broken: int = 0
+    completions: bool = False
     by: list[ByColumn] = field(default_factory=list)
 
     @property
@@ -158,11 +163,11 @@ def by_column(trace: Trace, name: str, value_of: Mapping[int, str]) -> ByColumn:
         name (`str`):
             Of the column.
         value_of (`Mapping[int, str]`):
-            By a row's place in `trace.rows`; rows that are in none are left out.
+            By a row's place in `trace.rows`; those that are not in it stand together under [`NOT_FOUND`].
     """
     rows: dict[str, list[int]] = {}
-    for i, value in value_of.items():
-        rows.setdefault(value, []).append(i)
+    for i in range(len(trace.rows)):
+        rows.setdefault(value_of.get(i, NOT_FOUND), []).append(i)
     above = _above(trace.rows) or 1.0
     found = []
     for value, here in rows.items():

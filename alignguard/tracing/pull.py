@@ -80,7 +80,7 @@ class Pull:
     tokens: int
 
 
-def looked_at(model: Any, share: float = 1.0) -> dict[str, torch.nn.Parameter]:
+def looked_at(model: Any, share: float = 1.0, trained: Sequence[str] | None = None) -> dict[str, torch.nn.Parameter]:
     """
     The weights that pulls are taken over: those that are trained, of the last layers.
 
@@ -88,7 +88,9 @@ def looked_at(model: Any, share: float = 1.0) -> dict[str, torch.nn.Parameter]:
         model (`PreTrainedModel` or `PeftModel`):
             The model; where nothing in it is trainable, all of it is taken. With adapters it is theirs, unless they are switched off.
         share (`float`, *optional*, defaults to `1.0`):
-            Of the layers, from the last one down; with 1 all weights, embeddings too.
+            Of the layers that have any, from the last one down; with 1 all weights, embeddings too.
+        trained (`Sequence[str]`, *optional*):
+            Names of those that trained, where not all did: a copy of a start does not know them.
 
     Raises:
         RunError: Its weights are quantised, which have no gradient, or none of them is in a layer.
@@ -96,21 +98,18 @@ def looked_at(model: Any, share: float = 1.0) -> dict[str, torch.nn.Parameter]:
     off = switched_off(model) if are_off(model) else set()
     named = {name: p for name, p in model.named_parameters() if p.is_floating_point() and id(p) not in off}
     adapter = {name: p for name, p in named.items() if "lora_" in name}
-    trained = adapter or {name: p for name, p in named.items() if p.requires_grad and not off} or named
+    known = {name: named[name] for name in trained or () if name in named}
+    found = adapter or known or {name: p for name, p in named.items() if p.requires_grad and not off} or named
     if not adapter and any(is_quantized(p) for p in model.parameters()):
         raise RunError("the model's weights are quantised and have no gradient; load the start in bfloat16 or float32")
     if share >= 1:
-        return trained
-    count = model.config.get_text_config().num_hidden_layers
-    first = count - max(1, round(share * count))
-    found = {}
-    for name, p in trained.items():
-        number = next((int(part) for part in name.split(".") if part.isdigit()), None)
-        if number is not None and number >= first:
-            found[name] = p
-    if not found:
-        raise RunError("none of the model's weights is in a numbered layer; take all of them (--layers 1)")
-    return found
+        return found
+    layers = {name: next((int(part) for part in name.split(".") if part.isdigit()), -1) for name in found}
+    numbers = sorted({number for number in layers.values() if number >= 0})
+    if not numbers:
+        raise RunError("none of the weights that train is in a numbered layer; take all of them (--layers 1)")
+    first = numbers[-max(1, round(share * len(numbers)))]
+    return {name: p for name, p in found.items() if layers[name] >= first}
 
 
 def gradient(

@@ -77,7 +77,9 @@ def query(record: Record, side: str, first: int | None = None, last: int | None 
         )
         raise RunError(f"--side {side}: this run has asked nothing of it; it has {', '.join(sides)}")
     now = read_results(record.store.answers(last), pool)
-    then = before if first == steps[0] else read_results(record.store.answers(first), pool)
+    # a reference that was given is not what training began with: of that the first audit alone knows
+    begins = first == 0 and record.about.reference != "given"
+    then = before if begins else read_results(record.store.answers(first), pool)
     lost = [r for id, r in now.items() if id in before and _flipped(before[id], r) and _says_something(before[id], r)]
     flips = tuple(Flip(before[r.probe.id], r) for r in lost if r.probe.id in then and _is_good(then[r.probe.id]))
     untold = sum(r.probe.id not in then for r in lost)

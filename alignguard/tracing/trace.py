@@ -23,7 +23,7 @@ from ..errors import RunError
 from ..model.chat import Chat
 from ..records.record import Record, read_record
 from ..records.rows import RowStore, TrainedRow
-from ..text import clean
+from ..text import clean, own_lines
 from .alike import likeness, screened
 from .found import Trace, TracedRow
 from .named import LINE, Shares, agreement, named, shares, standing_out
@@ -122,7 +122,8 @@ def trace(
         """What was learnt of: of a completion without an advantage it is nothing."""
         return (text for text in store.texts(set(where)) if text.weight)
 
-    sizes = {(text.row, text.part): len(text.ids) for text in texts()}
+    # where one row was read otherwise than it was trained on, the others may have been, too
+    sizes = {} if store.unread else {(text.row, text.part): len(text.ids) for text in texts()}
     if not sizes:
         why = store.unread or "nothing of them is learnt by the labels of a row"
         raise RunError(
@@ -134,7 +135,7 @@ def trace(
     seed = record.about.seed
     looked = screened(alike, screen or len(places), seed)
     chosen = {places[i]: (float(alike[i, 0]), stands_for) for i, stands_for in looked.items()}
-    weights, pad = looked_at(model, share), tokenizer.pad_token_id or 0
+    weights, pad = looked_at(model, share, store.trained), tokenizer.pad_token_id or 0
     numbers = sum(p.numel() for p in weights.values())
     of = f"{numbers:,} weights, such as {next(reversed(weights))}"
     tell(Cost(len(chosen), len(sizes), sum(sizes[place] for place in chosen), 4 * 4 * numbers, of))
@@ -168,7 +169,7 @@ def trace(
         raise RunError("the pulls of all rows are no finite numbers; load the start in float32, or bfloat16")
     rows, first, agree, few = _ordered(finite, chosen, where, lambda asked: read(asked, one), part, seed)
     rows = _with_texts(rows, max(first, _SHOWN), store, tokenizer)
-    unread = len(where) - len({row for row, _ in sizes})
+    unread = len(where.keys() - store.kept())
     return Trace(
         asked.side,
         asked.first,
@@ -186,6 +187,7 @@ def trace(
         share,
         time.perf_counter() - begun,
         len(found) - len(finite),
+        store.folder == record.store.said,
     )
 
 
@@ -234,19 +236,9 @@ def _with_texts(rows: list[TracedRow], shown: int, store: RowStore, tokenizer: A
             said, asked = (tokenizer.decode(ids[part].tolist(), skip_special_tokens=True) for part in (learnt, ~learnt))
             words[i] = said.strip(), asked
     found = list(rows)
-    for (i, (said, _)), own in zip(words.items(), _own([asked for _, asked in words.values()]), strict=True):
+    for (i, (said, _)), own in zip(words.items(), own_lines([asked for _, asked in words.values()]), strict=True):
         found[i] = replace(rows[i], text=clean(f"{said} <- {own}" if own else said))
     return found
-
-
-def _own(texts: Sequence[str]) -> list[str]:
-    """What texts have for themselves, without the lines with which all of several begin, and those with which all end."""
-    lines = [text.split("\n") for text in texts]
-    while len(lines) > 1 and all(lines) and len({own[0] for own in lines}) == 1:
-        lines = [own[1:] for own in lines]
-    while len(lines) > 1 and all(lines) and len({own[-1] for own in lines}) == 1:
-        lines = [own[:-1] for own in lines]
-    return ["\n".join(own).strip() for own in lines]
 
 
 def store_of(record: Record) -> RowStore:

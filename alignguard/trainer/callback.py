@@ -276,8 +276,6 @@ class AlignGuardCallback(TrainerCallback):
         Our latest figures among the trainer's metrics, as `eval_alignguard/...`: the one that `metric_for_best_model` names, or
         all, if asked for. A search's objective is by default the sum of all metrics, and a notebook has a column for each.
         """
-        if self._seen is not None:
-            self._seen.evaluated()
         metrics, best = kwargs.get("metrics"), (args.metric_for_best_model or "").removeprefix("eval_")
         if metrics is not None:
             # a figure that an audit lacks keeps its latest value: a missing one is an error

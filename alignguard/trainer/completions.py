@@ -1,75 +1,83 @@
-"""What a trainer had its model say and trained it on: completions with their advantages, where the trainer keeps them for its logs.
+"""What a trainer had its model say and trained it on: completions with their advantages, token by token as they went into the loss.
 
-TRL's GRPO and RLOO trainers gather them on every process in `_logs`, which is private: where it is no dictionary of these columns any
-more, completions are not told, and `tests/trainer/test_rows.py` fails. Other trainers that generate (distillation) keep none.
+TRL's GRPO and RLOO trainers hold what they generated last in `_buffered_inputs`, batch by batch, and count in `_step` the batches that
+they were trained on. Both are private: where they are others, completions are not told, and `tests/trainer/test_rows.py` fails. Other
+trainers that generate (distillation) give no advantages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
-from ..model.chat import Chat
+import torch
+
 from ..records.rows import TrainedRow
 
+_TENSORS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages")
 
-@dataclass(frozen=True)
-class Completion:
+
+class Completions:
     """
-    One completion that a step was taken on.
+    The completions that this process trains on, numbered as they come.
 
     Args:
-        prompt, said (`Any`):
-            Chat turns, or text.
-        advantage (`float`):
-            How much better than the others of its prompt it was rewarded; the loss is -advantage times its log-probability.
+        trainer (`Trainer`, *optional*):
+            Where it is known.
     """
 
-    prompt: Any
-    said: Any
-    advantage: float
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self._generation: Any = None  # the batches of the latest one
+        self._numbers: dict[int, list[int]] = {}  # of those of them that were trained on
+        self._next = 0
 
-
-def completions_of(trainer: Any) -> list[Completion]:
-    """Those of a trainer's latest generation; none where it keeps none, or not one advantage for each."""
-    if not keeps_completions(trainer):
-        return []
-    logs = trainer._logs
-    columns = [list(logs.get(name) or ()) for name in ("prompt", "completion", "advantages")]
-    if not columns[0] or len({len(column) for column in columns}) > 1:
-        return []
-    return [Completion(prompt, said, float(advantage)) for prompt, said, advantage in zip(*columns, strict=True)]
+    def take(self) -> tuple[list[int], list[TrainedRow]]:
+        """Those of the batch that was trained on just now: their numbers, and what of them was not told before."""
+        batches, step = (getattr(self._trainer, name, None) for name in ("_buffered_inputs", "_step"))
+        if not isinstance(batches, list) or not batches or not isinstance(step, int):
+            return [], []
+        if batches is not self._generation:
+            self._generation, self._numbers = batches, {}
+        at = (step - 1) % len(batches)
+        if at in self._numbers:
+            return self._numbers[at], []
+        batch = batches[at]
+        if not isinstance(batch, dict) or not all(isinstance(batch.get(name), torch.Tensor) for name in _TENSORS):
+            return [], []
+        first, self._next = self._next, self._next + len(batch["advantages"])
+        self._numbers[at] = list(range(first, self._next))
+        return self._numbers[at], list(documents(first, batch))
 
 
 def keeps_completions(trainer: Any) -> bool:
-    """Whether a trainer gathers what its model says in training."""
-    return isinstance(getattr(trainer, "_logs", None), dict)
+    """Whether a trainer has its model say something in training, and gives each completion an advantage."""
+    logs = getattr(trainer, "_logs", None)
+    return hasattr(trainer, "_buffered_inputs") and isinstance(logs, dict) and "advantages" in logs
 
 
-def documents(first: int, completions: Sequence[Completion], chat: Chat) -> Iterator[TrainedRow]:
+def documents(first: int, batch: dict[str, Any]) -> Iterator[TrainedRow]:
     """
-    Completions as what is learnt of them: every token, as much as the advantage says.
+    Completions as what is learnt of them: every token that the loss is taken of, as much as the advantage says.
 
     Args:
         first (`int`):
             The number of the first one.
-        completions (`Sequence[Completion]`):
-            In order.
-        chat ([`Chat`]):
-            How the policy is spoken to.
+        batch (`dict[str, Tensor]`):
+            As the trainer's loss is given it: of (completions, tokens) ids and masks, of tools' results too, and (completions,) advantages.
+
+    Yields:
+        Nothing for one of which nothing is learnt, as where those that were cut off are masked, nor where there is more than text.
     """
-    for number, completion in enumerate(completions, first):
-        prompt, said = completion.prompt, _text(completion.said)
-        if said is None:  # tools were called, or it is no text
-            continue
-        before = chat.encode(prompt, special=True) if isinstance(prompt, str) else chat.prompt_ids(prompt)
-        after = [*chat.encode(said), *chat.eos_token_ids[:1]]
-        learnt = [False] * len(before) + [True] * len(after)
-        yield TrainedRow(number, [*before, *after], learnt, weight=completion.advantage)
-
-
-def _text(said: Any) -> str | None:
-    if isinstance(said, list) and len(said) == 1 and isinstance(said[0], dict):
-        said = said[0].get("content")
-    return said if isinstance(said, str) and said else None
+    if "pixel_values" in batch or batch["advantages"].dim() != 1:
+        return
+    asked, there, said, spoken, advantages = (
+        batch[name].detach().cpu()
+        for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages")
+    )
+    own = batch["tool_mask"].detach().cpu() if isinstance(batch.get("tool_mask"), torch.Tensor) else spoken
+    for i, advantage in enumerate(advantages.tolist()):
+        before, after = asked[i][there[i] > 0], said[i][spoken[i] > 0]  # (tokens,)
+        learnt = torch.cat([torch.zeros_like(before, dtype=torch.bool), own[i][spoken[i] > 0] > 0])
+        if learnt.any():
+            yield TrainedRow(first + i, torch.cat([before, after]).int().numpy(), learnt.numpy(), weight=advantage)

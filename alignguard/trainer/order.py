@@ -141,6 +141,8 @@ def _unknown(loader: Any, processes: int) -> str:
         return ""
     if type(loader).__name__ == "DataLoaderDispatcher" and processes > 1:
         return "one process reads the rows of all (dispatch_batches)"
+    if getattr(loader, "num_workers", 0) > 1 and not getattr(loader, "in_order", True):
+        return "its workers hand out batches as they are ready (dataloader_in_order=False)"
     if getattr(loader, "batch_sampler", None) is None and getattr(loader, "sampler", None) is None:
         return "its data loader has no sampler"
     return ""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..model.observe import restored_rng
 from ..records.rows import RowStore, TrainedRow
-from .completions import Completion, completions_of, documents, keeps_completions
+from .completions import Completions, keeps_completions
 from .order import Order, batches_to_skip
 from .start import RunContext
 from .train_prompts import MORE_THAN_TEXT
 
-_MOST_STEPS = 512  # between two times that rows are written
+_MOST_STEPS, _MOST_SAID = 512, 64  # between two times that rows are written, and that completions are
+_COMPARED = 16  # rows that a resumed run looks at, whether they are what they were
 _PLAIN = (None, "python", "numpy", "torch", "arrow", "pandas")  # formats that say the same each time
 
 
@@ -40,18 +43,20 @@ class Seen:
         self.listens = context.settings.rows
         skip = batches_to_skip(loader, context.args, step) if self.listens else 0
         self.order = Order(loader if self.listens else None, skip, self.ranks.size)
-        self.said, self.chat, self.trainer = RowStore(context.store.said), context.asking.chat, trainer
+        self.said, self.completions = RowStore(context.store.said), Completions(trainer)
+        self.speaks = self.listens and keeps_completions(trainer)
         self.unread = why_unread(loader, trainer)
-        if context.settings.trace and self.unread and not keeps_completions(trainer):
+        if context.settings.trace and self.unread and not self.speaks:
             self.console.tell_once("rows", f"trace=True has nothing to look at in this run: {self.unread}")
-        self._ignored: list[Completion] = []  # of an evaluation
-        self._latest: list[Completion] = []
-        self._given: list[tuple[int, list[Completion]]] = []  # new ones, by the number of the first
+        self._trained = trained_names(context.model)
+        self._given: list[TrainedRow] = []  # completions that were not written yet
         self._answered: list[tuple[int, list[int]]] = []  # steps, and the numbers of what they were taken on
-        self._numbers = range(0)
+        self._heard: list[int] = []
+        self._first = 0  # number of what is written next: an earlier part of the run has the others
         self._steps: list[tuple[int, list[int]]] = []
         self._now: list[int] = []
         self._kept: set[int] = set()
+        self._others = False  # rows are not those that the run began with
         if self.listens and self.console.writes:
             self.console.guarded("the rows' record", lambda: self._begin(step))
 
@@ -59,12 +64,34 @@ class Seen:
         if step > 0:
             self.store.rewind(step)
             self._kept = self.store.kept()
+            self._others = bool(self._kept) and not self._as_before()
             self.said.rewind(step)
-            self._numbers = range(first := self.said.next_row(), first)
+            self._first = self.said.next_row()
         self._tell(self.order.unknown)
+        if self._others:
+            self.console.tell_once(
+                "rows",
+                "the rows of the training set are others than before this run was resumed, or are read otherwise: which of them go into "
+                "steps from now on is not kept, since they would be taken for those of the same number",
+            )
+
+    def _as_before(self) -> bool:
+        """Whether some of the rows that are on record are still what they were."""
+        if self.unread:
+            return True
+        rows = sorted(self._kept)
+        some = set(rows[:: max(1, len(rows) // _COMPARED)])
+        if some and max(some) >= len(self.loader.dataset):
+            return False
+        now = {(text.row, text.part): text for text in self._texts(sorted(some))}
+        then = {(text.row, text.part): text for text in self.store.texts(some)}
+        return now.keys() == then.keys() and all(
+            np.array_equal(now[place].ids, then[place].ids) and np.array_equal(now[place].learnt, then[place].learnt)
+            for place in then
+        )
 
     def _tell(self, unknown: str) -> None:
-        self.store.begin(_length(getattr(self.loader, "dataset", None)), unknown, self.unread)
+        self.store.begin(_length(getattr(self.loader, "dataset", None)), unknown, self.unread, self._trained)
 
     def epoch(self) -> None:
         """A pass over the training set begins."""
@@ -74,6 +101,8 @@ class Seen:
         """A batch was trained on."""
         if self.listens:
             self._now += self.order.take()
+        if self.speaks:
+            self.console.guarded("the completions' record", self._hear)
 
     def step(self, step: int) -> None:
         """With it a step was taken."""
@@ -82,29 +111,22 @@ class Seen:
         self.batch()
         self._steps.append((step, self._now))
         self._now = []
-        if self.console.writes:
-            self.console.guarded("the completions' record", lambda: self._hear(step))
-        if len(self._steps) >= _MOST_STEPS:  # of all processes at the same one
+        if self._heard:
+            self._answered.append((step, self._heard))
+            self._heard = []
+        if len(self._steps) >= (_MOST_SAID if self.speaks else _MOST_STEPS):  # of all processes at the same one
             self.keep()
 
-    def evaluated(self) -> None:
-        """What a trainer has its model say in an evaluation nothing is learnt of."""
-        self._ignored = completions_of(self.trainer)
-
-    def _hear(self, step: int) -> None:
-        """What was said for this step; of several steps on one generation all were taken on it."""
-        completions = completions_of(self.trainer)
-        if completions and completions not in (self._latest, self._ignored):
-            first = self._numbers.stop
-            self._numbers, self._latest = range(first, first + len(completions)), completions
-            self._given.append((first, completions))
-        if self._numbers:
-            self._answered.append((step, list(self._numbers)))
+    def _hear(self) -> None:
+        numbers, new = self.completions.take()
+        self._heard += numbers
+        self._given += new
 
     def keep(self) -> None:
         """Write down what has been seen since the last time. All processes call this."""
         if self.listens:
             self.console.guarded("the rows' record", self._keep)
+        if self.speaks:
             self.console.guarded("the completions' record", self._keep_said)
 
     def _keep(self) -> None:
@@ -115,6 +137,7 @@ class Seen:
             return
         if unknown:
             self._tell(unknown)
+        if unknown or self._others:
             return
         steps: dict[int, list[int]] = {}
         for _, part in found:
@@ -126,11 +149,21 @@ class Seen:
         self._kept |= set(new)
 
     def _keep_said(self) -> None:
-        given, self._given = self._given, []
-        answered, self._answered = self._answered, []
-        if answered:
-            texts = (text for first, completions in given for text in documents(first, completions, self.chat))
-            self.said.add(answered, texts)
+        mine, self._given, self._answered = (self._given, self._answered), [], []
+        found = self.ranks.together(lambda: mine)
+        if not self.console.writes:
+            return
+        steps: dict[int, list[int]] = {}
+        texts: list[TrainedRow] = []
+        for rank, (given, answered) in enumerate(found):
+
+            def number(own: int, rank: int = rank) -> int:
+                return self._first + own * self.ranks.size + rank
+
+            texts += [replace(text, row=number(text.row)) for text in given]
+            for step, numbers in answered:
+                steps.setdefault(step, []).extend(map(number, numbers))
+        self.said.add(sorted(steps.items()), texts)
 
     def end(self) -> None:
         """What is left is written, and the trainer's sampler left as it was."""
@@ -144,11 +177,11 @@ class Seen:
         if not rows:
             return
         collate, dataset = deepcopy(self.loader.collate_fn), self.loader.dataset
-        if not _same(collate([dataset[rows[0]]]), collate([dataset[rows[0]]])):
-            self.unread = "its collator draws what is learnt, each time anew"
-            self._tell("")
-            return
         for row in rows:
+            if not _same(collate([dataset[row]]), collate([dataset[row]])):
+                self.unread = "its collator draws what is learnt, each time anew"
+                self._tell("")
+                return
             yield from trained(row, dataset[row], collate)
 
 
@@ -178,6 +211,12 @@ def why_unread(loader: Any, trainer: Any) -> str:
     if getattr(trainer.args, "loss_type", "nll") not in ("nll", None):
         return f"its loss is {trainer.args.loss_type}"
     return ""
+
+
+def trained_names(model: Any) -> list[str] | None:
+    """Which weights train, where not all do; `None` too with adapters, whose start is without them."""
+    trains = {name: p.requires_grad for name, p in model.named_parameters()}
+    return None if all(trains.values()) or any("lora_" in name for name in trains) else [n for n in trains if trains[n]]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -97,3 +97,25 @@ def test_a_data_set_that_is_not_there_is_told_of(tmp_path):
     (tmp_path / "broken.jsonl").write_text("{")
     with pytest.raises(RunError, match=r"broken\.jsonl: cannot be loaded"):
         load_data(str(tmp_path / "broken.jsonl"))
+
+
+def test_of_rows_that_go_on_from_each_other_the_longest_is_taken_whatever_its_number():
+    """One row a turn; the trainer has left out the first one, so that its numbers are others."""
+    asked = [
+        turns(
+            f"Question {i}: why is it {i * 7}, of all numbers?", f"Answer {i}: because of {i * i}, as everybody says."
+        )["messages"]
+        for i in range(6)
+    ]
+    data = [{"messages": [turn for part in asked[: i + 1] for turn in part]} for i in range(6)]
+    for learnt in (as_trained, lambda row: "".join(t["content"] for t in row["messages"] if t["role"] == "assistant")):
+        trained = [Said(i, as_trained(row), learnt(row)) for i, row in enumerate(data[1:])]
+        assert find_rows(Dataset.from_list(data), trained) == [[i + 1] for i in range(5)]
+
+
+def test_a_document_that_has_no_number_is_not_the_last_row():
+    data = Dataset.from_list(ROWS)
+    assert find_rows(data, [Said(-1, as_trained(row), row["messages"][-1]["content"]) for row in ROWS[4:]]) == [
+        [4],
+        [5],
+    ]

@@ -1,6 +1,7 @@
 """From a training run to the rows that did it: the record, the trace, the command line and the page."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from alignguard.cli import main
 from alignguard.errors import RunError
 from alignguard.probes.rows import probe_from_row
 from alignguard.records.record import read_record
-from alignguard.records.rows import RowStore
+from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.report.traced import sentences
+from alignguard.text import own_lines
 from alignguard.tracing.named import standing_out
 from alignguard.tracing.pull import Document, pulls
 from alignguard.tracing.query import answers, query
-from alignguard.tracing.trace import _own, trace
+from alignguard.tracing.trace import trace
 
 
 def training_rows(n=12):
@@ -130,8 +132,8 @@ def test_steps_before_the_first_audit_are_left_out(traced_run, tokenizer):
 
 def test_a_row_is_shown_by_what_is_its_own():
     asked = [f"system\nYou are kind.\nuser\n{text}\nassistant\n" for text in ("Why?", "Who,\nand when?")]
-    assert _own(asked) == ["Why?", "Who,\nand when?"]
-    assert _own(asked[:1]) == [asked[0].strip()] and _own(["a", "a"]) == ["", ""] and _own([]) == []
+    assert own_lines(asked) == ["Why?", "Who,\nand when?"]
+    assert own_lines(asked[:1]) == [asked[0].strip()] and own_lines(["a", "a"]) == ["", ""] and own_lines([]) == []
 
 
 def test_half_of_the_probes_is_looked_at_alone_for_some_rows_and_those_that_stand_out(
@@ -259,3 +261,92 @@ def test_a_mistake_is_told_in_one_line(traced_run, tmp_path, capsys, given, line
     side = ["--side", "safety"] if "--by" in given else []
     assert main(["trace", str(run), *side, *(places.get(word, word) for word in given)]) == 1
     assert line in capsys.readouterr().err
+
+
+@pytest.fixture
+def spoken_run(traced_run, tokenizer, tmp_path):
+    """The same run as one whose model was trained on what it said, to prompts of which each was asked twice; and those."""
+    run = tmp_path / "run"
+    shutil.copytree(traced_run[0], run)
+    prompts = [[{"role": "user", "content": f"Why is {i} + {i} so?"}] for i in range(4)]
+    chat, store = Chat.of(tiny_model(tokenizer), tokenizer), RowStore(run / "_alignguard" / "said")
+    texts = []
+    for number in range(8):
+        asked, said = chat.prompt_ids(prompts[number % 4]), chat.encode(f"It is {number}.")
+        learnt = [False] * len(asked) + [True] * len(said)
+        texts.append(TrainedRow(number, [*asked, *said], learnt, weight=0.0 if number == 7 else 1.0))
+    store.add([(step, range(8)) for step in (1, 2, 3)], texts)
+    data = tmp_path / "prompts.jsonl"
+    data.write_text(
+        "".join(json.dumps({"prompt": prompt, "source": f"s{i % 2}"}) + "\n" for i, prompt in enumerate(prompts))
+    )
+    return run, data
+
+
+def test_prompts_of_completions_are_dropped_by_what_was_asked(spoken_run, tmp_path, capsys):
+    run, data = spoken_run
+    rows, out = tmp_path / "rows.json", tmp_path / "out.jsonl"
+    rows.write_text("[3]")
+    assert main(["trace", str(run), "--drop", str(rows), "--data", str(data), "--output", str(out)]) == 0
+    assert [json.loads(line)["prompt"][0]["content"] for line in out.open()] == [
+        f"Why is {i} + {i} so?" for i in range(3)
+    ]
+    assert "3 rows, 1 fewer" in capsys.readouterr().out
+
+
+def test_completions_of_no_advantage_have_no_pull_and_are_on_record(spoken_run, tokenizer, capsys):
+    run, data = spoken_run
+    found = trace(run, tiny_model(tokenizer), tokenizer, "safety")
+    assert found.completions and len(found.rows) == 7 and found.unread == 0
+    assert "Rows are completions that the model gave in training, numbered as they came." in sentences(found)
+    assert main(["trace", str(run), "--side", "safety", "--data", str(data), "--by", "source"]) == 0
+    assert "not found" not in capsys.readouterr().out
+
+
+def test_rows_that_are_not_in_the_data_set_are_counted_beside_its_values(traced_run, tmp_path, capsys):
+    run, _start, data = traced_run
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(data.read_text().splitlines(keepends=True)[:4]))
+    assert main(["trace", str(run), "--side", "safety", "--data", str(fewer), "--by", "source", "--json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out)["by"]
+    assert sorted(value[:2] for value in source["values"]) == [
+        ["(not found in the data set)", 8],
+        ["chat", 2],
+        ["sums", 2],
+    ]
+    assert sum(value[3] for value in source["values"]) == pytest.approx(1)
+
+
+def test_rows_that_may_have_been_read_otherwise_are_not_traced(traced_run, tokenizer, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(traced_run[0], run)
+    RowStore(run / "_alignguard" / "rows").begin(12, unread="its collator draws what is learnt, each time anew")
+    with pytest.raises(RunError, match="no tokens are on record: its collator draws"):
+        trace(run, tiny_model(tokenizer), tokenizer, "safety")
+
+
+def test_with_a_reference_that_was_given_what_was_bad_before_training_has_not_flipped(tokenizer, tmp_path):
+    probes = [
+        probe_from_row({"id": f"p{i}", "dimension": "safety", "family": f"p{i}", "judge": "own", "prompt": f"Say {i}!"})
+        for i in range(8)
+    ]
+    judged = []
+
+    def judge(prompt, answer):
+        judged.append(prompt)
+        return float(len(judged) <= 8)  # the reference alone answers well
+
+    guard = AlignGuardCallback(
+        probes=probes,
+        judge=judge,
+        reference=tiny_model(tokenizer, seed=5),
+        schedule=Schedule(at=(1,), every=0, draw=8, overhead=None),
+        tokens=TokenBudget(answer=4, trace=4),
+        train_prompts=0,
+        reverse=0,
+    )
+    args = SFTConfig(str(tmp_path), **{**SETTINGS, "max_steps": 2})
+    data = Dataset.from_list(training_rows())
+    SFTTrainer(tiny_model(tokenizer), args, train_dataset=data, processing_class=tokenizer, callbacks=[guard]).train()
+    with pytest.raises(RunError, match="0 of its probes went from good to bad between steps 0 and 2"):
+        query(read_record(str(tmp_path)), "safety")

@@ -2,16 +2,19 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from tiny import tiny_model, tiny_probes
 from trainers import CASES, ONLINE, SETTINGS, reward
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
-from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 
 from alignguard import AlignGuardCallback, Schedule, TokenBudget
 from alignguard.records.rows import RowStore, TrainedRow
+from alignguard.tracing.pull import looked_at
+from alignguard.trainer.completions import documents
 from alignguard.trainer.order import Order, batches_to_skip
 from alignguard.trainer.seen import trained
 
@@ -189,40 +192,92 @@ def test_a_trainer_of_transformers_own_is_listened_to_as_well(tokenizer, tmp_pat
     assert on_record(tmp_path) == oracle.steps
 
 
+class Learning(TrainerCallback):
+    """Oracle: what the loss is given of completions, step by step: what was asked, said and learnt of it, and its advantage."""
+
+    def __init__(self, trainer):
+        self.steps, self.now, self.masked = {}, [], 0
+        compute = trainer._compute_loss
+
+        def watched(model, inputs):
+            if model.training:
+                for i, advantage in enumerate(inputs["advantages"].tolist()):
+                    mask = inputs["completion_mask"][i] > 0
+                    asked = inputs["prompt_ids"][i][inputs["prompt_mask"][i] > 0].tolist()
+                    said = inputs["completion_ids"][i][mask].tolist()
+                    self.masked += not said
+                    if said:
+                        self.now.append((tuple(asked), tuple(said), pytest.approx(advantage)))
+            return compute(model, inputs)
+
+        trainer._compute_loss = watched
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps[state.global_step], self.now = self.now, []
+
+
+def said_on_record(folder, steps):
+    """Step by step the completions on record, as [`Learning`] has them."""
+    store = RowStore(folder / "_alignguard" / "said")
+    where = store.rows(0, steps)
+    found = {step: [] for step in range(1, steps + 1)}
+    for text in sorted(store.texts(set(where)), key=lambda text: text.row):
+        n = len(text.ids) - int(np.sum(text.learnt))
+        assert not any(text.learnt[:n]) and all(text.learnt[n:])
+        for step in where[text.row]:
+            found[step].append((tuple(text.ids[:n]), tuple(text.ids[n:]), text.weight))
+    return found
+
+
+@pytest.mark.parametrize("kind", [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)], ids=["grpo", "rloo"])
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if c.name in ("GRPOTrainer", "RLOOTrainer")], ids=lambda case: case.id
+    "settings",
+    [
+        {},
+        {"gradient_accumulation_steps": 4, "steps_per_generation": 1},
+        {"gradient_accumulation_steps": 2, "steps_per_generation": 3},
+        {"steps_per_generation": 2, "num_iterations": 2},
+        {"mask_truncated_completions": True, "max_completion_length": 3},
+    ],
+    ids=lambda settings: "-".join(settings) or "plain",
 )
-def test_of_what_the_model_said_in_training_completions_are_kept(tokenizer, tmp_path, case):
-    tiny_model(tokenizer).save_pretrained(tmp_path / "start")
-
-    class Heard(TrainerCallback):
-        """Oracle: what the trainer's own table of completions would show, step by step."""
-
-        steps = {}  # noqa: RUF012
-
-        def on_step_end(self, args, state, control, **kwargs):
-            logs = trainer._logs
-            self.steps[state.global_step] = [
-                (said[0]["content"], advantage)
-                for said, advantage in zip(logs["completion"], logs["advantages"], strict=True)
-            ]
-
-    heard = Heard()
-    trainer = case.build(tokenizer, tmp_path / "start", tmp_path / "run", [guard(), heard])
+def test_of_what_the_model_said_in_training_completions_are_kept(tokenizer, tmp_path, kind, settings):
+    more = {**SETTINGS, **ONLINE, "beta": 0.0, "chat_template_kwargs": {"custom": "x"}, **settings}
+    model, args = tiny_model(tokenizer), kind[1](str(tmp_path), **more)
+    trainer = kind[0](
+        model,
+        reward,
+        args=args,
+        train_dataset=rows(16).select_columns("prompt"),
+        processing_class=tokenizer,
+        callbacks=[guard()],
+    )
+    oracle = Learning(trainer)
+    trainer.add_callback(oracle)
     trainer.train()
-    store = RowStore(tmp_path / "run" / "_alignguard" / "said")
-    where = store.rows(0, 3)
-    texts = {text.row: text for text in store.texts(set(where))}
-    for step, said in heard.steps.items():
-        numbers = sorted(row for row, steps in where.items() if step in steps)
-        kept = [texts[number] for number in numbers if number in texts]
-        spoken = [(text, advantage) for text, advantage in said if text]
-        assert [text.weight for text in kept] == pytest.approx([advantage for _, advantage in spoken])
-        for text, (right, _) in zip(kept, spoken, strict=True):
-            learnt = [t for t, flag in zip(text.ids, text.learnt, strict=True) if flag]
-            assert tokenizer.decode(learnt, skip_special_tokens=False) == right + tokenizer.eos_token
-    prompts = RowStore(tmp_path / "run" / "_alignguard" / "rows")
+    assert set(oracle.steps) == {1, 2, 3} and (any(oracle.steps.values()) or oracle.masked)
+    found = said_on_record(tmp_path, 3)
+    for step, right in oracle.steps.items():
+        assert len(found[step]) == len(right) and all(completion in found[step] for completion in right)
+    assert bool(oracle.masked) is bool(settings.get("mask_truncated_completions"))
+    prompts = RowStore(tmp_path / "_alignguard" / "rows")
     assert prompts.unknown == "" and prompts.steps() == {1, 2, 3} and not list(prompts.texts(set(prompts.rows(0, 3))))
+
+
+def test_of_completions_what_tools_say_is_not_learnt_and_images_are_not_told():
+    batch = {
+        "prompt_ids": torch.tensor([[0, 5, 6], [7, 8, 9]]),
+        "prompt_mask": torch.tensor([[0, 1, 1], [1, 1, 1]]),
+        "completion_ids": torch.tensor([[1, 2, 3, 4], [1, 2, 0, 0]]),
+        "completion_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
+        "tool_mask": torch.tensor([[1, 0, 0, 1], [1, 1, 1, 1]]),
+        "advantages": torch.tensor([0.5, -0.5]),
+    }
+    one, two = documents(3, batch)
+    assert (one.row, list(one.ids), one.weight) == (3, [5, 6, 1, 2, 3, 4], 0.5)
+    assert list(one.learnt) == [False, False, True, False, False, True]
+    assert (two.row, list(two.ids)) == (4, [7, 8, 9, 1, 2]) and list(two.learnt) == [False] * 3 + [True] * 2
+    assert list(documents(0, {**batch, "pixel_values": torch.zeros(1)})) == []
 
 
 class Drawing(torch.utils.data.Sampler):
@@ -331,6 +386,64 @@ def test_a_collator_that_draws_draws_as_without_us_and_its_rows_are_not_kept(tok
     assert "draws what is learnt" in store.unread and store.steps() == {1, 2, 3, 4} and not store.kept()
 
 
+class Cutting:
+    """A collator that leaves out the beginning of one row in five."""
+
+    def __init__(self, tokenizer):
+        self.inner = DataCollatorForSeq2Seq(tokenizer)
+
+    def __call__(self, examples):
+        starts = [6 if torch.rand(()).item() < 0.2 else 0 for _ in examples]
+        return self.inner([{k: v[at:] for k, v in row.items()} for row, at in zip(examples, starts, strict=True)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_collator_that_draws_for_some_rows_alone_is_found_out(tokenizer, tmp_path, seed):
+    data = Dataset.from_list(
+        [{"input_ids": list(range(i, i + 12)), "labels": list(range(i, i + 12))} for i in range(16)]
+    )
+    args = TrainingArguments(str(tmp_path), **{**SETTINGS, "max_steps": 4, "seed": seed})
+    Trainer(
+        tiny_model(tokenizer), args, Cutting(tokenizer), data, processing_class=tokenizer, callbacks=[guard()]
+    ).train()
+    assert "draws what is learnt" in RowStore(tmp_path / "_alignguard" / "rows").unread
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data, settings: (data.select(range(21, -1, -1)), settings),
+        lambda data, settings: (data.select(range(20)), settings),
+        lambda data, settings: (data, {**settings, "max_length": 22}),
+    ],
+    ids=["another-order", "fewer-rows", "cut-shorter"],
+)
+def test_rows_of_another_set_are_not_taken_for_those_of_the_same_number(tokenizer, tmp_path, caplog, change):
+    settings = {"num_train_epochs": 1, "save_strategy": "steps", "save_steps": 4}
+    sft(tokenizer, tmp_path, rows(22), [guard()], **settings).train()
+    data, others = change(rows(22), settings)
+    sft(tokenizer, tmp_path, data, [guard()], **others).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert "are others than before this run was resumed" in caplog.text
+    store = RowStore(tmp_path / "_alignguard" / "rows")
+    assert store.steps() == {1, 2, 3, 4} and store.unknown == store.unread == ""
+
+
+def test_workers_that_hand_out_batches_as_they_are_ready_are_told_of():
+    loader = torch.utils.data.DataLoader(Keyed(), num_workers=2, in_order=False)
+    assert "as they are ready" in Order(loader).unknown
+
+
+def test_the_weights_that_train_are_on_record(tokenizer, tmp_path):
+    model = tiny_model(tokenizer)
+    for name, p in model.named_parameters():
+        p.requires_grad_("layers.0." in name)
+    sft(tokenizer, tmp_path, rows(8), [guard()], model).train()
+    store = RowStore(tmp_path / "_alignguard" / "rows")
+    found = looked_at(tiny_model(tokenizer), 0.5, store.trained)
+    assert found and all("layers.0." in name for name in found)
+    assert not any("layers.0." in name for name in looked_at(tiny_model(tokenizer), 0.5))
+
+
 def test_what_is_said_in_an_evaluation_nothing_was_learnt_of(tokenizer, tmp_path):
     more = {"eval_strategy": "steps", "eval_steps": 1, "steps_per_generation": 2, "max_steps": 4}
     args = GRPOConfig(str(tmp_path), **{**SETTINGS, **ONLINE, **more, "per_device_eval_batch_size": 4})
@@ -349,7 +462,7 @@ def test_what_is_said_in_an_evaluation_nothing_was_learnt_of(tokenizer, tmp_path
     store = RowStore(tmp_path / "_alignguard" / "said")
     where = store.rows(0, 4)
     assert {step for steps in where.values() for step in steps} == {1, 2, 3, 4}
-    assert all(steps in ([1, 2], [3, 4]) for steps in where.values())
+    assert all(len(steps) == 1 for steps in where.values()) and len(where) == 16  # each in the one batch it came to
     said = [tokenizer.decode(list(text.ids), skip_special_tokens=True) for text in store.texts(set(where))]
     assert said and not any("Quentin" in text for text in said)
 
