@@ -7,7 +7,8 @@ with AlignGuard watching, two or three seeds each, and the first of each once mo
 reasoning-gym; what is gained is measured on others of the same kind. A run that is whole is kept in `runs/study/`, and one that was
 cut off goes on from its last checkpoint when the command is given again: `results/study.json` and the table hold what there is,
 of a run that was cut off as far as it came.
-`--read` trains nothing, and draws the picture of docs/study.md. Options after `--` go to the recipes.
+Runs on file that are not here, as those of another machine, stay as they are. `--read` trains nothing, and draws the picture of
+docs/study.md. Options after `--` go to the recipes.
 
 Correlations of drift with drops are Spearman's, over the audits of all runs, with 95 % intervals by resampling whole runs.
 """
@@ -288,7 +289,10 @@ def picture(runs: list[dict[str, Any]], path: Path) -> None:
 
 def report(model: str) -> None:
     """Figures of all runs, as far as they came, printed, drawn and written."""
-    runs = [found(run, record) for run in planned() if (record := taken(run)) is not None]
+    path = ROOT / "benchmarks" / "results" / "study.json"
+    on_file = {run["run"]: run for run in json.loads(path.read_text("utf-8"))["runs"]} if path.exists() else {}
+    here = {run.name: found(run, record) for run in planned() if (record := taken(run)) is not None}
+    runs = [(on_file | here)[run.name] for run in planned() if run.name in on_file | here]
     if not runs:
         sys.exit(f"no run in {RUNS} has been audited after its start yet")
     drift = correlations(runs)

@@ -95,6 +95,21 @@ def test_questions_are_none_of_the_rows(here):
     assert rows[0]["answer"] == rows[0]["completion"][0]["content"].rpartition("</think>")[2].strip()
 
 
-def test_nothing_to_read_is_said(here):
+def test_nothing_to_read_is_said(here, monkeypatch):
+    monkeypatch.setattr(study, "ROOT", here)
     with pytest.raises(SystemExit, match=r"no run in .* has been audited after its start yet"):
         study.report("a model")
+
+
+def test_a_run_of_another_machine_stays_on_file(here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study, "picture", lambda runs, path: None)
+    path = tmp_path / "benchmarks" / "results" / "study.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"runs": [{"run": "grpo-0", "audits": []}, {"run": "sft-0", "audits": [], "steps": 1}]}))
+    monkeypatch.setattr(study, "line", lambda run: {"run": run["run"]})
+    monkeypatch.setattr(study, "taken", lambda run: record({0: 1.0, 5: 1.0}) if run.name == "sft-0" else None)
+    written = {}
+    monkeypatch.setattr(study, "write", lambda name, results, quick: written.update(results))
+    study.report("start")
+    assert [(run["run"], run.get("steps")) for run in written["runs"]] == [("sft-0", 5), ("grpo-0", None)]

@@ -1,6 +1,7 @@
 """Which rows went into which step, held against what the model itself was given."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.tracing.pull import looked_at
 from alignguard.trainer.completions import documents
 from alignguard.trainer.order import Order, batches_to_skip
-from alignguard.trainer.seen import trained
+from alignguard.trainer.seen import Seen, trained
 
 
 class Watched(TrainerCallback):
@@ -262,6 +263,18 @@ def test_of_what_the_model_said_in_training_completions_are_kept(tokenizer, tmp_
     assert bool(oracle.masked) is bool(settings.get("mask_truncated_completions"))
     prompts = RowStore(tmp_path / "_alignguard" / "rows")
     assert prompts.unknown == "" and prompts.steps() == {1, 2, 3} and not list(prompts.texts(set(prompts.rows(0, 3))))
+
+
+def test_completions_of_several_processes_have_numbers_of_their_own(tmp_path):
+    other = [TrainedRow(0, [7, 8], [False, True])], [(1, [0]), (2, [0])]
+    seen = object.__new__(Seen)
+    seen.ranks = SimpleNamespace(size=2, together=lambda do: [do(), other])
+    seen.console, seen.said, seen._first = SimpleNamespace(writes=True), RowStore(tmp_path / "said"), 10
+    seen._given = [TrainedRow(0, [1, 2], [False, True]), TrainedRow(1, [3, 4], [False, True])]
+    seen._answered = [(1, [0]), (2, [1])]
+    seen._keep_said()
+    assert seen.said.rows(0, 9) == {10: [1], 11: [1, 2], 12: [2]}
+    assert {text.row: list(text.ids) for text in seen.said.texts({10, 11, 12})} == {10: [1, 2], 11: [7, 8], 12: [3, 4]}
 
 
 def test_of_completions_what_tools_say_is_not_learnt_and_images_are_not_told():
