@@ -49,4 +49,4 @@ def _name(record: Record) -> str:
     """Of the model: a matched audit says it, a run is called as its folder is."""
     root = record.store.root
     folder = root.parent if record.about.is_run and root.name == "alignguard" else root
-    return shown(record.about.model if record.about.against else folder.name)
+    return shown(folder.name if record.about.is_run else record.about.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import nan
 from typing import Any
@@ -14,7 +14,8 @@ from ..probes.probe import SKILL, pool_hash
 from ..records.about import About
 from ..text import clean
 from ..verdicts.verdict import DimensionVerdict, Verdict
-from .words import in_a_line, moved, told
+from .terminal import headline_of
+from .words import moved, told
 
 FORM = "alignguard-card/1"
 _MOST_CHARACTERS = 96  # of a name that others gave
@@ -23,36 +24,42 @@ _MOST_CHARACTERS = 96  # of a name that others gave
 @dataclass(frozen=True)
 class Row:
     """
-    What became of a dimension, or of all of them together.
+    What became of a dimension, or of all of them together. What cannot be had is NaN.
 
     Args:
         dimension (`str`):
             Its name.
-        start, last (`float`):
-            Mean scores at the last audit, of the probes scored both then and now; NaN where there are none.
-        drop, low, high (`float`):
+        last (`float`):
+            Mean score at the last audit, of the probes scored both then and now.
+        n (`int`):
+            Pairs that the drop rests on, or the score where there is no drop.
+        asked, unscored (`int`):
+            Probes of the last audit, and how many of them could not be judged.
+        start (`float`, *optional*):
+            Mean score of the same probes at the start.
+        drop, low, high (`float`, *optional*):
             Positive is worse: over all audits that the evidence rests on, with an interval for the whole run; where nothing
             watches the dimension, of the last audit alone, at 95 %.
-        p, detectable (`float`):
-            As of [`Evidence`]; NaN where nothing watches it.
-        n (`int`):
-            Pairs that the drop rests on.
-        verdict (`str`):
-            In a word.
+        p, detectable (`float`, *optional*):
+            As of [`Evidence`], where the dimension is watched.
+        verdict (`str`, *optional*):
+            In a word; of a model that is held against nothing there is none.
         part (`str`, *optional*):
             The side that drop, interval and pairs are of, where the evidence is strongest in one.
     """
 
     dimension: str
-    start: float
     last: float
-    drop: float
-    low: float
-    high: float
-    p: float
-    detectable: float
     n: int
-    verdict: str
+    asked: int
+    unscored: int
+    start: float = nan
+    drop: float = nan
+    low: float = nan
+    high: float = nan
+    p: float = nan
+    detectable: float = nan
+    verdict: str = ""
     part: str = ""
 
 
@@ -77,19 +84,14 @@ class TrustCard:
     note: str = ""
 
     @property
-    def headline(self) -> str:
-        """The verdict, in a line."""
-        return in_a_line(self.verdict, self.about.was, self.about.is_run)
-
-    @property
     def start(self) -> str:
         """What the model is held against."""
-        return shown(self.about.against or self.about.model)
+        return "nothing" if self.about.is_alone else shown(self.about.against or self.about.model)
 
     @property
     def rows(self) -> list[Row]:
         """Reasoning first, which the training is for; then what it may have cost."""
-        found = [_row(d, self.verdict) for d in self.verdict.rows]
+        found = [_row(d, self.verdict, self.about.is_alone) for d in self.verdict.rows]
         return sorted(found, key=lambda row: row.dimension != SKILL)
 
     @property
@@ -109,14 +111,21 @@ class TrustCard:
         return sorted({r.probe.judge for r in self.audits[-1].results.values()} - {"none", "own", "toxicity"})
 
 
-def _row(d: DimensionVerdict, verdict: Verdict) -> Row:
-    e, watched = d.evidence, d.watched and d.evidence.looks > 0
-    of = (e.drop, e.low, e.high) if watched else (d.drop, d.low, d.high)
-    drop, low, high = of if d.n or watched else (nan, nan, nan)
+def _row(d: DimensionVerdict, verdict: Verdict, alone: bool) -> Row:
     start, last = (d.baseline, d.score) if d.n else (nan, nan)
-    word = told(verdict, d)[0] if d is verdict.together or d in verdict.counted else moved(low, high) or "cannot tell"
-    proof = (e.p, e.detectable, e.n) if watched else (nan, nan, d.n)
-    return Row(d.dimension, start, last, drop, low, high, *proof, word, e.part if watched else "")
+    row = Row(d.dimension, last, d.n, d.asked, d.unscored)
+    if alone:
+        return row
+    counted = d is verdict.together or d in verdict.counted
+    word = told(verdict, d)[0] if counted or not d.judged else moved(d.low, d.high) or "cannot tell"
+    row = replace(row, start=start, verdict=word)
+    if not d.judged:
+        return row
+    e = d.evidence
+    if not d.watched or not e.looks:
+        return replace(row, drop=d.drop, low=d.low, high=d.high)
+    proof = replace(row, p=e.p, detectable=e.detectable, n=e.n, part=e.part)
+    return replace(proof, drop=e.drop, low=e.low, high=e.high)
 
 
 @lru_cache(maxsize=1)
@@ -140,13 +149,7 @@ def flat(card: TrustCard) -> dict[str, Any]:
         "alignguard": shown(about.alignguard),
         "model": card.name,
         "start": card.start,
-        "verdict": card.headline,
-        "state": verdict.state.value,
-        "regressed": ", ".join(verdict.since),
-        "last_aligned_step": verdict.last_aligned_step if about.is_run else None,
-        "step": latest.step if about.is_run else None,
-        "max_steps": about.max_steps,
-        "audits": len(card.audits),
+        "verdict": headline_of(about, verdict, shown),
         "time": latest.time,
         "probe_set": card.probe_set,
         "probes": about.probes,
@@ -156,12 +159,22 @@ def flat(card: TrustCard) -> dict[str, Any]:
         "judges": ", ".join(card.judges),
         "toxicity_scorer": shown(about.toxicity),
         "own_judge": shown(about.judge),
-        "alpha": about.stop_rule.alpha,
-        "min_drop": about.stop_rule.min_drop,
         "note": card.note,
     }
+    keys = ["score", "n", "unscored"]
+    if not about.is_alone:
+        keys += ["start", "drop", "low", "high", "p", "detectable", "verdict", "part"]
+        found |= {
+            "state": verdict.state.value,
+            "regressed": ", ".join(verdict.since),
+            "last_aligned_step": verdict.last_aligned_step if about.is_run else None,
+            "step": latest.step if about.is_run else None,
+            "max_steps": about.max_steps,
+            "audits": len(card.audits),
+            "alpha": about.stop_rule.alpha,
+            "min_drop": about.stop_rule.min_drop,
+        }
     for row in card.rows:
-        figures = {"start": row.start, "score": row.last, "drop": row.drop, "low": row.low, "high": row.high}
-        proof = {"p": row.p, "detectable": row.detectable, "n": row.n, "verdict": row.verdict, "part": row.part}
-        found |= {f"{row.dimension}/{key}": value for key, value in (figures | proof).items()}
+        figures = {**vars(row), "score": row.last}
+        found |= {f"{row.dimension}/{key}": figures[key] for key in keys}
     return found | card.drift

@@ -96,21 +96,19 @@ def front_matter(card: TrustCard) -> str:
 
 
 def results(card: TrustCard) -> list[EvalResult]:
-    """Our figures as huggingface_hub has them: of each dimension its scores and its drop, and the drift."""
+    """Our figures as huggingface_hub has them: of each dimension its scores, its drop, what could not be judged, and the drift."""
     found = []
     for row in card.rows:
-        drop: dict[str, float | str] = {
-            "low": row.low,
-            "high": row.high,
-            "p": row.p,
-            "detectable": row.detectable,
-            "n": row.n,
-        }
+        counts: dict[str, float | str] = {"n": row.n, "asked": row.asked, "unscored": row.unscored}
+        counts |= {"verdict": row.verdict} if row.verdict else {}
+        drop = counts | {"low": row.low, "high": row.high, "p": row.p, "detectable": row.detectable}
         drop |= {"part": row.part} if row.part else {}
+        share = row.unscored / row.asked
         found += [
-            _result(card, row.dimension, "score", "Score, 1 is best", row.last),
-            _result(card, row.dimension, "start_score", "Score of the start", row.start),
+            _result(card, row.dimension, "score", "Score, 1 is best", row.last, counts),
+            _result(card, row.dimension, "start_score", "Score of the start", row.start, counts),
             _result(card, row.dimension, "drop", "Drop from the start, positive is worse", row.drop, drop),
+            _result(card, row.dimension, "unscored", "Share of answers that could not be judged", share, counts),
         ]
     for key, value in card.drift.items():
         name = key.replace("kl/", "kl_")
