@@ -207,6 +207,11 @@ def named(figures: Mapping[str, float]) -> dict[str, float]:
     return {logged(key): value for key, value in figures.items() if isfinite(value)}
 
 
+def compares(name: str) -> bool:
+    """Whether a figure holds a model against another."""
+    return "drop" in name or name.endswith(("/p", "_p", "/evidence", "detectable", "/last_aligned_step"))
+
+
 def table(figures: Iterable[Figure] = FIGURES) -> str:
     """The table as Markdown: names, unit, and what they say."""
     rows = ["| figure | unit | what it is |", "|---|---|---|"]
