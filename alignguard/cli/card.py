@@ -16,7 +16,7 @@ from ..report.picture import write_picture
 from ..report.terminal import dumps
 from .codes import exit_code
 from .output import target
-from .said import say
+from .said import say, tell
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,6 +25,8 @@ def run(options: argparse.Namespace) -> int:
     card = TrustCard(_name(record), record.about, record.audits, record.verdict)
     if options.into and (options.json or options.metadata):
         raise RunError("--into puts in the whole card; write --json or --metadata to a file of its own with --output")
+    if record.about.note:
+        tell(f"{record.about.note} Metadata and --json have none of them")
     if options.into:
         path = Path(options.into)
         say(f"card  {path}{'' if put_into(path, card) else ' (unchanged)'}")

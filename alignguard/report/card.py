@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,6 +20,9 @@ from .words import moved, told
 
 FORM = "alignguard-card/1"
 _MOST_CHARACTERS = 96  # of a name that others gave
+_ADDRESS = ("http://", "https://")
+# an address or a path that begins in the middle of words
+_PLACE = re.compile(r"https?://[^\s;,()]+|(?<![\w./~])(?:~?/|\.{1,2}/|[A-Za-z]:\\)[^\s;,()]+")
 
 
 @dataclass(frozen=True)
@@ -73,20 +77,29 @@ class TrustCard:
             Of the model that was trained.
         about ([`About`]), audits (`Sequence[Audit]`), verdict ([`Verdict`]):
             As they are on record.
-        note (`str`, *optional*):
-            Of the weights, where they are not those of the last audit.
     """
 
     name: str
     about: About
     audits: Sequence[Audit]
     verdict: Verdict
-    note: str = ""
 
     @property
     def start(self) -> str:
         """What the model is held against."""
         return "nothing" if self.about.is_alone else shown(self.about.against or self.about.model)
+
+    @property
+    def engine(self) -> str:
+        """What served it, where, and as what; empty where it was asked here."""
+        told = {key: shown(str(value)) for key, value in (self.about.engine or {}).items() if value}
+        model = [f"as {told['model']}"] if "model" in told else []
+        return ", ".join([*(told[key] for key in ("server", "url") if key in told), *model])
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of how it was asked."""
+        return [told_in_public(note) for note in self.about.notes]
 
     @property
     def rows(self) -> list[Row]:
@@ -134,15 +147,36 @@ def _core() -> str:
 
 
 def shown(name: str) -> str:
-    """A name that others gave, in a line: of a path its end alone, since a card goes out and a home folder need not."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in clean(name)).split())
-    if line.startswith(("/", "~", ".")) or line.count("/") > 1 or "\\" in line:  # no hub id
+    """
+    A name that others gave, in a line: of a path its end alone, since a card goes out and a home folder need not, and of an address
+    its host, without a key.
+    """
+    line = _line(name)
+    if line.startswith(_ADDRESS):
+        line = f"the server at {_host(line)}"
+    elif line.startswith(("/", "~", ".")) or line.count("/") > 1 or "\\" in line:  # no hub id
         line = line.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + "..."
 
 
+def told_in_public(note: str) -> str:
+    """What is said in words, in a line: of each path and address in it as much as of a name."""
+    return _PLACE.sub(lambda m: _host(m[0]) if m[0].startswith(_ADDRESS) else shown(m[0]), _line(note))
+
+
+def _line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in clean(text)).split())
+
+
+def _host(address: str) -> str:
+    return re.split(r"[/?#\\]", address.partition("://")[2])[0].rpartition("@")[2]
+
+
 def flat(card: TrustCard) -> dict[str, Any]:
-    """A card for machines: names and values, none of which holds others; a figure that does not exist is NaN."""
+    """
+    A card for machines: names and values, none of which holds others; a figure that does not exist is NaN. Where other weights were
+    put back there are none of the dimensions and of drift.
+    """
     about, verdict, latest = card.about, card.verdict, card.audits[-1]
     found: dict[str, Any] = {
         "form": FORM,
@@ -159,7 +193,9 @@ def flat(card: TrustCard) -> dict[str, Any]:
         "judges": ", ".join(card.judges),
         "toxicity_scorer": shown(about.toxicity),
         "own_judge": shown(about.judge),
-        "note": card.note,
+        "engine": card.engine,
+        "left_out": ", ".join(map(shown, about.left_out)),
+        "note": "; ".join([*card.notes, *filter(None, [told_in_public(about.note)])]),
     }
     keys = ["score", "n", "unscored"]
     if not about.is_alone:
@@ -174,6 +210,8 @@ def flat(card: TrustCard) -> dict[str, Any]:
             "alpha": about.stop_rule.alpha,
             "min_drop": about.stop_rule.min_drop,
         }
+    if about.put_back:  # a figure beside a model would be taken for one of its weights
+        return found
     for row in card.rows:
         figures = {**vars(row), "score": row.last}
         found |= {f"{row.dimension}/{key}": figures[key] for key in keys}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from math import isfinite
 
-from .card import Row, TrustCard, shown
+from .card import Row, TrustCard, shown, told_in_public
 from .terminal import headline_of
 from .words import finds
 
@@ -18,7 +18,11 @@ _UNITS = "nats per token"
 
 def escaped(name: str) -> str:
     """A name that others gave, as text in a line of Markdown."""
-    return _SPECIAL.sub(lambda match: f"\\{match[0]}", shown(name))
+    return _as_text(shown(name))
+
+
+def _as_text(line: str) -> str:
+    return _SPECIAL.sub(lambda match: f"\\{match[0]}", line)
 
 
 def section(card: TrustCard, picture: str = "") -> str:
@@ -34,12 +38,13 @@ def section(card: TrustCard, picture: str = "") -> str:
     about = card.about
     parts = [
         f"## Trust\n\nAudited by AlignGuard {escaped(about.alignguard)}: **{headline_of(about, card.verdict, escaped)}**.",
+        _as_text(told_in_public(about.note)),
         f"![Drift from the start, and the drop of each dimension, by step]({picture})" if picture else "",
         _table(*(_scores(card) if about.is_alone else _trust(card))),
         _read(card),
         _table([f"drift from the start, {_UNITS}", ""], _drift(card)),
         _table(["asked", ""], _asked(card)),
-        card.note,
+        "\n".join(f"- {_as_text(note)}" for note in card.notes),
     ]
     return "\n\n".join([BEGIN, *filter(None, parts), END]) + "\n"
 
@@ -129,7 +134,9 @@ def _asked(card: TrustCard) -> list[list[str]]:
         ["how many", f"{about.probes:,}; of each dimension {about.draw} an audit, as planned"],
         ["hash", escaped(about.pool_hash)],
         ["audits", audits],
+        ["answered by", _as_text(card.engine)],
         ["held against", escaped(card.start)],
+        ["which was answered by", escaped(str((about.engine or {}).get("reference") or ""))],
         ["judged by", ", ".join(card.judges)],
         ["toxicity by", escaped(about.toxicity)],
         ["own probes by", escaped(about.judge)],

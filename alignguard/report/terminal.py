@@ -69,7 +69,8 @@ def tables(record: Record) -> str:
 
 def notes_of(record: Record) -> list[str]:
     """What is said beside the figures."""
-    return [note for note in (*record.verdict.warnings, *record.about.notes, record.note) if note]
+    about = record.about
+    return [note for note in (*record.verdict.warnings, *about.notes, about.note, record.note) if note]
 
 
 def sampled(record: Record) -> str:

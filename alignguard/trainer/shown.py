@@ -100,8 +100,10 @@ class Shown:
         self.console.guarded("the store", lambda: self.pending.line(name, line))
 
     def end(self, state: RunState, verdict: Verdict | None) -> None:
-        """What could not be written before is tried once more, and else told of."""
+        """What could not be written before is tried once more, and else told of; what became of the weights goes on record."""
         waits = self.pending
+        if state.about.put_back:
+            waits.baseline = self._late = True
         if waits.audits or waits.baseline:
             self.console.guarded("the store", lambda: waits.save(state.about, state.baseline))
         self.console.guarded("the store", waits.save_lines)

@@ -307,3 +307,44 @@ def test_no_drop_is_told_of_what_could_not_be_judged(judged_now):
     assert read["toxicity", "unscored"].metric_value == pytest.approx(1 - judged_now / 12, rel=1e-3)
     assert ("toxicity", "score") in read or not judged_now
     assert read["safety", "drop"].metric_args["verdict"] == told["safety/verdict"] != "unknown"
+
+
+def test_a_served_models_card_says_who_answered_and_nothing_private():
+    audits, verdict = run_of({1: 1.0}, probes=MANY)
+    notes = (
+        "answered by vllm 9.9 at http://user:key@box.lan:8000/v1; drift is left out, in nats/token",
+        "what /home/me/a.json, ~/b and (../c|d) tell",
+    )
+    engine = ENGINE | {"reference": "transformers in float32"}
+    about = About("0.1.0", "m", pool_hash="a", engine=engine, against="https://k:s@ref.lan/v1", notes=notes)
+    text, _, told = told_in_full(TrustCard("m", about, audits, verdict))
+    rows = {row[0]: row[1] for row in cells(html(text)) if len(row) == 2}
+    assert rows["answered by"] == told["engine"] == "vllm 9.9, the server at box.lan:8000, as sft"
+    assert rows["held against"] == told["start"] == "the server at ref.lan"
+    assert rows["which was answered by"] == "transformers in float32"
+    assert told["note"] == (
+        "answered by vllm 9.9 at box.lan:8000; drift is left out, in nats/token; what a.json, b and (c|d) tell"
+    )
+    page = re.sub("<[^>]*>", "", html(text))
+    assert "answered by vllm 9.9 at box.lan:8000; drift is left out, in nats/token" in page
+    assert "what a.json, b and (c|d) tell" in page and not re.search("/home|key|k:s|/v1", text + dumps(told))
+
+
+def test_figures_do_not_pass_for_those_of_weights_that_were_put_back(card, readme):
+    """In metadata a figure stands for the model that is there."""
+    put_into(readme, card)
+    about = replace(ABOUT, put_back="checkpoint-1234567890|")
+    later = replace(card, about=about)
+    note = "After training the weights of checkpoint-1234567890| were put back; the figures are of the last audit's."
+    put_into(readme, later)
+    text, read = readme.read_text(), ModelCard.load(readme).data
+    assert note.replace("|", "\\|").replace("'", "\\'") in text and "| safety |" in text
+    assert [r.dataset_type for r in read.eval_results] == ["gsm8k"] and not put_into(readme, later)
+    told = flat(later)
+    assert told["note"] == note and told["state"] == "regressed" and not [key for key in told if "/" in key]
+    assert front_matter(later) == ""
+    empty = readme.with_name("EMPTY.md")
+    empty.write_text("---\nlicense: mit\n---\n# Mine\n")
+    put_into(empty, card)
+    put_into(empty, later)
+    assert empty.read_text().startswith("---\nlicense: mit\n---\n# Mine\n")
