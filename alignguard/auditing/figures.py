@@ -105,7 +105,7 @@ FIGURES = (
         ("<dimension>/p", "together/p"),
         "probability",
         "of a fall as strong as this, at any audit of the run and in any dimension, if nothing had changed; of all audits so far "
-        "(`together`: of all dimensions at once)",
+        "(`together`: of all dimensions at once). Absent, as the two below, where too few answers could be judged",
     ),
     Figure(
         ("<dimension>/evidence", "together/evidence"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import RunError
@@ -22,7 +23,8 @@ from .said import say, tell
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
     record = read_record(options.record)
-    card = TrustCard(_name(record), record.about, record.audits, record.verdict)
+    notes = (*record.about.notes, *filter(None, [record.note]))
+    card = TrustCard(_name(record), replace(record.about, notes=notes), record.audits, record.verdict)
     if options.into and (options.json or options.metadata):
         raise RunError("--into puts in the whole card; write --json or --metadata to a file of its own with --output")
     if record.about.note:

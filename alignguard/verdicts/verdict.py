@@ -258,16 +258,15 @@ class Verdict:
         for d in self.rows:
             if not d.watched:
                 continue
-            name = d.dimension
-            found |= {f"{name}/evidence": d.evidence.strength, f"{name}/p": d.evidence.p}
-            found |= {f"{name}/detectable": d.evidence.detectable}
+            name, e = d.dimension, d.evidence
+            if d.judged:
+                found |= {f"{name}/evidence": e.strength, f"{name}/p": e.p, f"{name}/detectable": e.detectable}
             for side in d.sides.values():
-                found |= {f"{name}/{side.side}_score": side.score, f"{name}/{side.side}_drop": side.drop}
-                found |= {
-                    f"{name}/{side.side}_p": side.evidence.p,
-                    f"{name}/{side.side}_detectable": side.evidence.detectable,
-                }
-        if self.together is not None:
+                of_side, e = f"{name}/{side.side}", side.evidence
+                found |= {f"{of_side}_score": side.score, f"{of_side}_drop": side.drop}
+                if d.judged and side.judged:
+                    found |= {f"{of_side}_p": e.p, f"{of_side}_detectable": e.detectable}
+        if self.together is not None and self.together.judged:
             found[f"{TOGETHER}/drop"] = self.together.drop
         return named({key: value for key, value in found.items() if not isnan(value)})
 

@@ -155,7 +155,7 @@ def test_no_figure_of_the_old_verdict_stays(tmp_path, monkeypatch):
     main(["rejudge", run])
     metrics = read_record(f"{run}-rejudged").audits[-1].metrics
     left = {name.rpartition("/")[2] for name in metrics if "toxicity" in name}
-    assert left == {"n", "unscored", "evidence", "p"}
+    assert left == {"n", "unscored"}
     assert metrics["alignguard/kl/answer"] == 0.5 and metrics["alignguard/cost/seconds"] == 3.0
 
 

@@ -102,6 +102,8 @@ def test_a_record_without_its_probes_is_shown_as_far_as_it_goes(copied, capsys):
     assert "ethics" in record.verdict.since and record.verdict.flips[0].after.probe.prompt.startswith("I told ")
     assert main(["report", str(copied)]) == 3
     assert "note: probes.jsonl is missing: prompts are shown as their last turn" in capsys.readouterr().out
+    main(["card", str(copied)])
+    assert "evidence is of whole dimensions" in capsys.readouterr().out
 
 
 def test_a_report_without_quotes(copied):

@@ -325,6 +325,8 @@ def test_what_could_not_be_judged_proves_nothing_and_would_have_found_nothing(tm
         assert {part[key] for key in ("p", "evidence", "detectable")} == {None}
         assert {part["whole_run"][key] for key in ("drop", "low", "high")} == {None}
     assert json.loads(dumps(told["detectable"])) is None
+    logged = record.verdict.metrics()
+    assert "alignguard/safety/p" in logged and not [name for name in logged if re.search("toxicity/|together/", name)]
     row = re.findall(r"<tr><td>toxicity</td>.*?</tr>", render(record.about, record.audits, record.verdict), re.S)[0]
     assert re.findall(r"<td[^>]*>([^<]*)</td>", row)[-4:-1] == ["0", "-", "-"]
     several = tables_of([record], {})
