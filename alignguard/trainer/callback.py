@@ -281,11 +281,10 @@ class AlignGuardCallback(TrainerCallback):
             self._seen.evaluated()
         metrics, best = kwargs.get("metrics"), (args.metric_for_best_model or "").removeprefix("eval_")
         if metrics is not None:
-            # a figure that an audit lacks keeps its latest value: a missing one is an error
-            for earlier in self.audits:
-                metrics |= {
-                    f"eval_{key}": value for key, value in earlier.metrics.items() if self.metrics or key == best
-                }
+            # the one that is named keeps its latest value where an audit lacks it: a missing one is an error
+            for audit in self.audits:
+                all_of_it = self.metrics and audit is self.audits[-1]
+                metrics |= {f"eval_{key}": value for key, value in audit.metrics.items() if all_of_it or key == best}
 
     @restored_rng()
     def on_train_end(

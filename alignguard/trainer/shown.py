@@ -114,6 +114,9 @@ class Shown:
             )
         if self._late and verdict is not None:
             self.console.guarded("the report", lambda: self._report(state, verdict))
+        if state.about.put_back:
+            last = state.audits[-1].step
+            self.console.guarded("the tracker", lambda: self.tracker.keep(last, self.store.root, self.report))
 
     def _report(self, state: RunState, verdict: Verdict) -> None:
         self._late = True
