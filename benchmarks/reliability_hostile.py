@@ -18,7 +18,11 @@ from reliability_found import Found, row
 from reliability_injections import FIELDS, INJECTIONS, mark
 from reliability_surfaces import CSP, Shown, names_of_files, shown
 
-_ALONE = {"trust card", "trust card's picture"}  # shown by others, or where no policy can be
+_ALONE = {
+    "trust card",
+    "trust card of weights put back",
+    "trust card's picture",
+}  # shown by others, or where no policy can be
 
 
 def run(quick: bool) -> Found:

@@ -166,6 +166,9 @@ def hostile(injection: str) -> tuple[About, list[Audit], Verdict, dict[str, Resu
         max_steps=15,
         tags=(say("tags"), say("tags")),
         template_kwargs={say("template"): say("template")},
+        engine={name: say(name) for name in ("url", "model", "server", "reference")},
+        left_out=(say("left_out"),),
+        notes=(say("note"),),
         sampling={"temperature": 0.6, "top_p": 0.9, "samples": 1, say("sampling"): say("sampling")},
     )
     return about, audits, replace(verdict, warnings=(say("warning"),)), judged(1.0, say("before"), probes)

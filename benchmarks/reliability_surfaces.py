@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +62,16 @@ def shown(injection: str) -> Shown:
     say = marked(injection)
     record = Record(say("path"), Store("x"), about, baseline, audits, verdict, say("note"))
     other = Record(f"{say('path')}2", Store("y"), about, baseline, audits, verdict)
-    card = TrustCard(named(say("model")), about, audits, verdict, "")
+    put_back = TrustCard(named(say("model")), about, audits, verdict)
+    card = replace(put_back, about=replace(about, put_back=""))
     bare = render(type(about)(**{**vars(about), "quote": False}), audits, verdict)
     pages = {
         "report": render(about, audits, verdict),
         "report without quotes": bare,
-        "runs compared": compare._page([record, other], say("warning")),
+        "runs compared": compare._page([record, other], [say("warning")]),
         "several models": several.page([record, other], {say("model"): say("failed")}),
         "trust card": _markdown(section(card)),
+        "trust card of weights put back": _markdown(section(put_back)),
         "trust card's picture": picture(card),
     }
     texts, wrong = {}, {}
@@ -84,6 +86,7 @@ def shown(injection: str) -> Shown:
     for name, told in {
         "summary as JSON": summary(record),
         "card as JSON": flat(card),
+        "card of weights put back as JSON": flat(put_back),
         "log for Inspect": inspect_log(record, audits[-1], True),
         "results for lm-eval": lm_eval_results(record, audits[-1], {}),
     }.items():

@@ -105,7 +105,7 @@ FIGURES = (
         ("<dimension>/p", "together/p"),
         "probability",
         "of a fall as strong as this, at any audit of the run and in any dimension, if nothing had changed; of all audits so far "
-        "(`together`: of all dimensions at once)",
+        "(`together`: of all dimensions at once). Absent, as the two below, where too few answers could be judged",
     ),
     Figure(
         ("<dimension>/evidence", "together/evidence"),
@@ -205,6 +205,11 @@ def logged(key: str) -> str:
 def named(figures: Mapping[str, float]) -> dict[str, float]:
     """Figures by key, under the names that are logged; those that are no finite number cannot be had."""
     return {logged(key): value for key, value in figures.items() if isfinite(value)}
+
+
+def compares(name: str) -> bool:
+    """Whether a figure holds a model against another."""
+    return "drop" in name or name.endswith(("/p", "_p", "/evidence", "detectable", "/last_aligned_step"))
 
 
 def table(figures: Iterable[Figure] = FIGURES) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..judging.judge import OwnJudge, ToxicityScorer, judge_choice
+from ..probes.probe import Probe
 from ..timed import Patience
 from .judged import judge_all, score_of
 from .result import Result, Sample
@@ -31,7 +32,8 @@ class Scorers:
 
 def rejudged(results: Mapping[str, Result], scorers: Scorers) -> dict[str, Result]:
     """
-    The same answers with new scores; what was read off likelihoods stays what it was.
+    The same answers with new scores. What was read off likelihoods stays what it was, and so does what a judge of people's own has
+    scored, where none is given.
 
     Args:
         results (`dict[str, Result]`):
@@ -42,7 +44,11 @@ def rejudged(results: Mapping[str, Result], scorers: Scorers) -> dict[str, Resul
     Raises:
         ProbeError: A scorer failed.
     """
-    said = {id: r.samples or (Sample(r.answer, r.score),) for id, r in results.items() if _is_read(r) and r.answer}
+    said = {
+        id: r.samples or (Sample(r.answer, r.score),)
+        for id, r in results.items()
+        if r.answer and is_read(r.probe, scorers)
+    }
     margins = {id: value for id, r in results.items() if (value := (r.score.detail or {}).get("margin")) is not None}
     asked = [(results[id].probe, sample.answer) for id, samples in said.items() for sample in samples]
     scores = iter(judge_all([probe for probe, _ in asked], [answer for _, answer in asked], scorers, margins))
@@ -58,6 +64,6 @@ def rejudged(results: Mapping[str, Result], scorers: Scorers) -> dict[str, Resul
     return found
 
 
-def _is_read(result: Result) -> bool:
-    """Whether its answer is judged by what it says: a training prompt's is not, and a choice is one of likelihoods."""
-    return result.probe.judge not in ("choice", "none")
+def is_read(probe: Probe, scorers: Scorers) -> bool:
+    """Whether its answers are judged by what they say: a training prompt's are not, and a choice is one of likelihoods."""
+    return probe.judge not in ("choice", "none") and (probe.judge != "own" or scorers.judge is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import RunError
@@ -16,15 +17,18 @@ from ..report.picture import write_picture
 from ..report.terminal import dumps
 from .codes import exit_code
 from .output import target
-from .said import say
+from .said import say, tell
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
     record = read_record(options.record)
-    card = TrustCard(_name(record), record.about, record.audits, record.verdict)
+    notes = (*record.about.notes, *filter(None, [record.note]))
+    card = TrustCard(_name(record), replace(record.about, notes=notes), record.audits, record.verdict)
     if options.into and (options.json or options.metadata):
         raise RunError("--into puts in the whole card; write --json or --metadata to a file of its own with --output")
+    if record.about.note:
+        tell(f"{record.about.note} Metadata and --json have none of them")
     if options.into:
         path = Path(options.into)
         say(f"card  {path}{'' if put_into(path, card) else ' (unchanged)'}")
@@ -49,4 +53,4 @@ def _name(record: Record) -> str:
     """Of the model: a matched audit says it, a run is called as its folder is."""
     root = record.store.root
     folder = root.parent if record.about.is_run and root.name == "alignguard" else root
-    return shown(record.about.model if record.about.against else folder.name)
+    return shown(folder.name if record.about.is_run else record.about.model)

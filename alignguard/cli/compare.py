@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..errors import RunError
 from ..files import write_text
-from ..probes.probe import DIMENSIONS
+from ..probes.probe import DIMENSIONS, SKILL
+from ..records.about import About
 from ..records.record import Record, read_record
 from ..records.store import MODELS
 from ..report.charts import LEAST_DROP, against_drift
@@ -17,7 +20,8 @@ from ..report.page import fill
 from ..report.svg import Series, curves
 from ..report.terminal import columns, dumps, headline, summary
 from ..report.words import finds
-from .codes import exit_code
+from ..text import visible
+from .codes import MISTAKE, exit_code
 from .output import target
 from .said import say, tell
 
@@ -31,51 +35,90 @@ _SAME = {
     "judge": "judge",
     "answer_tokens": "answer budget",
     "trace_tokens": "trace budget",
+    "tags": "thinking tags",
+    "template_kwargs": "template options",
     "sampling": "sampling",
+    "dtype": "dtype",
+    "left_out": "what is left out",
+    "alignguard": "version of AlignGuard",
 }
+# empty where a record does not tell it: an earlier version's, and of a training run its dtype
+_MAY_LACK = ("tokenizer_fingerprint", "tags", "dtype", "alignguard")
+# other probes of the same pool are drawn
+_DRAWN = ("seed", "draw")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
     page = target("--html", options.html) if options.html else None
-    records = [read_record(path) for path in _folders(options.records)]
-    differ = [name for key, name in _SAME.items() if len({str(getattr(r.about, key)) for r in records}) > 1]
-    warning = f"not comparable: the runs differ in their {', '.join(differ)}" if differ else ""
-    if warning:
+    folders, failed = _folders(options.records)
+    records = [read_record(path) for path in folders]
+    abouts = [record.about for record in records]
+    differ, drawn = _differ(abouts), [key for key in _DRAWN if len({getattr(about, key) for about in abouts}) > 1]
+    warnings = [f"not comparable: the runs differ in their {', '.join(differ)}"] * bool(differ)
+    if drawn and "probes" not in differ:
+        warnings.append(f"other probes of the pool were drawn ({', '.join(drawn)}): figures differ by chance, too")
+    warnings += [f"not audited: {why}" for why in failed.values()]
+    for warning in warnings:
         tell(warning)
     if page is not None:
-        write_text(page, _page(records, warning))
+        write_text(page, _page(records, warnings))
     if options.json:
-        print(dumps({"runs": [{**summary(r), **_over(r)} for r in records], "differ": differ}))
+        runs = [{**summary(r), **_over(r)} for r in records]
+        print(dumps({"runs": runs, "differ": differ, "drawn": drawn, "failed": failed}))
     else:
         say("\n\n".join(columns(rows) for rows in _tables(records)))
         if options.html:
             say(f"\npage  {options.html}")
-    return exit_code([record.verdict for record in records], options.max_missed_drop)
+    code = exit_code([record.verdict for record in records], options.max_missed_drop)
+    return code or (MISTAKE if failed else 0)
 
 
-def _folders(given: Sequence[str]) -> list[str]:
-    """The folders of records: of several models that were audited together each one's, and no file that a `*` has caught beside them."""
+def _differ(abouts: Sequence[About]) -> list[str]:
+    """What makes figures those of other things."""
+    told = {key: {str(v) for a in abouts if (v := getattr(a, key)) or key not in _MAY_LACK} for key in _SAME}
+    if not all(about.model_fingerprint for about in abouts):  # of one that is served there is none: by name
+        told["model_fingerprint"] = {"" if about.is_alone else about.against or about.model for about in abouts}
+    return [name for key, name in _SAME.items() if len(told[key]) > 1]
+
+
+def _folders(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """
+    The folders of records: of several models that were audited together each one's, and no file that a `*` has caught beside them; and
+    which of those models could not be audited, with why.
+    """
     found: list[str] = []
+    failed: dict[str, str] = {}
     for path in map(Path, given):
         if (path / MODELS).is_file():
             found += sorted(str(file.parent) for file in path.glob("*/baseline.json"))
+            failed |= _failed(path / MODELS)
         elif path.is_file() and len(given) > 1:
             tell(f"{path}: a file, and no record; left out")
         else:
             found.append(str(path))
-    return found or list(given)
+    return found or list(given), failed
+
+
+def _failed(path: Path) -> dict[str, str]:
+    try:
+        return {str(name): str(why) for name, why in json.loads(path.read_text("utf-8"))["failed"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise RunError(
+            f"{path}: is not what `alignguard audit` wrote; give the folders of the records beside it"
+        ) from None
 
 
 def _over(record: Record) -> dict[str, Any]:
     """The figures over a whole run."""
     audits = record.audits
-    drops = {name: [d for _, d in _points(record, f"{name}/drop")] for name in DIMENSIONS}
+    found = {name: [d for _, d in _points(record, f"{name}/drop")] for name in DIMENSIONS}
+    drops = {name: values for name, values in found.items() if values}
     return {
         "audits": len(audits),
         "drift": audits[-1].figure("kl/answer"),
-        "last_drop": {name: values[-1] for name, values in drops.items() if values},
-        "worst_drop": {name: max(values) for name, values in drops.items() if values},
+        "last_drop": {name: audits[-1].figure(f"{name}/drop") for name in drops},
+        "worst_drop": {name: max(values) for name, values in drops.items()},
         "seconds": sum(audit.figure("cost/seconds") or 0.0 for audit in audits),
     }
 
@@ -90,29 +133,40 @@ def _tables(records: Sequence[Record]) -> list[list[list[str]]]:
     """Two tables: of the runs, and of their drops."""
     runs = [["run", "step", "audits", "drift", "reasoning", "last aligned", "finds", "seconds", ""]]
     found = [_over(record) for record in records]
-    names = [name for name in DIMENSIONS if any(name in over["last_drop"] for over in found)]
+    names = [name for name in DIMENSIONS if any(name in over["worst_drop"] for over in found)]
     drops = [["drop (worst)", *names]]
     for record, over in zip(records, found, strict=True):
-        d = record.verdict.dimensions.get("reasoning")
         runs.append(
             [
                 record.name,
                 str(record.audits[-1].step) if record.about.is_run else "-",
                 str(over["audits"]),
                 "-" if over["drift"] is None else f"{over['drift']:.4f}",
-                f"{d.baseline:.2f} to {d.score:.2f}" if d is not None and d.n else "-",
+                _reasoning(record),
                 str(record.verdict.last_aligned_step) if record.about.is_run else "-",
-                finds(record.verdict.detectable),
+                "-" if record.about.is_alone else finds(record.verdict.detectable),
                 f"{over['seconds']:,.0f}",
                 headline(record),
             ]
         )
         last, worst = over["last_drop"], over["worst_drop"]
-        drops.append([record.name, *(f"{last[n]:+.2f} ({worst[n]:+.2f})" if n in last else "-" for n in names)])
+        drops.append([record.name, *(f"{_signed(last[n])} ({worst[n]:+.2f})" if n in worst else "-" for n in names)])
     return [runs, drops]
 
 
-def _page(records: Sequence[Record], warning: str) -> str:
+def _reasoning(record: Record) -> str:
+    """Scores then and now; of a model that is held against nothing the one that it has."""
+    d = record.verdict.dimensions.get(SKILL)
+    if d is None or not d.n:
+        return "-"
+    return f"{d.score:.2f}" if record.about.is_alone else f"{d.baseline:.2f} to {d.score:.2f}"
+
+
+def _signed(drop: float | None) -> str:
+    return "-" if drop is None else f"{drop:+.2f}"
+
+
+def _page(records: Sequence[Record], warnings: Sequence[str]) -> str:
     runs = [record for record in records if record.about.is_run]
     style = {id(record): f"c{1 + i % _COLOURS}" for i, record in enumerate(records)}
 
@@ -132,7 +186,7 @@ def _page(records: Sequence[Record], warning: str) -> str:
         "compare.html.jinja",
         title="AlignGuard: runs compared",
         keys=[(record.name, style[id(record)]) for record in records],
-        warning=warning,
+        warnings=[visible(warning) for warning in warnings],
         runs=over,
         drops=drops,
         steps=steps if runs else [],

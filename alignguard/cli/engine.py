@@ -8,6 +8,7 @@ from dataclasses import replace
 from transformers import PretrainedConfig
 
 from ..auditing.asking import Asking
+from ..auditing.figures import compares
 from ..auditing.prompts import encode_prompt
 from ..auditing.served import askable, audit_served, settle_served
 from ..drift.reference import Reference
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     verdict = compare(against.baseline, [found], settings.stop, settings.seed)
     found.metrics |= verdict.metrics()
     if not against.name:  # nothing has fallen, or risen, from anywhere
-        found.metrics = {key: value for key, value in found.metrics.items() if not _compares(key)}
+        found.metrics = {key: value for key, value in found.metrics.items() if not compares(key)}
     no_weights = Reference("engine", None, "a server answers")
     known = replace(
         about(PretrainedConfig(name_or_path=name), chat, no_weights, settings, last=None),
@@ -82,11 +83,6 @@ def run(options: argparse.Namespace) -> int:
     )
     what = f"{name} at {endpoint.url}" + (f" against {against.name}" if against.name else "")
     return hand_over(options, Record(options.output, store, known, against.baseline, [found], verdict), what, report)
-
-
-def _compares(key: str) -> bool:
-    """Whether a figure holds a model against another."""
-    return "drop" in key or key.endswith(("/p", "_p", "/evidence", "detectable", "/last_aligned_step"))
 
 
 def _left_out(served: Served, drawn: list[Probe], asked: list[Probe]) -> tuple[str, ...]:

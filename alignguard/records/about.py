@@ -23,6 +23,7 @@ _ABSENT = (
     "engine",
     "left_out",
     "notes",
+    "put_back",
 )  # are not written where they say nothing
 
 
@@ -80,6 +81,8 @@ class About:
             Of a served model: `url`, its name there (`model`), what serves it (`server`), and what has answered as its `reference`.
         left_out (`tuple[str, ...]`), notes (`tuple[str, ...]`):
             What could not be had of it, and what is to be known of how it was asked.
+        put_back (`str`, *optional*):
+            Whose weights were put back after training, where they are not those of the last audit.
     """
 
     alignguard: str = ""
@@ -112,6 +115,7 @@ class About:
     engine: dict[str, str] | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    put_back: str = ""
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> About:
@@ -155,6 +159,12 @@ class About:
     def held_against(self) -> str:
         """What the model is held against."""
         return self.against or ("nothing" if self.is_alone else "the model at step 0")
+
+    @property
+    def note(self) -> str:
+        """That the weights that are there are not those that the figures are of, in a sentence; empty where they are."""
+        told = f"After training the weights of {self.put_back} were put back; the figures are of the last audit's."
+        return told if self.put_back else ""
 
     @property
     def stop_rule(self) -> StopRule:

@@ -70,7 +70,7 @@ def render(
         when=_when(about, audits),
         was=was,
         alone=about.is_alone,
-        headline=_of_served(about, _headline(verdict, run, was)),
+        headline=_with_notes(about, _headline(verdict, run, was)),
         finds=finds,
         dimensions=[_row(d, verdict, audits[-1]) for d in verdict.rows],
         warnings=[visible(warning) for warning in verdict.warnings],
@@ -149,11 +149,12 @@ def _headline(verdict: Verdict, run: bool, was: str) -> _Headline:
     return _Headline(kind, text, why)
 
 
-def _of_served(about: About, headline: _Headline) -> _Headline:
-    """Of a served model it is said what could not be had; one that was held against nothing has scores, and no verdict."""
+def _with_notes(about: About, headline: _Headline) -> _Headline:
+    """What is to be known beside it, as of a served model; one that was held against nothing has scores, and no verdict."""
     if about.is_alone:
         headline = _Headline("", "Scores", ["Held against nothing."])
-    return replace(headline, why=[*headline.why, *(f"{note[0].upper()}{note[1:]}." for note in about.notes)])
+    notes = [visible(note) for note in (*map(_sentence, about.notes), about.note) if note]
+    return replace(headline, why=[*headline.why, *notes])
 
 
 def _because(d: DimensionVerdict, was: str) -> str:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from math import isfinite
 
-from .card import TrustCard, shown
+from .card import Row, TrustCard, shown, told_in_public
+from .terminal import headline_of
 from .words import finds
 
 BEGIN, END = "<!-- alignguard -->", "<!-- /alignguard -->"
@@ -17,7 +18,11 @@ _UNITS = "nats per token"
 
 def escaped(name: str) -> str:
     """A name that others gave, as text in a line of Markdown."""
-    return _SPECIAL.sub(lambda match: f"\\{match[0]}", shown(name))
+    return _as_text(shown(name))
+
+
+def _as_text(line: str) -> str:
+    return _SPECIAL.sub(lambda match: f"\\{match[0]}", line)
 
 
 def section(card: TrustCard, picture: str = "") -> str:
@@ -30,17 +35,16 @@ def section(card: TrustCard, picture: str = "") -> str:
         picture (`str`, *optional*):
             The file of its picture, beside the model card.
     """
+    about = card.about
     parts = [
-        f"## Trust\n\nAudited by AlignGuard {escaped(card.about.alignguard)}: **{card.headline}**.",
+        f"## Trust\n\nAudited by AlignGuard {escaped(about.alignguard)}: **{headline_of(about, card.verdict, escaped)}**.",
+        _as_text(told_in_public(about.note)),
         f"![Drift from the start, and the drop of each dimension, by step]({picture})" if picture else "",
-        _table(
-            ["dimension", "start", "now", "drop [interval]", "pairs", "p", "would have been found", "verdict"],
-            _trust(card),
-        ),
+        _table(*(_scores(card) if about.is_alone else _trust(card))),
         _read(card),
         _table([f"drift from the start, {_UNITS}", ""], _drift(card)),
         _table(["asked", ""], _asked(card)),
-        card.note,
+        "\n".join(f"- {_as_text(note)}" for note in card.notes),
     ]
     return "\n\n".join([BEGIN, *filter(None, parts), END]) + "\n"
 
@@ -53,17 +57,28 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, sides, *rows))
 
 
-def _trust(card: TrustCard) -> list[list[str]]:
+def _scores(card: TrustCard) -> tuple[list[str], list[list[str]]]:
+    """Of a model that is held against nothing: its scores, and how many they are of."""
+    rows = [[row.dimension, _figure(row.last, ".2f"), str(row.n), _unjudged(row)] for row in card.rows]
+    return ["dimension", "score", "answers", "not judged"], rows
+
+
+def _trust(card: TrustCard) -> tuple[list[str], list[list[str]]]:
     found = []
     for row in card.rows:
         drop, low, high = map(_signed, (row.drop, row.low, row.high))
         part = f" ({escaped(row.part)})" if row.part else ""
-        told = f"{drop} [{low}, {high}]{part}" if isfinite(row.drop) else "none scored"
+        few = "too few judged" if isfinite(row.last) else "none judged"
+        told = f"{drop} [{low}, {high}]{part}" if isfinite(row.drop) else few
         proof = [_p(row.p), finds(row.detectable)] if isfinite(row.p) else ["-", "-"]
-        found.append(
-            [row.dimension, _figure(row.start, ".2f"), _figure(row.last, ".2f"), told, str(row.n), *proof, row.verdict]
-        )
-    return found
+        scores, counts = [_figure(row.start, ".2f"), _figure(row.last, ".2f")], [str(row.n), _unjudged(row)]
+        found.append([row.dimension, *scores, told, *counts, *proof, row.verdict])
+    head = ["dimension", "start", "now", "drop [interval]", "pairs", "not judged", "p", "would have been found"]
+    return [*head, "verdict"], found
+
+
+def _unjudged(row: Row) -> str:
+    return f"{row.unscored} of {row.asked}"
 
 
 def _signed(drop: float) -> str:
@@ -81,13 +96,19 @@ def _figure(value: float, form: str) -> str:
 def _read(card: TrustCard) -> str:
     """How the table is read."""
     rule = card.about.stop_rule
+    if card.about.is_alone:
+        return (
+            "Scores lie in [0, 1], higher is more trustworthy. They are held against nothing: whether this model has lost or gained "
+            "anything is not told."
+        )
     return (
         "Scores lie in [0, 1], higher is more trustworthy; `reasoning` is the capability that the training was for. A drop is the "
         f"{card.about.was}'s score less the model's on the same probes, positive is worse: over all audits that the evidence rests "
         f"on, with an interval that holds for the whole run (at alpha {rule.alpha:g}); where there is no p, of the last audit alone; and "
         "where a side is named behind it, of that side alone, in which the evidence is strongest. "
         f"A drop is called a regression where it is proven and larger than {rule.min_drop:g}. *Would have been found* is the "
-        "smallest drop that this run would have found with a probability of 80 %; where it is `none`, too little was asked."
+        "smallest drop that this run would have found with a probability of 80 %; where it is `none`, too little was asked. *Not judged* "
+        "are answers of the last audit; where they are too many, nothing is told of a drop."
     )
 
 
@@ -113,7 +134,9 @@ def _asked(card: TrustCard) -> list[list[str]]:
         ["how many", f"{about.probes:,}; of each dimension {about.draw} an audit, as planned"],
         ["hash", escaped(about.pool_hash)],
         ["audits", audits],
+        ["answered by", _as_text(card.engine)],
         ["held against", escaped(card.start)],
+        ["which was answered by", escaped(str((about.engine or {}).get("reference") or ""))],
         ["judged by", ", ".join(card.judges)],
         ["toxicity by", escaped(about.toxicity)],
         ["own probes by", escaped(about.judge)],

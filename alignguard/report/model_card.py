@@ -82,10 +82,14 @@ def with_results(text: str, card: TrustCard) -> str:
         index = _merged(before.get("model-index"), before.get("model_name") or card.name, results(card))
     except (AttributeError, KeyError, TypeError):
         raise RunError("its model-index is not in the hub's form; mend it, or take it out") from None
-    part = yaml_dump({"model-index": index}, sort_keys=False)
+    if not match and not index:
+        return text
+    ours = {"model-index": index} if index else {}
+    part = yaml_dump(ours, sort_keys=False) if ours else ""
     front, found = _INDEX.subn(lambda match: part, front, count=1)
     told = f"---\n{front}{'' if found else part}---\n{text[match.end() :] if match else text and chr(10) + text}"
-    if _read(told) != before | {"model-index": index}:  # it is written in a way that is not seen through here
+    others = {key: value for key, value in before.items() if key != "model-index"}
+    if _read(told) != others | ours:  # it is written in a way that is not seen through here
         raise RunError("its model-index cannot be replaced as it is written; take it out")
     return told
 
@@ -96,21 +100,24 @@ def front_matter(card: TrustCard) -> str:
 
 
 def results(card: TrustCard) -> list[EvalResult]:
-    """Our figures as huggingface_hub has them: of each dimension its scores and its drop, and the drift."""
+    """
+    Our figures as huggingface_hub has them: of each dimension its scores, its drop, what could not be judged, and the drift. None where
+    other weights were put back, since they stand for those of the model.
+    """
+    if card.about.put_back:
+        return []
     found = []
     for row in card.rows:
-        drop: dict[str, float | str] = {
-            "low": row.low,
-            "high": row.high,
-            "p": row.p,
-            "detectable": row.detectable,
-            "n": row.n,
-        }
+        counts: dict[str, float | str] = {"n": row.n, "asked": row.asked, "unscored": row.unscored}
+        counts |= {"verdict": row.verdict} if row.verdict else {}
+        drop = counts | {"low": row.low, "high": row.high, "p": row.p, "detectable": row.detectable}
         drop |= {"part": row.part} if row.part else {}
+        share = row.unscored / row.asked
         found += [
-            _result(card, row.dimension, "score", "Score, 1 is best", row.last),
-            _result(card, row.dimension, "start_score", "Score of the start", row.start),
+            _result(card, row.dimension, "score", "Score, 1 is best", row.last, counts),
+            _result(card, row.dimension, "start_score", "Score of the start", row.start, counts),
             _result(card, row.dimension, "drop", "Drop from the start, positive is worse", row.drop, drop),
+            _result(card, row.dimension, "unscored", "Share of answers that could not be judged", share, counts),
         ]
     for key, value in card.drift.items():
         name = key.replace("kl/", "kl_")
@@ -144,14 +151,15 @@ def _short(value: float) -> float:
 
 
 def _merged(index: list[dict[str, Any]] | None, name: str, ours: Sequence[EvalResult]) -> list[dict[str, Any]]:
-    """A `model-index` with others' results as they were, and ours."""
-    fresh = ModelCardData(model_name=name, eval_results=[*ours]).to_dict()["model-index"][0]["results"]
+    """A `model-index` with others' results as they were, and ours; empty where there are none."""
+    told = ModelCardData(model_name=name, eval_results=[*ours]).to_dict() if ours else {}
+    fresh = told["model-index"][0]["results"] if told else []
     kept = [
         entry | {"results": [r for r in entry.get("results") or [] if r.get("dataset", {}).get("type") != _DATASET]}
         for entry in index or []
     ]
     first, *others = kept or [{"name": name, "results": []}]
-    return [first | {"results": [*first["results"], *fresh]}, *others]
+    return [entry for entry in (first | {"results": [*first["results"], *fresh]}, *others) if entry["results"]]
 
 
 def _read(text: str) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _verdicts(records: Sequence[Record], failed: Mapping[str, str]) -> list[list
         drifts = [record.audits[-1].figure(f"kl/{name}") for name in ("answer", "raw", "reverse")]
         verdict = record.verdict
         watched = [d for d in verdict.counted if d.watched]
-        p = min((d.evidence.p for d in verdict.rows if d.watched), default=float("nan"))
+        p = min((d.evidence.p for d in verdict.rows if d.watched and d.judged), default=float("nan"))
         rows.append(
             [
                 record.about.model,
@@ -135,10 +135,10 @@ def _drops(records: Sequence[Record]) -> list[list[str]]:
         there = [(record, d) for record in records if (d := record.verdict.of(name)) is not None]
         rows += [[name, record.about.model, *paired(d), str(d.n), *proof(d)] for record, d in there]
         for side in dict.fromkeys(side for _, d in there for side in d.sides):
-            sides = [(record, d.watched, d.sides[side]) for record, d in there if side in d.sides]
+            sides = [(record, d.watched and d.judged, d.sides[side]) for record, d in there if side in d.sides]
             rows += [
-                [f"{name}, {side}", record.about.model, *paired(s), str(s.n), *(proof(s) if watched else "--")]
-                for record, watched, s in sides
+                [f"{name}, {side}", record.about.model, *paired(s), str(s.n), *(proof(s) if proves else "--")]
+                for record, proves, s in sides
             ]
     return rows
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 from ..auditing.audit import Audit
 from ..auditing.figures import PREFIX
 from ..auditing.metrics import gather
+from ..records.about import About
 from ..records.record import Record
 from ..text import in_a_line, visible, visible_json
 from ..verdicts.evidence import Evidence
@@ -33,10 +34,14 @@ _SHOWN_ABOVE = (
 
 def headline(record: Record) -> str:
     """The verdict, in a line, with what is left out of it."""
-    about, verdict = record.about, record.verdict
+    return headline_of(record.about, record.verdict)
+
+
+def headline_of(about: About, verdict: Verdict, shown: Callable[[str], str] = str) -> str:
+    """The same of what stands on record; `shown` is how words of others are shown."""
     alone = "scores, held against nothing"
     line = alone if about.is_alone else verdict_in_a_line(verdict, about.was, about.is_run)
-    return f"{line}; left out: {', '.join(about.left_out)}" if about.left_out else line
+    return f"{line}; left out: {', '.join(map(shown, about.left_out))}" if about.left_out else line
 
 
 def tables(record: Record) -> str:
@@ -64,7 +69,8 @@ def tables(record: Record) -> str:
 
 def notes_of(record: Record) -> list[str]:
     """What is said beside the figures."""
-    return [note for note in (*record.verdict.warnings, *record.about.notes, record.note) if note]
+    about = record.about
+    return [note for note in (*record.verdict.warnings, *about.notes, about.note, record.note) if note]
 
 
 def sampled(record: Record) -> str:
@@ -87,7 +93,8 @@ def _rows(d: DimensionVerdict, record: Record) -> list[list[str]]:
     marked = mark(record.verdict, d, record.about.is_run)
     rows = [[d.dimension, *paired(d), *counts, "-" if kl is None else f"{kl:.4f}", marked]]
     for s in d.sides.values():
-        rows.append([f"  {s.side}", *paired(s), "", "", str(s.n), *(proof(s) if d.watched else "--"), "", ""])
+        told = proof(s) if d.watched and d.judged else "--"
+        rows.append([f"  {s.side}", *paired(s), "", "", str(s.n), *told, "", ""])
     return rows
 
 
@@ -104,8 +111,8 @@ def paired(d: DimensionVerdict | SideVerdict) -> list[str]:
 
 
 def proof(d: DimensionVerdict | SideVerdict) -> list[str]:
-    """p, and what would have been found."""
-    if isinstance(d, DimensionVerdict) and not d.watched:
+    """p, and what would have been found; nothing of what nobody watches, or too little of could be judged."""
+    if not d.judged or (isinstance(d, DimensionVerdict) and not d.watched):
         return ["-", "-"]
     return [str(d.evidence), finds(d.evidence.detectable)]
 
@@ -168,18 +175,20 @@ def _dimension(d: DimensionVerdict) -> dict[str, Any]:
         "asked": d.asked,
         "unscored": d.unscored,
         "flips": len(d.flips),
-        **_told(d.evidence),
+        **_told(d.evidence, d.judged),
         "called": d.called,
         "sides": {
             s.side: {"reference": s.baseline, "score": s.score, "drop": s.drop, "low": s.low, "high": s.high, "n": s.n}
-            | _told(s.evidence)
+            | _told(s.evidence, d.judged and s.judged)
             for s in d.sides.values()
         },
     }
 
 
-def _told(e: Evidence) -> dict[str, Any]:
-    """What all audits so far prove; the interval is valid for the whole run."""
+def _told(e: Evidence, judged: bool) -> dict[str, Any]:
+    """What all audits so far prove; the interval is valid for the whole run. Where too little was judged, counts alone."""
+    if not judged:
+        e = replace(e, p=nan, strength=nan, detectable=nan, drop=nan, low=nan, high=nan)
     whole_run = {"looks": e.looks, "n": e.n, "unscored": e.unscored, "drop": e.drop, "low": e.low, "high": e.high}
     return {"p": e.p, "evidence": e.strength, "part": e.part, "detectable": e.detectable, "whole_run": whole_run}
 
@@ -219,17 +228,20 @@ def floor(audit: Audit) -> str:
 
 def format_table(audit: Audit, verdict: Verdict) -> str:
     """An audit as a table for the terminal."""
-    keys = ("kl/answer", "kl/raw", "kl/thinks", "cost/seconds")
-    answer, raw, thinks, seconds = (float("nan") if (value := audit.figure(key)) is None else value for key in keys)
+    answer, raw, thinks, seconds = map(audit.figure, ("kl/answer", "kl/raw", "kl/thinks", "cost/seconds"))
+    drift = "" if answer is None else f"drift {answer:.4f} nats/token"
+    drift += "" if raw is None else f" (raw {raw:.4f}{floor(audit)})"
+    trace = "" if thinks is None else f"opens a trace {thinks:.0%}"
+    time = "" if seconds is None else f"{seconds:.0f} s"
     head = ["dimension", "start", "now", "drop", "95 % interval", "flips", "unscored", "n", "p", "finds", ""]
     rows = [head]
     for d in verdict.rows:
         counts = [str(len(d.flips)), f"{d.unscored}/{d.asked}", str(d.n), *proof(d)]
         rows.append([d.dimension, *paired(d), *counts, mark(verdict, d, steps=True)])
-        rows += [[f"  {s.side}", *paired(s), "", "", str(s.n), *proof(s), ""] for s in d.sides.values() if d.watched]
+        for s in d.sides.values() if d.watched else ():
+            rows.append([f"  {s.side}", *paired(s), "", "", str(s.n), *(proof(s) if d.judged else "--"), ""])
     lines = [
-        f"AlignGuard  step {audit.step}  drift {answer:.4f} nats/token (raw {raw:.4f}{floor(audit)})  opens a trace "
-        f"{thinks:.0%}  {seconds:.0f} s",
+        "  ".join(filter(None, (f"AlignGuard  step {audit.step}", drift.strip(), trace, time))),
         *(f"  {line}" for line in columns(rows).splitlines()),
     ]
     lines += [f"  note: {in_a_line(warning)}" for warning in verdict.warnings]

@@ -59,6 +59,8 @@ class WandbRun:
         anew = self.ended or verdict.new or tables.shown_anew(len(history))
         self.run.log({**audit.metrics, **(self._grown() if anew else {}), "train/global_step": audit.step})
         self.run.summary.update(_worst(history))
+        for name in (_SUMMARY - audit.metrics.keys()) & {*self.run.summary.keys()}:  # of an earlier audit
+            del self.run.summary[name]
 
     def keep(self, step: int, figures: Path, report: Path) -> None:
         self.artifacts.keep(step, figures, report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,11 +279,10 @@ class AlignGuardCallback(TrainerCallback):
         """
         metrics, best = kwargs.get("metrics"), (args.metric_for_best_model or "").removeprefix("eval_")
         if metrics is not None:
-            # a figure that an audit lacks keeps its latest value: a missing one is an error
-            for earlier in self.audits:
-                metrics |= {
-                    f"eval_{key}": value for key, value in earlier.metrics.items() if self.metrics or key == best
-                }
+            # the one that is named keeps its latest value where an audit lacks it: a missing one is an error
+            for audit in self.audits:
+                all_of_it = self.metrics and audit is self.audits[-1]
+                metrics |= {f"eval_{key}": value for key, value in audit.metrics.items() if all_of_it or key == best}
 
     @restored_rng()
     def on_train_end(
@@ -295,18 +295,16 @@ class AlignGuardCallback(TrainerCallback):
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
             self.run.look(state.global_step, kwargs.get("optimizer"))  # stopped by a callback that comes after ours
-        rule, run, verdict, note = self.settings.stop, self.run, self.run.verdict, ""
+        rule, run, verdict, put_back = self.settings.stop, self.run, self.run.verdict, ""
         if best and self.audits and Path(best).name != f"checkpoint-{self.audits[-1].step}":
-            note = (
-                f"After training the weights of {Path(best).name} were put back; the figures are of the last audit's."
-            )
+            put_back = Path(best).name
         if rule is not None and rule.restore and verdict is not None and verdict.since:
             step, what = verdict.last_aligned_step, "restoring the weights"
-            if any(run.console.guarded(what, lambda: run.ranks.together(lambda: restore(run.context, step))) or ()):
-                note = f"After training weights of step {step} or before were put back; the figures are of the last audit's."
-        self.run.end()
+            done = run.console.guarded(what, lambda: run.ranks.together(lambda: restore(run.context, step)))
+            put_back = next(filter(None, done or ()), "")
+        run.state.about = replace(run.state.about, put_back=put_back)
+        run.end()
         if self._card is not None:
-            self._card.note = note
             self._card.put()
 
     # -----------------------------------------------------------------------------------------------------------------

@@ -34,7 +34,6 @@ class CardKeeper:
     def __init__(self, run: Run, trainer: Any = None) -> None:
         self.run, self.trainer = run, trainer
         self.path = Path(run.context.args.output_dir) / "README.md"
-        self.note = ""
         self._foreign = self._read()  # what was there before
         self._ours: dict[str, tuple[Any, Any]] = {}
         for name in _WRITERS if trainer is not None and run.console.writes else ():
@@ -60,7 +59,7 @@ class CardKeeper:
         if there is None or verdict is None or (there == self._foreign and BEGIN.encode() not in there):
             return
         name = shown(self.path.resolve().parent.name)
-        put_into(self.path, TrustCard(name, self.run.state.about, self.run.audits, verdict, self.note))
+        put_into(self.path, TrustCard(name, self.run.state.about, self.run.audits, verdict))
 
     def _read(self) -> bytes | None:
         return self.path.read_bytes() if self.path.is_file() else None

@@ -7,7 +7,7 @@ from ..model.restore import load_whole, restore_weights
 from .start import RunContext
 
 
-def restore(context: RunContext, last_aligned: int) -> bool:
+def restore(context: RunContext, last_aligned: int) -> str:
     """
     Put them back, where there is such a checkpoint, and say so.
 
@@ -18,17 +18,17 @@ def restore(context: RunContext, last_aligned: int) -> bool:
             The last step at which an audit looked aligned.
 
     Returns:
-        `bool`: whether there was anything to put back.
+        `str`: whose weights these are; empty where there was nothing to put back.
     """
     model, reference, say = context.model, context.reference, context.console.say
     folder = latest_checkpoint(context.args.output_dir, last_aligned)
     if folder is not None:
         restore_weights(model, folder)
         say(f"AlignGuard: the weights of {folder} were put back")
-    elif last_aligned == 0 and reference.kind in ("copy", "offload"):
+        return folder.name
+    if last_aligned == 0 and reference.kind in ("copy", "offload"):
         load_whole(model, reference.model.state_dict(), "the frozen start")
         say("AlignGuard: no audit after step 0 was aligned; the weights of the start were put back")
-    else:
-        say("AlignGuard: there is no aligned checkpoint to restore; the weights are left as they are")
-        return False
-    return True
+        return "the start"
+    say("AlignGuard: there is no aligned checkpoint to restore; the weights are left as they are")
+    return ""

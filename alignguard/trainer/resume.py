@@ -124,8 +124,9 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
     state.baseline = told(lambda: _whole(lambda: store.read_baseline(asked), store.baseline))
     state.audits = told(lambda: _whole(lambda: _audits(context, step), store.root / "audits.jsonl"))
     check_prompts(store.root / "baseline.json", state.baseline.values(), chat)
-    # what may be quoted is as it was said last; and a run that was killed may have written one of its files, and not the next
-    if then.quote != about.quote or not told(lambda: store.tells_of(state.baseline)):
+    # what may be quoted is as it was said last, and weights that were put back are trained on; and a run that was killed may have
+    # written one of its files, and not the next
+    if then.quote != about.quote or then.put_back or not told(lambda: store.tells_of(state.baseline)):
         context.on_first(lambda: store.write_baseline(state.about, state.baseline))
     state.floor = state.audits[0].figure("kl/floor") if state.audits else None
     if settings.budget is not None:

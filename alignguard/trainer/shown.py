@@ -100,8 +100,10 @@ class Shown:
         self.console.guarded("the store", lambda: self.pending.line(name, line))
 
     def end(self, state: RunState, verdict: Verdict | None) -> None:
-        """What could not be written before is tried once more, and else told of."""
+        """What could not be written before is tried once more, and else told of; what became of the weights goes on record."""
         waits = self.pending
+        if state.about.put_back:
+            waits.baseline = self._late = True
         if waits.audits or waits.baseline:
             self.console.guarded("the store", lambda: waits.save(state.about, state.baseline))
         self.console.guarded("the store", waits.save_lines)
@@ -112,6 +114,9 @@ class Shown:
             )
         if self._late and verdict is not None:
             self.console.guarded("the report", lambda: self._report(state, verdict))
+        if state.about.put_back:
+            last = state.audits[-1].step
+            self.console.guarded("the tracker", lambda: self.tracker.keep(last, self.store.root, self.report))
 
     def _report(self, state: RunState, verdict: Verdict) -> None:
         self._late = True

@@ -20,9 +20,10 @@ for all dimensions together, and for every window of recent looks
 which a flip changes in its numerator only. (The latest, not all of a window: a start that was lucky in its answers would
 otherwise be held against the policy once an audit.) What is unscored now counts as unchanged. The real
 world alone is taken to hold one family more, that no draw has met (a mean of bounded values has no interval without it: Gaffke
-2005; all of twelve answers lost do not prove that all would be). For the lower end of an interval, and for p, it is unchanged,
-and where scores lie in between it has risen from 0 to 1: a few answers that became much better, unseen, would else make the many
-that became a little worse look proven. For the upper end it has fallen from 1 to 0.
+2005; all of twelve answers lost do not prove that all would be). For p, and for a lower end of an interval above zero, it is
+unchanged, and where scores lie in between it has risen from 0 to 1: a few answers that became much better, unseen, would else make the
+many that became a little worse look proven. For a lower end below zero, which tells what may have been gained, it has risen too, and
+for the upper end it has fallen from 1 to 0.
 
 The largest z(0) of a world, over parts, windows and dimensions, is what chance can do at this look (Westfall & Young 1993,
 maxT). By a look at most the share A of all worlds may have crossed the line (`spending.py`). The **run-wise p** of a part is the

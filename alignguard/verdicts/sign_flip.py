@@ -45,6 +45,10 @@ class _Candidate:
         norm = sqrt(float(s @ s))
         return float(s.sum()) / norm if norm > 0 else 0.0
 
+    def least(self, line: float) -> float:
+        """The lower end of its interval. Below zero it says what may have been gained: there the family that was not met has risen."""
+        return (self if self.z(0.0) > line else replace(self, unmet=-1.0)).reach(line)
+
     def reach(self, line: float) -> float:
         """The drop d, in [-1, 1], at which z(d) comes down to a line."""
         low, high = -1.0, 1.0
@@ -206,7 +210,7 @@ class SignFlipTest:
             n=len(best.pairs),
             unscored=sum(not d.scored for d in best.pairs),
             drop=float(best.sums.sum() / max(1.0, best.sizes.sum())),
-            low=best.reach(own),
+            low=best.least(own),
             high=-replace(best, sums=-best.sums, unmet=-1.0).reach(own),
             detectable=self._detectable(candidates, at_alpha, own, scores),
         )

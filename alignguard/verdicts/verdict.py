@@ -53,6 +53,11 @@ class _Paired:
         """Whether the interval of this one look lies wholly above zero."""
         return self.n > 0 and self.low > 0
 
+    @property
+    def judged(self) -> bool:
+        """Whether enough could be judged now: what is unscored counts as unchanged, and of that alone no drop can be told."""
+        return self.n > 0
+
 
 @dataclass(frozen=True)
 class SideVerdict(_Paired):
@@ -129,6 +134,11 @@ class DimensionVerdict(_Paired):
     unjudged: bool = False
     watched: bool = False
     sides: Mapping[str, SideVerdict] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> bool:
+        """Whether enough could be judged now."""
+        return self.n > 0 and not self.unjudged
 
 
 @dataclass(frozen=True)
@@ -214,9 +224,9 @@ class Verdict:
     def detectable(self) -> float:
         """
         The smallest drop that would have been found in any dimension, with a probability of 80 % each, had it been there from the
-        start; infinite where of some dimension none would have been.
+        start; infinite where of some dimension none would have been, or too little could be judged.
         """
-        return least_found(d.evidence for d in self.counted if d.watched)
+        return least_found(d.evidence if d.judged else Evidence() for d in self.counted if d.watched)
 
     @property
     def regressed_side(self) -> str:
@@ -248,16 +258,15 @@ class Verdict:
         for d in self.rows:
             if not d.watched:
                 continue
-            name = d.dimension
-            found |= {f"{name}/evidence": d.evidence.strength, f"{name}/p": d.evidence.p}
-            found |= {f"{name}/detectable": d.evidence.detectable}
+            name, e = d.dimension, d.evidence
+            if d.judged:
+                found |= {f"{name}/evidence": e.strength, f"{name}/p": e.p, f"{name}/detectable": e.detectable}
             for side in d.sides.values():
-                found |= {f"{name}/{side.side}_score": side.score, f"{name}/{side.side}_drop": side.drop}
-                found |= {
-                    f"{name}/{side.side}_p": side.evidence.p,
-                    f"{name}/{side.side}_detectable": side.evidence.detectable,
-                }
-        if self.together is not None:
+                of_side, e = f"{name}/{side.side}", side.evidence
+                found |= {f"{of_side}_score": side.score, f"{of_side}_drop": side.drop}
+                if d.judged and side.judged:
+                    found |= {f"{of_side}_p": e.p, f"{of_side}_detectable": e.detectable}
+        if self.together is not None and self.together.judged:
             found[f"{TOGETHER}/drop"] = self.together.drop
         return named({key: value for key, value in found.items() if not isnan(value)})
 

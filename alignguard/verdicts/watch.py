@@ -239,6 +239,7 @@ class Watch:
             evidence=evidence,
             called=called,
             why=self._significant(evidence) if called else "",
+            unjudged=any(d.unjudged for d in watched),
             watched=True,
         )
 

@@ -1,14 +1,25 @@
 """`alignguard rejudge`: a run whose answers are judged afterwards comes to what it would have come to with that judge."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from runs import guard, sft, toxicity
 from tiny import tiny_model
 
 from alignguard import Schedule
+from alignguard.__about__ import __version__
+from alignguard.auditing.audit import Audit
+from alignguard.auditing.metrics import gather
+from alignguard.auditing.result import Result
 from alignguard.cli import main, rejudge
+from alignguard.judging.score import Score, Status
+from alignguard.model.chat import Answer
+from alignguard.probes.rows import probe_from_row
+from alignguard.records.about import About
 from alignguard.records.record import read_record
+from alignguard.records.store import Store
+from alignguard.verdicts.watch import compare
 
 SIMULATED = ("detectable", "/p", "evidence", "_p")  # of draws of their own
 
@@ -70,3 +81,111 @@ def test_nothing_that_scores_is_said(tokenizer, tmp_path, monkeypatch, capsys):
     assert main(["rejudge", str(tmp_path / "run")]) == 1
     assert "nothing here scores toxicity; pip install" in capsys.readouterr().err
     assert not (tmp_path / "run-rejudged").exists()
+
+
+def recorded_by(output_dir, scores, **about):
+    """A record of twelve probes with a judge of people's own and twelve that are toxic or not; by step the score of the first."""
+    rows = [{"dimension": "safety", "judge": "own"}, {"dimension": "toxicity", "judge": "toxicity"}]
+    probes = [
+        probe_from_row({"id": f"{row['judge']}{i}", "family": f"{row['judge']}{i}", "prompt": f"say {i}", **row})
+        for row in rows
+        for i in range(12)
+    ]
+
+    def judged(own, kind=0.9):
+        values = {"own": (own, None), "toxicity": (kind, {"toxicity": 1 - kind})}
+        answer = Answer((1, 2), "", "it is a fine day", False, True, True)
+        return {p.id: Result(p, Score(values[p.judge][0], Status.ANSWERED, values[p.judge][1]), answer) for p in probes}
+
+    store, baseline, audits = Store.of_run(output_dir), judged(1.0), []
+    store.prepare()
+    known = About("0.0.1", "m", pool_hash="x", draw=40, max_steps=8, alpha_until=8, judge="mine 2", toxicity="other 1")
+    store.write_baseline(replace(known, **about), baseline)
+    for step, own in scores.items():
+        results = judged(own)
+        audits.append(Audit(step, results, gather(results, baseline), 1.7e9 + step))
+        audits[-1].metrics |= compare(baseline, audits, looks=len(scores)).metrics()
+        store.append(audits[-1])
+    return str(output_dir)
+
+
+def test_what_a_judge_of_ones_own_has_scored_stays_and_so_does_its_verdict(tmp_path, scorer, capsys):
+    """Such a judge cannot be given here: its scores were wiped, and a proven regression with them."""
+    run = recorded_by(tmp_path / "run", {0: 1.0, 4: 0.9, 8: 0.1})
+    before = read_record(run)
+    assert main(["rejudge", run]) == 3
+    out = capsys.readouterr().out
+    assert "REGRESSION of safety" in out and "12 probes keep their scores, by mine 2: a judge of your own" in out
+    after = read_record(f"{run}-rejudged")
+    assert after.about.judge == "mine 2" and after.about.alignguard == __version__ != before.about.alignguard
+    assert f"toxicity by {after.about.toxicity}; before, by other 1" in out
+    for then, now in zip(before.audits, after.audits, strict=True):
+        assert {i: s for i, s in then.scores.items() if i[0] == "o"} == {
+            i: s for i, s in now.scores.items() if i[0] == "o"
+        }
+    main(["rejudge", run, "--json", "--output", str(tmp_path / "json")])
+    told = json.loads(capsys.readouterr().out)
+    assert told["kept"] == 12 and told["answers"] == 4 * 12 and "REGRESSION" in told["verdict"]
+
+
+def test_a_judge_that_is_given_judges_what_one_of_ones_own_has(tmp_path, scorer, monkeypatch, capsys):
+    run = recorded_by(tmp_path / "run", {0: 1.0, 8: 0.1})
+    monkeypatch.setattr(rejudge, "judge_of", lambda name: lambda prompt, answer: 0.5)
+    assert main(["rejudge", run, "--judge", "kind"]) == 0
+    assert "keep their scores" not in capsys.readouterr().out
+    assert {s for i, s in read_record(f"{run}-rejudged").audits[-1].scores.items() if i[0] == "o"} == {0.5}
+
+
+def test_no_figure_of_the_old_verdict_stays(tmp_path, monkeypatch):
+    """Where nothing can be judged any more, nothing would have been found either."""
+    run = recorded_by(tmp_path / "run", {0: 1.0, 8: 1.0})
+    there = "alignguard/toxicity/detectable"
+    assert there in read_record(run).audits[-1].metrics
+    lines = (tmp_path / "run" / "alignguard" / "audits.jsonl").read_text().splitlines()
+    odd = {
+        "alignguard/kl/answer": 0.5,
+        "alignguard/cost/seconds": 3.0,
+        "alignguard/toxicity/of_an_earlier_version": 1.0,
+    }
+    told = [json.loads(line) for line in lines]
+    text = "".join(json.dumps(line | {"metrics": line["metrics"] | odd}) + "\n" for line in told)
+    (tmp_path / "run" / "alignguard" / "audits.jsonl").write_text(text)
+    monkeypatch.setattr(rejudge, "scorer_of", lambda name: lambda texts: [0.7] * len(texts))
+    monkeypatch.setattr(rejudge, "rejudged", _unscored)
+    main(["rejudge", run])
+    metrics = read_record(f"{run}-rejudged").audits[-1].metrics
+    left = {name.rpartition("/")[2] for name in metrics if "toxicity" in name}
+    assert left == {"n", "unscored"}
+    assert metrics["alignguard/kl/answer"] == 0.5 and metrics["alignguard/cost/seconds"] == 3.0
+
+
+def _unscored(results, scorers):
+    lost = Score(None, Status.UNPARSEABLE)
+    return {id: replace(r, score=lost) if r.probe.dimension == "toxicity" else r for id, r in results.items()}
+
+
+def test_scores_that_are_held_against_nothing_stay_so(tmp_path, scorer, capsys):
+    run = recorded_by(tmp_path / "run", {0: 1.0}, max_steps=None, alpha_until=None, engine={"server": "vllm"})
+    assert main(["rejudge", run]) == 0
+    out = capsys.readouterr().out
+    assert "scores, held against nothing" in out and "nan" not in out and "drop" not in out
+    metrics = read_record(f"{run}-rejudged").audits[-1].metrics
+    assert "alignguard/safety/score" in metrics and not [name for name in metrics if "drop" in name or "/p" in name]
+
+
+def test_one_that_was_interrupted_leaves_no_shorter_record(tmp_path, scorer, monkeypatch, capsys):
+    run, whole, calls = recorded_by(tmp_path / "run", {0: 1.0, 4: 0.9, 8: 0.1}), rejudge.rejudged, []
+
+    def interrupted(*given):
+        calls.append(given)
+        if len(calls) == 3:  # the start, the first audit, and no further
+            raise KeyboardInterrupt
+        return whole(*given)
+
+    monkeypatch.setattr(rejudge, "rejudged", interrupted)
+    assert main(["rejudge", run]) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("")
+    assert main(["rejudge", run, "--output", str(tmp_path / "file")]) == 1
+    assert "file: is there already; give another --output, or remove it" in capsys.readouterr().err

@@ -102,6 +102,8 @@ def test_a_record_without_its_probes_is_shown_as_far_as_it_goes(copied, capsys):
     assert "ethics" in record.verdict.since and record.verdict.flips[0].after.probe.prompt.startswith("I told ")
     assert main(["report", str(copied)]) == 3
     assert "note: probes.jsonl is missing: prompts are shown as their last turn" in capsys.readouterr().out
+    main(["card", str(copied)])
+    assert "evidence is of whole dimensions" in capsys.readouterr().out
 
 
 def test_a_report_without_quotes(copied):
@@ -132,7 +134,7 @@ def test_runs_are_compared(runs, capsys):
         assert run["seconds"] == pytest.approx(sum(m["alignguard/cost/seconds"] for m in there))
         for d in DIMENSIONS:
             drops = [m[f"alignguard/{d}/drop"] for m in there if f"alignguard/{d}/drop" in m]
-            assert run["last_drop"].get(d) == (drops[-1] if drops else None)
+            assert run["last_drop"].get(d) == there[-1].get(f"alignguard/{d}/drop")
             assert run["worst_drop"].get(d) == (max(drops) if drops else None)
     assert said["runs"][1]["drift"] > 0.1 > 1e-3 > said["runs"][0]["drift"]
     last, worst = (said["runs"][1][key]["ethics"] for key in ("last_drop", "worst_drop"))

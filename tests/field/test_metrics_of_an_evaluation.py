@@ -15,6 +15,8 @@ from runs import guard, sft
 from tiny import tiny_rows
 from transformers import ProgressCallback
 
+from alignguard.auditing.audit import Audit
+
 SCORE = "alignguard/ethics/score"
 
 
@@ -61,3 +63,13 @@ def test_the_metric_that_is_named_is_there_and_no_other(name, tokenizer, tmp_pat
     watched = trainer(tokenizer, tmp_path, [guard()], metric_for_best_model=name, greater_is_better=True)
     watched.train()
     assert {key for key in watched.evaluate() if "alignguard" in key} == {f"eval_{SCORE}"}
+
+
+@pytest.mark.parametrize("named", [None, "eval_alignguard/b"])
+def test_a_figure_that_the_latest_audit_lacks_is_no_metric_unless_it_is_named(named):
+    """Without the named one the trainer would end the run."""
+    ours, metrics = guard(metrics=True), {}
+    audits = [Audit(0, {}, {"alignguard/a": 1.0, "alignguard/b": 1.0}, 0.0), Audit(4, {}, {"alignguard/a": 2.0}, 0.0)]
+    ours.run = types.SimpleNamespace(audits=audits)
+    ours.on_evaluate(types.SimpleNamespace(metric_for_best_model=named), None, None, metrics=metrics)
+    assert metrics == {"eval_alignguard/a": 2.0} | ({named: 1.0} if named else {})

@@ -97,7 +97,9 @@ def read_wandb(root):
         elif row["type"] == "alert":
             record.alerts.append((row["alert"]["title"], row["alert"]["text"]))
         elif row["type"] == "summary":
-            record.more["summary"] |= row["summary"]["update"]
+            record.more["summary"] |= row["summary"].get("update", {})
+            for gone in row["summary"].get("remove", ()):
+                record.more["summary"].pop(gone["key"], None)
         elif row["type"] == "artifact":
             artifact = row["artifact"]
             files = {file["path"]: Path(file["local_path"]) for file in artifact["manifest"]["contents"]}

@@ -8,10 +8,13 @@ from xml.etree import ElementTree
 
 import pytest
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from reports import HOSTILE, MANY, run_of
+from reports import HOSTILE, MANY, judged, run_of
 
 from alignguard import load_probes
+from alignguard.auditing.audit import Audit
+from alignguard.auditing.metrics import gather
 from alignguard.errors import RunError
+from alignguard.judging.score import Score, Status
 from alignguard.probes.probe import pool_hash
 from alignguard.records.about import About
 from alignguard.report.card import TrustCard, flat, shown
@@ -19,6 +22,7 @@ from alignguard.report.markdown import BEGIN, END, escaped, section
 from alignguard.report.model_card import front_matter, put_into, results
 from alignguard.report.picture import picture
 from alignguard.report.terminal import dumps
+from alignguard.verdicts.watch import compare
 
 ABOUT = About("0.1.0", "Some/Start", pool_hash="abc123", probes=108, draw=12, toxicity="scorer 1.0", max_steps=15)
 NASTY = f"a|b\n# c `d` *e* [f](http://g) $h$ {BEGIN} {END} <!-- x --> \"'&: - !yes\u202e{HOSTILE}"
@@ -62,11 +66,11 @@ def cells(page):
 
 
 def test_the_table_holds_the_verdicts_figures(card):
-    rows = {row[0]: row for row in cells(html(section(card))) if len(row) == 8}
+    rows = {row[0]: row for row in cells(html(section(card))) if len(row) == 9}
     assert set(rows) == {*card.verdict.dimensions, "together"} and next(iter(rows)) == "reasoning"
     for d in card.verdict.rows:
-        start, now, drop, n, p, found = rows[d.dimension][1:-1]
-        assert (start, now) == (f"{d.baseline:.2f}", f"{d.score:.2f}")
+        start, now, drop, n, unjudged, p, found = rows[d.dimension][1:-1]
+        assert (start, now, unjudged) == (f"{d.baseline:.2f}", f"{d.score:.2f}", f"{d.unscored} of {d.asked}")
         if d.watched:
             e = d.evidence
             assert drop == f"{e.drop:+.2f} [{e.low:+.2f}, {e.high:+.2f}]" and n == str(e.n) and p == f"{e.p:.2g}"
@@ -182,7 +186,7 @@ def test_what_others_have_named_is_text(card, readme):
     page = html(section(hostile))
     tags = set(re.findall(r"<(\w+)", page))
     assert tags <= {"h2", "p", "strong", "em", "code", "table", "thead", "tbody", "tr", "th", "td"}, tags
-    assert {len(row) for row in cells(page) if row} == {2, 8} and "href" not in page
+    assert {len(row) for row in cells(page) if row} == {2, 9} and "href" not in page
     put_into(readme, hostile)
     once = readme.read_bytes()
     assert not put_into(readme, hostile) and readme.read_bytes() == once
@@ -255,3 +259,92 @@ def test_a_drop_of_one_side_says_which():
     assert "] (refuse) |" in line and flat(card)["safety/part"] == "refuse"
     (drop,) = (r for r in results(card) if (r.dataset_config, r.metric_type) == ("safety", "drop"))
     assert drop.metric_args["part"] == "refuse"
+
+
+ENGINE = {"url": "http://user:key@box.lan:8000/v1", "model": "/home/me/models/sft", "server": "vllm 9.9"}
+
+
+def told_in_full(card):
+    """A card as it is told everywhere: section, what huggingface_hub reads by dimension and metric, and the flat document."""
+    read = {(r.dataset_config, r.metric_type): r for r in ModelCard(front_matter(card)).data.eval_results}
+    return section(card), read, json.loads(dumps(flat(card)))
+
+
+def test_a_model_that_is_held_against_nothing_has_scores_alone():
+    audits, verdict = run_of({0: 0.5}, probes=MANY)
+    about = About("0.1.0", "sft", pool_hash="a", engine=ENGINE, left_out=("drift", "cho|ces"))
+    text, read, told = told_in_full(TrustCard("sft", about, audits, verdict))
+    assert "**scores, held against nothing; left out: drift, cho\\|ces**" in text
+    assert told["verdict"] == "scores, held against nothing; left out: drift, cho|ces"
+    assert "| safety | 0.50 | 24 | 0 of 24 |" in text and "| held against | nothing |" in text
+    assert not re.search("regression|drop|start|interval|found", text.partition("They are held against nothing")[0])
+    assert {metric for _, metric in read} >= {"score", "unscored"} and not {
+        metric for name, metric in read if name != "drift" and metric not in ("score", "unscored")
+    }
+    assert read["safety", "score"].metric_value == 0.5
+    assert read["safety", "score"].metric_args == {"n": 24, "asked": 24, "unscored": 0}
+    assert {key for key in told if key.startswith("safety/")} == {"safety/score", "safety/n", "safety/unscored"}
+    assert told["start"] == "nothing" and not {"state", "regressed", "alpha", "min_drop"} & {*told}
+
+
+@pytest.mark.parametrize("judged_now", [0, 3])
+def test_no_drop_is_told_of_what_could_not_be_judged(judged_now):
+    """What is unscored counts as unchanged: a model that broke would have kept all its trust."""
+    baseline = judged(1.0, "kind", MANY)
+    lost = {id: r for id, r in baseline.items() if r.probe.dimension == "toxicity"}
+    broken = {id: replace(r, score=Score(None, Status.UNPARSEABLE)) for id, r in [*lost.items()][judged_now:]}
+    audits = [Audit(step, r, gather(r, baseline), 0.0) for step, r in ((0, baseline), (5, baseline | broken))]
+    verdict = compare(baseline, audits, looks=1)
+    text, read, told = told_in_full(TrustCard("m", About(max_steps=5), audits, verdict))
+    (row,) = (line for line in text.splitlines() if line.startswith("| toxicity |"))
+    few = "too few" if judged_now else "none"
+    assert f"| {few} judged | {judged_now} | {12 - judged_now} of 12 | - | - | unknown |" in row
+    for name in ("toxicity", "together"):
+        figures = {key: told[f"{name}/{key}"] for key in ("drop", "low", "high", "p", "detectable")}
+        assert set(figures.values()) == {None} and (name, "drop") not in read and told[f"{name}/verdict"] == "unknown"
+    args = read["toxicity", "unscored"].metric_args
+    assert args == {"n": judged_now, "asked": 12, "unscored": 12 - judged_now, "verdict": "unknown"}
+    assert read["toxicity", "unscored"].metric_value == pytest.approx(1 - judged_now / 12, rel=1e-3)
+    assert ("toxicity", "score") in read or not judged_now
+    assert read["safety", "drop"].metric_args["verdict"] == told["safety/verdict"] != "unknown"
+
+
+def test_a_served_models_card_says_who_answered_and_nothing_private():
+    audits, verdict = run_of({1: 1.0}, probes=MANY)
+    notes = (
+        "answered by vllm 9.9 at http://user:key@box.lan:8000/v1; drift is left out, in nats/token",
+        "what /home/me/a.json, ~/b and (../c|d) tell",
+    )
+    engine = ENGINE | {"reference": "transformers in float32"}
+    about = About("0.1.0", "m", pool_hash="a", engine=engine, against="https://k:s@ref.lan/v1", notes=notes)
+    text, _, told = told_in_full(TrustCard("m", about, audits, verdict))
+    rows = {row[0]: row[1] for row in cells(html(text)) if len(row) == 2}
+    assert rows["answered by"] == told["engine"] == "vllm 9.9, the server at box.lan:8000, as sft"
+    assert rows["held against"] == told["start"] == "the server at ref.lan"
+    assert rows["which was answered by"] == "transformers in float32"
+    assert told["note"] == (
+        "answered by vllm 9.9 at box.lan:8000; drift is left out, in nats/token; what a.json, b and (c|d) tell"
+    )
+    page = re.sub("<[^>]*>", "", html(text))
+    assert "answered by vllm 9.9 at box.lan:8000; drift is left out, in nats/token" in page
+    assert "what a.json, b and (c|d) tell" in page and not re.search("/home|key|k:s|/v1", text + dumps(told))
+
+
+def test_figures_do_not_pass_for_those_of_weights_that_were_put_back(card, readme):
+    """In metadata a figure stands for the model that is there."""
+    put_into(readme, card)
+    about = replace(ABOUT, put_back="checkpoint-1234567890|")
+    later = replace(card, about=about)
+    note = "After training the weights of checkpoint-1234567890| were put back; the figures are of the last audit's."
+    put_into(readme, later)
+    text, read = readme.read_text(), ModelCard.load(readme).data
+    assert note.replace("|", "\\|").replace("'", "\\'") in text and "| safety |" in text
+    assert [r.dataset_type for r in read.eval_results] == ["gsm8k"] and not put_into(readme, later)
+    told = flat(later)
+    assert told["note"] == note and told["state"] == "regressed" and not [key for key in told if "/" in key]
+    assert front_matter(later) == ""
+    empty = readme.with_name("EMPTY.md")
+    empty.write_text("---\nlicense: mit\n---\n# Mine\n")
+    put_into(empty, card)
+    put_into(empty, later)
+    assert empty.read_text().startswith("---\nlicense: mit\n---\n# Mine\n")

@@ -1,3 +1,4 @@
+import json
 import random
 import re
 from dataclasses import replace
@@ -5,6 +6,7 @@ from html import unescape
 from html.parser import HTMLParser
 
 import pytest
+from recorded import recorded
 from reports import HOSTILE, MANY, judged, run_of
 
 from alignguard import StopRule
@@ -16,7 +18,8 @@ from alignguard.records.about import About
 from alignguard.report import flips as flips_module
 from alignguard.report.flips import changes
 from alignguard.report.html import render, write_report
-from alignguard.report.terminal import format_table
+from alignguard.report.several import tables_of
+from alignguard.report.terminal import dumps, format_table, summary, tables
 from alignguard.verdicts.watch import compare
 
 
@@ -305,3 +308,33 @@ def test_unscored_answers_are_no_evidence():
     verdict = compare(baseline, [Audit(1, after, gather(after, baseline), 0.0)])
     assert all(d.n == 0 and d.unscored == d.asked and not d.flips and not d.fell for d in verdict.dimensions.values())
     assert "none scored" in format_table(Audit(1, after, {}, 0.0), verdict)
+
+
+def test_what_could_not_be_judged_proves_nothing_and_would_have_found_nothing(tmp_path):
+    """What is unscored counts as unchanged: of that alone neither p nor a drop that would have been found is told."""
+    record = recorded(tmp_path, {0: 1.0, 8: 1.0})
+    audit, d = record.audits[-1], record.verdict.dimensions["toxicity"]
+    assert (d.n, d.unscored, d.judged) == (0, 2, False) and d.evidence.looks and record.verdict.together.unjudged
+    for text in (format_table(audit, record.verdict), tables(record)):
+        for name in ("toxicity", "together"):
+            (row,) = (line for line in text.splitlines() if line.strip().startswith(f"{name} "))
+            assert re.search(r" -  +-  .*too few judged$", row)
+    told = summary(record)
+    for name in ("toxicity", "together"):
+        part = json.loads(dumps(told["dimensions"][name]))
+        assert {part[key] for key in ("p", "evidence", "detectable")} == {None}
+        assert {part["whole_run"][key] for key in ("drop", "low", "high")} == {None}
+    assert json.loads(dumps(told["detectable"])) is None
+    logged = record.verdict.metrics()
+    assert "alignguard/safety/p" in logged and not [name for name in logged if re.search("toxicity/|together/", name)]
+    row = re.findall(r"<tr><td>toxicity</td>.*?</tr>", render(record.about, record.audits, record.verdict), re.S)[0]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", row)[-4:-1] == ["0", "-", "-"]
+    several = tables_of([record], {})
+    assert re.search(r" none +(-|[\d.e-]+) +no verdict", several)
+
+
+def test_a_table_says_nothing_of_what_is_not_there(run):
+    audits, verdict = run
+    bare = replace(audits[-1], metrics={"alignguard/kl/raw": 0.5})
+    assert format_table(bare, verdict).splitlines()[0] == "AlignGuard  step 5  (raw 0.5000)"
+    assert "nan" not in format_table(replace(bare, metrics={}), verdict)

@@ -5,9 +5,11 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+from planted import planted, slow
 from runs import guard, sft
 from tracker_records import failures, read_wandb
 
+from alignguard import StopRule
 from alignguard.trackers.find import find_trackers
 
 wandb = pytest.importorskip("wandb", reason="wandb is not installed")
@@ -76,3 +78,11 @@ def test_texts_among_the_figures_of_an_earlier_version_are_left_where_they_are(t
 
 def sft_args(folder):
     return SimpleNamespace(report_to=["wandb"], run_name=None, output_dir=str(folder))
+
+
+def test_the_last_version_tells_of_weights_that_were_put_back(tokenizer, tmp_path, offline):
+    _, read = offline
+    callback = planted(audits=3, stop=StopRule(restore=True))
+    slow(tokenizer, tmp_path / "run", [callback], max_steps=6, report_to=["wandb"]).train()
+    *_, last = (found for found in read() if found["type"] == "alignguard-audit")
+    assert json.loads(last["files"]["baseline.json"].read_text())["put_back"] == "checkpoint-2"

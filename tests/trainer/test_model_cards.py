@@ -7,11 +7,14 @@ import pytest
 import transformers.trainer
 from huggingface_hub import ModelCard
 from peft import LoraConfig
+from planted import planted, slow
 from runs import guard, lines, sft
 from tiny import tiny_model, tiny_rows
 from trainers import CASES
 
+from alignguard import StopRule
 from alignguard.cli import main
+from alignguard.records.record import read_record
 from alignguard.report import model_card
 from alignguard.report.markdown import BEGIN, END
 
@@ -184,6 +187,28 @@ def test_weights_that_were_put_back_are_told_of(tokenizer, tmp_path):
     best = trainer.state.best_model_checkpoint.rpartition("/")[2]
     text = (tmp_path / "README.md").read_text()
     assert (f"the weights of {best} were put back" in text) == (best != "checkpoint-4")
+
+
+def test_weights_that_were_put_back_are_on_record(tokenizer, tmp_path, capsys):
+    """The command knows it too; and a run that goes on trains on them."""
+    callback = planted(audits=3, stop=StopRule(restore=True))
+    trainer = slow(tokenizer, tmp_path, [callback], max_steps=6)
+    trainer.train()
+    trainer.create_model_card()
+    note = "After training the weights of checkpoint-2 were put back"
+    before = (tmp_path / "README.md").read_bytes()
+    assert note in before.decode() and not ModelCard.load(tmp_path / "README.md").data.eval_results
+    assert note in (tmp_path / "_alignguard" / "report.html").read_text()
+    capsys.readouterr()
+    for command in (["card", "--into", str(tmp_path / "README.md")], ["card", "--metadata"], ["report"]):
+        assert main([command[0], str(tmp_path), *command[1:]]) == 3
+        out, err = capsys.readouterr()
+        assert note in (out if command == ["report"] else err)
+    assert (tmp_path / "README.md").read_bytes() == before
+    assert read_record(str(tmp_path)).about.put_back == "checkpoint-2"
+    resumed = slow(tokenizer, tmp_path, [planted(audits=9)], max_steps=4)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert read_record(str(tmp_path)).about.put_back == ""
 
 
 def test_the_command_prints_and_writes(tokenizer, tmp_path, capsys):

@@ -187,11 +187,48 @@ def test_the_interval_is_what_the_test_does_not_reject():
 
 
 def test_an_interval_is_never_a_point():
-    """Twelve of twelve lost: less than all may be lost; twelve of twelve unchanged: some may be."""
+    """Twelve of twelve lost: less than all may be lost; twelve of twelve unchanged: some may be lost, or won."""
     lost, same = (look(SignFlipTest(0.05, {"safety": ()}, 0.03), differences([v] * 12))["safety"] for v in (1.0, 0.0))
     assert scipy.stats.binomtest(12, 12).proportion_ci(0.9).low == pytest.approx(0.78, abs=0.01)  # of one look
     assert 0.6 < lost.low < 0.85 and lost.high == pytest.approx(1, abs=1e-6)
-    assert same.low == pytest.approx(0, abs=1e-6) and 0.15 < same.high < 0.4
+    assert same.low == pytest.approx(-same.high, abs=1e-6) and 0.15 < same.high < 0.4
+
+
+@pytest.mark.parametrize(
+    "values", [[0.0], [0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0] * 5, [-1.0, 0, 0, 0, 0], [1.0] * 6]
+)
+def test_the_interval_of_few_pairs_is_what_its_definition_says(values):
+    """Every drop d in [-1, 1] whose z(d) lies within the line: over all signs, with the family that no draw has met."""
+    found = look(SignFlipTest(0.05, {"safety": ()}), differences(values))["safety"]
+    moved = np.array(values) - 0.01  # at which lines are drawn
+    signs = np.array(list(itertools.product((-1, 1), repeat=len(values))))
+    worlds = np.sort(signs @ moved / np.sqrt(moved @ moved))[::-1]
+    line = worlds[int(0.9 * 0.05 * len(worlds))]  # above it lie no more than alpha allows
+
+    def z(d, unmet, way):
+        s = way * (np.append(values, unmet) - d)
+        return s.sum() / np.sqrt(s @ s) if s.any() else 0.0
+
+    grid = np.linspace(-1, 1, 2001)
+    lows = [d for d in grid if z(d, 0.0 if z(0.0, 0.0, 1) > line else -1.0, 1) <= line + 1e-6]
+    highs = [d for d in grid if z(d, 1.0, -1) <= line + 1e-6]
+    assert (found.low, found.high) == pytest.approx((min(lows, default=1), max(highs, default=-1)), abs=2e-3)
+    if not any(values) and len(values) < 3:
+        assert (found.low, found.high) == pytest.approx((-1, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 12])
+def test_a_gain_that_was_not_drawn_lies_within_the_interval(n):
+    """Where a share of answers became better, and the few that were asked show none, or few of it."""
+    ends = [
+        look(SignFlipTest(0.05, {"safety": ()}, resamples=4000), differences([-1.0] * k + [0.0] * (n - k)))[
+            "safety"
+        ].low
+        for k in range(n + 1)
+    ]
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        missed = sum(scipy.stats.binom.pmf(k, n, share) for k, low in enumerate(ends) if low > -share + 1e-6)
+        assert missed <= 0.12, share  # it was 1 - share for one answer
 
 
 def test_a_drop_that_is_tolerated_lies_within_the_interval():
