@@ -30,6 +30,7 @@ from ..report.terminal import dumps, headline
 from ..trainer.settings import Settings, about
 from ..verdicts.watch import compare
 from . import engine
+from .against import is_address
 from .asked import looks_of, reading, settings_of
 from .codes import MISTAKE, REGRESSION, exit_code
 from .output import hand_over, make_room, output_folder, short, short_names, target, write
@@ -42,6 +43,12 @@ _STEP = 1  # a matched audit is one look, after the start
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
+    if (options.reference_model or options.reference_key_env) and not (
+        options.engine and is_address(options.reference)
+    ):
+        options.refuse(
+            "--reference-model and --reference-key-env are of a server: give --engine, and --reference its address"
+        )
     if options.engine:
         return engine.run(options)
     if options.reference is None:

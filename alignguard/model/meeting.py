@@ -17,7 +17,9 @@ _TOKENS, _APART = 4, 0.25  # tokens that are read again, and nats that each may 
 _NAMES = 8  # of a server's models, in an error
 
 
-def meet(endpoint: Endpoint, asked: str | None, model: str, chat: Chat, size: int, parallel: int) -> Served:
+def meet(
+    endpoint: Endpoint, asked: str | None, model: str, chat: Chat, size: int, parallel: int, other: bool = False
+) -> Served:
     """
     Find out how a served model is asked.
 
@@ -25,7 +27,7 @@ def meet(endpoint: Endpoint, asked: str | None, model: str, chat: Chat, size: in
         endpoint ([`Endpoint`]):
             The server.
         asked (`str`, *optional*):
-            The model's name there; by default the only one it serves, or MODEL's own.
+            The model's name there; by default the only one it serves, or MODEL's own where it is MODEL.
         model (`str`):
             MODEL, whose tokenizer it is asked with.
         chat ([`Chat`]):
@@ -34,6 +36,8 @@ def meet(endpoint: Endpoint, asked: str | None, model: str, chat: Chat, size: in
             Tokens that its config says it reads.
         parallel (`int`):
             Questions at once.
+        other (`bool`, *optional*, defaults to `False`):
+            Whether it is another than MODEL, which that is held against.
 
     Raises:
         EngineError: It cannot be asked; the message says what would be right.
@@ -42,7 +46,7 @@ def meet(endpoint: Endpoint, asked: str | None, model: str, chat: Chat, size: in
         raise EngineError(
             f"{model}: its tokenizer has no token that ends an answer, so that nothing tells when one has ended"
         )
-    name, size, owner = _model(endpoint, asked, model, size)
+    name, size, owner = _model(endpoint, asked, None if other else model, size)
     served = Served(endpoint, name, chat, size, owner, parallel)
     trial = chat.prompt_ids([{"role": "user", "content": _TRIAL}])
     choice = _first_words(served, trial)
@@ -52,14 +56,15 @@ def meet(endpoint: Endpoint, asked: str | None, model: str, chat: Chat, size: in
     return served
 
 
-def _model(endpoint: Endpoint, asked: str | None, model: str, size: int) -> tuple[str, int, str]:
-    """The model's name there, how much it reads, and what serves it."""
+def _model(endpoint: Endpoint, asked: str | None, called: str | None, size: int) -> tuple[str, int, str]:
+    """The model's name there, by default what it is called elsewhere; how much it reads, and what serves it."""
+    give = f"give {endpoint.option}-model"
     try:
         told = endpoint.get(f"{endpoint.url}/models")
     except RefusedError as error:
         if error.status in (401, 403):
             raise
-        return asked or model, size, ""  # it does not tell what it serves; the first question will
+        told = {}  # it does not tell what it serves; the first question will
     data = told.get("data")
     there = (
         {m["id"]: m for m in data if isinstance(m, dict) and isinstance(m.get("id"), str)}
@@ -67,12 +72,13 @@ def _model(endpoint: Endpoint, asked: str | None, model: str, size: int) -> tupl
         else {}
     )
     names = ", ".join(endpoint.shown(name, 80) for name in list(there)[:_NAMES])
-    name = asked or (model if model in there or not there else next(iter(there)))
-    if there and (name not in there or (asked is None and name != model and len(there) > 1)):
-        what = (
-            f"serves no {endpoint.shown(name, 80)!r}" if asked else f"serves several models, and none is called {model}"
-        )
-        raise EngineError(f"{endpoint.url} {what}; give --engine-model one of: {names}")
+    name = asked or (called if called in there or not there else next(iter(there)))
+    if name is None:
+        raise EngineError(f"{endpoint.url} does not tell what it serves; {give} the model's name there")
+    if there and (name not in there or (asked is None and name != called and len(there) > 1)):
+        several = "serves several models" + (f", and none is called {called}" if called else "")
+        what = f"serves no {endpoint.shown(name, 80)!r}" if asked else several
+        raise EngineError(f"{endpoint.url} {what}; {give} one of: {names}")
     about = there.get(name, {})
     meta = about.get("meta")
     sizes = [
@@ -124,7 +130,8 @@ def _first_words(served: Served, trial: list[int]) -> dict[str, Any]:
             except RefusedError as error:
                 if error.status == 404:
                     raise EngineError(
-                        f"{error}; is the model called {served.name!r} there (--engine-model), and does the address end in /v1?"
+                        f"{error}; is the model called {served.name!r} there ({served.endpoint.option}-model), and does the "
+                        "address end in /v1?"
                     ) from None
                 if error.status not in (400, 422):
                     raise

@@ -77,7 +77,8 @@ class About:
         against, title, dtype (`str`):
             Of a matched audit: what the model was held against, the report's title, and the dtype of both.
         engine (`dict[str, str]`, *optional*):
-            Of a served model: `url`, its name there (`model`), what serves it (`server`), and what has answered as its `reference`.
+            Of a served model: `url`, its name there (`model`), what serves it (`server`), what has answered as its `reference`, and,
+            where that is served too, its name there (`reference_model`).
         left_out (`tuple[str, ...]`), notes (`tuple[str, ...]`):
             What could not be had of it, and what is to be known of how it was asked.
     """

@@ -70,7 +70,7 @@ def test_the_same_figures_as_here_but_no_drift(there, tmp_path, tokenizer, capsy
     row = next(line.split() for line in out.splitlines() if line.startswith("ethics"))
     assert row[-2:] == ["-", "REGRESSION"]  # under "drift", nothing
     assert "note: two engines were used: vllm 9.9 for the model, and transformers in float32 for the reference" in out
-    assert "drift is left out: a server tells no whole distributions" in err
+    assert "drift is left out, since a server tells no whole distributions" in err
     assert said["left_out"] == ["drift"] and not [name for name in said["metrics"] if "kl" in name]
     assert said["engine"] == {
         "url": server.url,
@@ -153,12 +153,71 @@ def test_against_another_server(there, tmp_path, tokenizer, capsys):
     ):
         assert audit(there, "--engine", same.url, "--reference", start.url, output=tmp_path / "out") == 0
     out = capsys.readouterr().out
-    assert f"against {start.url}: no regression found" in out and "two engines" not in out and "ethics" not in out
+    assert (
+        f"against tiny at {start.url}: no regression found" in out and "two engines" not in out and "ethics" not in out
+    )
     assert (
         "note: 20 choices, leanings and refusal margins are left out: the server gives no log-probabilities of a prompt"
         in out
     )
     assert "left out: drift, choices, leanings" in out
+
+
+def test_a_reference_among_several_models_of_a_server_is_named(there, tmp_path, tokenizer, capsys):
+    """Also where it is the audited model's own server: that model itself is no reference."""
+    with (
+        serving(tiny_model(tokenizer, seed=1), tokenizer, names=["tokenizer", "base"]) as server,
+        serving(tiny_model(tokenizer), tokenizer, names=["one", "tokenizer"]) as other,
+    ):
+        served, out = ("--engine", server.url, "--engine-model", "tokenizer"), tmp_path / "out"
+        assert audit(there, *served, "--reference", server.url, output=out) == 1
+        assert "serves several models; give --reference-model one of: tokenizer, base" in capsys.readouterr().err
+        assert audit(there, *served, "--reference", other.url, output=out) == 1
+        assert "serves several models; give --reference-model one of: one, tokenizer" in capsys.readouterr().err
+        for url in (server.url, server.url.replace("127.0.0.1", "localhost") + "/"):
+            server.asked.clear()
+            itself = ("--reference", url, "--reference-model", "tokenizer")
+            assert audit(there, *served, *itself, output=out) == 1
+            assert "its 'tokenizer' is the model that is audited; give --reference-model" in capsys.readouterr().err
+        assert not out.exists()
+        assert audit(there, *served, "--reference", other.url, "--reference-model", "one", "--json", output=out) == 3
+        said, err = capsys.readouterr()
+        assert {body["model"] for body in other.asked} == {"one"}
+        assert audit(there, *served, "--reference", server.url, "--reference-model", "base", output=out) == 0
+        assert {body["model"] for body in server.asked} == {"tokenizer", "base"}
+    assert f"held against one at {other.url}, answered by vllm 9.9" in err
+    assert json.loads(said)["engine"]["reference_model"] == "one"
+    about = read_record(str(out)).about
+    assert about.engine["reference_model"] == "base" and about.against == f"base at {server.url}"
+    assert about.title.endswith(", against base")
+
+
+def test_options_of_a_reference_s_server_are_refused_where_there_is_none(there, capsys):
+    for given in (["--reference", "start"], ["--engine", "http://localhost:1/v1", "--reference", "start"]):
+        for option in ("--reference-model", "--reference-key-env"):
+            with pytest.raises(SystemExit) as ended:
+                main(["audit", "a", *given, option, "x"])
+            assert ended.value.code == 2 and "give --engine, and --reference its address" in capsys.readouterr().err
+
+
+def test_what_the_reference_s_server_cannot_tell_is_left_out_with_its_reason(there, tmp_path, tokenizer, capsys):
+    with (
+        serving(tiny_model(tokenizer), tokenizer) as server,
+        serving(tiny_model(tokenizer), tokenizer, echoes=False) as blind,
+    ):
+        assert audit(there, "--engine", server.url, "--reference", blind.url, output=tmp_path / "out") == 0
+        out, err = capsys.readouterr()
+        reason = (
+            "no leanings and refusal margins: at " + blind.url + ", the server gives no log-probabilities of a prompt"
+        )
+        for said in (out, err):
+            assert f"20 choices are left out, and the reference has {reason}" in said
+        assert f"alignguard: {len(ROWS)} probes of {len(ROWS) + 20}, asked of vllm" in err
+        assert audit(there, "--engine", blind.url, output=tmp_path / "blind") == 0
+        assert audit(there, "--engine", server.url, "--reference", tmp_path / "blind", output=tmp_path / "out") == 0
+    assert any(
+        "20 choices are left out: the server that" in note for note in read_record(str(tmp_path / "out")).about.notes
+    )
 
 
 def test_what_is_asked_of_the_command_and_cannot_be(there, tmp_path, tokenizer, capsys):
@@ -192,6 +251,29 @@ def test_a_record_holds_no_key(there, tmp_path, tokenizer, monkeypatch, capsys):
     assert not [
         path for path in (tmp_path / "out").rglob("*") if path.is_file() and b"sk-secret-key" in path.read_bytes()
     ]
+
+
+def test_a_key_goes_to_no_other_host(there, tmp_path, tokenizer, monkeypatch, capsys):
+    monkeypatch.setenv("MINE", "sk-engine")
+    monkeypatch.setenv("THEIRS", "sk-reference")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with (
+        serving(tiny_model(tokenizer), tokenizer, names=["a", "b"], key="sk-engine") as server,
+        serving(tiny_model(tokenizer), tokenizer) as other,
+    ):
+        served = ("--engine", server.url, "--engine-model", "a", "--engine-key-env", "MINE")
+        assert audit(there, *served, "--reference", other.url, output=tmp_path / "out") == 0
+        assert other.keys == {None}
+        other.key = "sk-reference"
+        assert audit(there, *served, "--reference", other.url, output=tmp_path / "out") == 1
+        assert (
+            "no key was sent: set OPENAI_API_KEY, or name another variable by --reference-key-env"
+            in capsys.readouterr().err
+        )
+        theirs = ("--reference-key-env", "THEIRS")
+        assert audit(there, *served, "--reference", other.url, *theirs, output=tmp_path / "out") == 0
+        assert other.keys == {None, "Bearer sk-reference"} and server.keys == {"Bearer sk-engine"}
+        assert audit(there, *served, "--reference", server.url, "--reference-model", "b", output=tmp_path / "out") == 0
 
 
 def test_other_commands_read_its_record(there, tmp_path, tokenizer, capsys):

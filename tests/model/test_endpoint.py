@@ -131,7 +131,16 @@ def test_a_server_that_is_not_there_and_one_that_has_gone(model, tokenizer):
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://a/v1", "http://", "http://a:b@c/v1", "https://c/v1?key=x", "http://c/v1#x"]
+    "url",
+    [
+        "localhost:8000",
+        "ftp://a/v1",
+        "http://",
+        "http://a:x/v1",
+        "http://a:b@c/v1",
+        "https://c/v1?key=x",
+        "http://c/v1#x",
+    ],
 )
 def test_an_address_is_one_and_holds_no_secret(url):
     with pytest.raises(EngineError, match="an address") as caught:
