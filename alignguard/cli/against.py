@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ..auditing.answers import ask_baseline, settle_form
 from ..auditing.asking import Asking, work
+from ..auditing.context import check_room, check_traces
 from ..auditing.forced import trace_advice
 from ..auditing.prompts import keep_prompts
 from ..auditing.result import Result
@@ -23,6 +24,7 @@ from ..errors import RunError
 from ..judging.scorers import scorer_name
 from ..model.chat import Chat
 from ..model.endpoint import Endpoint, host_of
+from ..model.generation import context_size
 from ..model.loading import check_place, check_tokenizers, device_of, load_model, load_tokenizer
 from ..model.meeting import meet
 from ..model.served import Served
@@ -50,6 +52,8 @@ class Against:
             Who generates its answers.
         dtype (`str`, *optional*):
             Of a model on this machine.
+        size (`int`, *optional*):
+            Tokens that it reads at most, prompt and answer together.
         notes (`list[str]`, *optional*):
             What is to be known of it.
     """
@@ -60,6 +64,7 @@ class Against:
     model: str = ""
     answered: str = ""
     dtype: str = ""
+    size: int = sys.maxsize
     notes: list[str] = field(default_factory=list)
 
 
@@ -82,17 +87,20 @@ def held_against(
             Tokens that MODEL's config says it reads.
 
     Raises:
-        AlignGuardError: It cannot be had, is the model itself, or was asked otherwise.
+        AlignGuardError: It cannot be had, is the model itself, was asked otherwise, or reads more or less than the model.
     """
     name = options.reference
     if name is None:
-        found = Against(asked, lambda: _nothing(served, asked, asking))
+        found = Against(asked, lambda: _nothing(served, asked, asking), size=served.size)
     elif is_address(name):
         found = _on_server(options, served, asked, asking, size)
     elif (folder := _record_at(name)) is not None:
         found = _on_record(name, read_record(folder), settings, asked, asking)
     else:
         found = _here(options, asked, asking)
+    check_room(served.size, served.endpoint.url, found.asked, asking)
+    if cut := check_traces(served.endpoint.url, served.size, found.name, found.size, found.asked, asking):
+        found.notes.append(cut)
     ours = served.server or "the server"
     if found.name and found.answered != ours:
         found.notes.append(
@@ -144,7 +152,8 @@ def _on_server(options: argparse.Namespace, served: Served, asked: list[Probe], 
     if other.way is None:
         choices = f"{len(asked) - len(both)} choices are left out, and " * (len(both) < len(asked))
         notes.append(f"{choices}the reference has no leanings and refusal margins: at {endpoint.url}, {other.why_not}")
-    return Against(both, ask, f"{model} at {endpoint.url}", model, other.server or "the other server", notes=notes)
+    name, answered = f"{model} at {endpoint.url}", other.server or "the other server"
+    return Against(both, ask, name, model, answered, size=other.size, notes=notes)
 
 
 def _here(options: argparse.Namespace, asked: list[Probe], asking: Asking) -> Against:
@@ -163,7 +172,7 @@ def _here(options: argparse.Namespace, asked: list[Probe], asking: Asking) -> Ag
             tell(advice)
         return baseline
 
-    return Against(asked, ask, name, answered=f"transformers in {dtype}", dtype=dtype)
+    return Against(asked, ask, name, answered=f"transformers in {dtype}", dtype=dtype, size=context_size(model))
 
 
 def _record_at(name: str) -> str | None:
@@ -220,4 +229,5 @@ def _on_record(name: str, record: Record, settings: Settings, asked: list[Probe]
     notes = []
     if left := len(asked) - len(both):
         notes.append(f"{left} choices are left out: the server that {name} is a record of could not be asked them")
-    return Against(both, lambda: baseline, name, answered=answered, dtype=about.dtype, notes=notes)
+    size = about.reads or sys.maxsize
+    return Against(both, lambda: baseline, name, answered=answered, dtype=about.dtype, size=size, notes=notes)

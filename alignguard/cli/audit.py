@@ -17,11 +17,13 @@ from tqdm.auto import tqdm
 
 from ..auditing.asking import work
 from ..auditing.audit import audit
+from ..auditing.context import check_traces, known_size
 from ..auditing.forced import trace_advice
 from ..auditing.prompts import encode_prompt
 from ..errors import AlignGuardError, RunError, one_line
 from ..files import write_text
 from ..judging.scorers import scorer_name
+from ..model.generation import context_size
 from ..model.loading import check_place, common_tokenizer, device_of, load_model
 from ..records.record import Record
 from ..records.store import MODELS, Store
@@ -138,9 +140,11 @@ def _audited(
     reference, way = start.beside(model, tokenizer)
     store.prepare()
     asking, new = way.asking, not way.baseline
+    sizes = context_size(model), context_size(start.frozen)
+    cut = check_traces(name, sizes[0], options.reference, sizes[1], way.asked, asking)
     if new:
         tell(_announcement(way, settings, model))
-    for note in filter(None, notes):
+    for note in filter(None, [*notes, cut]):
         tell(note)
     samples = settings.sampling.samples if settings.sampling is not None else 1
     ticks = work(way.asked, True, samples) * new + work(way.asked, False, samples)
@@ -157,6 +161,8 @@ def _audited(
         against=options.reference,
         title=f"AlignGuard audit: {short(name)} against {short(options.reference)}",
         dtype=str(start.frozen.dtype).removeprefix("torch."),
+        reads=known_size(sizes[1]),
+        notes=(cut,) if cut else (),
     )
     return Record(options.output, store, known, way.baseline, [found], verdict)
 

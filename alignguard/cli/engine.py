@@ -8,6 +8,7 @@ from dataclasses import replace
 from transformers import PretrainedConfig
 
 from ..auditing.asking import Asking
+from ..auditing.context import known_size
 from ..auditing.prompts import encode_prompt
 from ..auditing.served import askable, audit_served
 from ..drift.reference import Reference
@@ -80,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
         title=f"AlignGuard audit: {short(name)}, served"
         + (f", against {against.model or short(against.name)}" if against.name else ""),
         dtype=against.dtype,
+        reads=known_size(against.size),
         engine={"url": endpoint.url, "model": endpoint.shown(served.name, 80), "server": served.server}
         | ({"reference": against.answered} if against.name else {})
         | ({"reference_model": against.model} if against.model else {}),

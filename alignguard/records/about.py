@@ -18,6 +18,7 @@ _ABSENT = (
     "against",
     "title",
     "dtype",
+    "reads",
     "template_kwargs",
     "sampling",
     "engine",
@@ -66,6 +67,8 @@ class About:
             Share of the run's time that audits were held to; `None` where all that were planned were taken.
         tags (`tuple[str, ...]`), answer_tokens, trace_tokens (`int`):
             How answers were read.
+        reads (`int`, *optional*):
+            Tokens that who gave the baseline reads at most, prompt and answer together; `None` where nothing tells.
         template_kwargs (`dict[str, Any]`, *optional*):
             What the chat template was given.
         sampling (`dict[str, Any]`, *optional*):
@@ -103,6 +106,7 @@ class About:
     tags: tuple[str, ...] = ()
     answer_tokens: int = 0
     trace_tokens: int = 0
+    reads: int | None = None
     template_kwargs: dict[str, Any] | None = None
     sampling: dict[str, Any] | None = None
     max_steps: int | None = None

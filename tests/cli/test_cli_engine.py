@@ -220,6 +220,42 @@ def test_what_the_reference_s_server_cannot_tell_is_left_out_with_its_reason(the
     )
 
 
+def test_traces_are_cut_off_on_neither_side_alone(there, tmp_path, tokenizer, capsys):
+    """Where a server reads less than the longest prompt, a trace and an answer: told where both do, else refused."""
+    long = ["--trace-tokens", "400", "--probes", write_probes(tmp_path / "few.jsonl", ROWS)]
+    alike = "traces end after "
+    with (
+        serving(tiny_model(tokenizer), tokenizer, size=200) as small,
+        serving(tiny_model(tokenizer), tokenizer, size=200) as same,
+        serving(tiny_model(tokenizer), tokenizer, size=1024) as large,
+    ):
+
+        def asked(server, reference, output, *more):
+            """The exit code, what was told, and whether more than trials were asked."""
+            for each in (small, same, large):
+                each.asked.clear()
+            given = ("--engine", server.url, *(("--reference", reference) if reference else ()), *long, *more)
+            code = audit(there, *given, output=tmp_path / output)
+            most = max(body["max_tokens"] for each in (small, same, large) for body in each.asked)
+            return code, "".join(capsys.readouterr()), most > 4
+
+        code, told, _ = asked(large, None, "large")
+        assert code == 0 and alike not in told
+        code, told, _ = asked(small, None, "small")
+        assert code == 0 and told.count(alike) == 2  # on stderr, and as a note
+        about = read_record(str(tmp_path / "small")).about
+        assert any(alike in note for note in about.notes) and about.reads == 200
+        for reference in (same.url, tmp_path / "small"):
+            code, told, _ = asked(small, reference, "both")
+            assert code == 0 and told.count(alike) == 2
+        apart = ((small, large.url), (small, tmp_path / "large"), (small, there / "start"))
+        for server, reference in (*apart, (large, small.url), (large, tmp_path / "small")):
+            code, told, begun = asked(server, reference, "x")
+            assert code == 1 and not begun and "or ask both with --trace-tokens" in told
+            assert "traces would be cut off on one side alone; give it a longer context" in told
+        assert asked(small, there / "start", "x", "--trace-tokens", "60")[0] == 0
+
+
 def test_what_is_asked_of_the_command_and_cannot_be(there, tmp_path, tokenizer, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["audit", "a", "b", "--engine", "http://localhost:8000/v1"])
