@@ -97,7 +97,8 @@ def held_against(
     elif (folder := _record_at(name)) is not None:
         found = _on_record(name, read_record(folder), settings, asked, asking)
     else:
-        found = _here(options, asked, asking)
+        found = _here(options, served, asked, asking)
+    served.check_tags()  # a record may have others
     check_room(served.size, served.endpoint.url, found.asked, asking)
     if cut := check_traces(served.endpoint.url, served.size, found.name, found.size, found.asked, asking):
         found.notes.append(cut)
@@ -145,6 +146,7 @@ def _on_server(options: argparse.Namespace, served: Served, asked: list[Probe], 
 
     def ask() -> dict[str, Result]:
         settle_served(other, both, asking)
+        served.check_tags()
         with progress(asking, both, "AlignGuard reference"):
             return ask_served(other, both, asking)
 
@@ -156,7 +158,7 @@ def _on_server(options: argparse.Namespace, served: Served, asked: list[Probe], 
     return Against(both, ask, name, model, answered, size=other.size, notes=notes)
 
 
-def _here(options: argparse.Namespace, asked: list[Probe], asking: Asking) -> Against:
+def _here(options: argparse.Namespace, served: Served, asked: list[Probe], asking: Asking) -> Against:
     name, device = options.reference, device_of(options.device)
     check_place(name)
     if (theirs := load_tokenizer(name)) is not None:
@@ -166,6 +168,7 @@ def _here(options: argparse.Namespace, asked: list[Probe], asking: Asking) -> Ag
 
     def ask() -> dict[str, Result]:
         settle_form(model, asked, asking)
+        served.check_tags()
         with progress(asking, asked, "AlignGuard reference"):
             baseline = ask_baseline(model, asked, asking)
         if advice := trace_advice(model, baseline, asking):

@@ -5,6 +5,7 @@ whether its log-probabilities of a prompt are those that it generates by. A figu
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from ..errors import EngineError
@@ -14,6 +15,10 @@ from .served import ECHO, PROMPT_LOGPROBS, Served, said_logprobs, told_ids
 
 _TRIAL = "Wie heißt die Hauptstadt von Québec? Tell me in 3 words."  # letters that tokenizers cut differently
 _TOKENS, _APART = 4, 0.25  # tokens that are read again, and nats that each may differ by: kernels of bf16 round
+_WORDS, _HELD = (
+    32,
+    4,
+)  # tokens that a text is held against, and those of them that it may end before: its end, and half a letter
 _NAMES = 8  # of a server's models, in an error
 
 
@@ -53,6 +58,9 @@ def meet(
     served.server = endpoint.shown(f"{owner} {_version(endpoint) or served.fingerprint}".strip() or endpoint.server, 60)
     _check_tokenizer(served, trial, model)
     _find_way(served, trial, tells_ids=told_ids(choice) is not None)
+    if not served.tells_ids:
+        served.check_tags()
+        _check_text(served, trial)
     return served
 
 
@@ -167,6 +175,26 @@ def _check_tokenizer(served: Served, trial: list[int], model: str) -> None:
         )
 
 
+def _check_text(served: Served, trial: list[int]) -> None:
+    """
+    Whether a text is all that was said, by the number of tokens that the server counts. Of those that repeat a tokenizer makes fewer, and
+    of others now and then.
+
+    Raises:
+        EngineError: It lacks most of it.
+    """
+    choice = served.choice(trial, max_tokens=_WORDS, temperature=0, top_p=1)
+    text, usage = str(choice.get("text")), choice["usage"]
+    said, counted = len(served.chat.encode(text)), usage.get("completion_tokens") if isinstance(usage, dict) else None
+    repeated = sum(one == other for one, other in pairwise(text))
+    if type(counted) is int and counted > 2 * (said + repeated) + _HELD:
+        raise EngineError(
+            f"{served.endpoint.url} counts {counted:,} tokens, and its text has {said:,}: it leaves out some of what is said, a trace or "
+            "special tokens; start it without a reasoning parser, or ask a server that tells token ids, as vLLM does"
+        )
+    served.tokens(choice, trial, _WORDS)
+
+
 def _find_way(served: Served, trial: list[int], tells_ids: bool) -> None:
     """
     How it gives log-probabilities of a prompt, if it does: what it has said is read again, and must be as likely as it was while it
@@ -178,6 +206,7 @@ def _find_way(served: Served, trial: list[int], tells_ids: bool) -> None:
         choice = {}
     own = said_logprobs(choice)
     served.wants_logprobs = not tells_ids and told_ids(choice) is not None
+    served.tells_ids = tells_ids or served.wants_logprobs
     said = served.tokens(choice, trial, _TOKENS)[: len(own)] if own else []
     if not said or len(own) != len(said) or not all(isinstance(value, (int, float)) for value in own):
         served.why_not = "the server gives no log-probabilities that could be checked"

@@ -5,7 +5,7 @@ import json
 import pytest
 from audited import ROWS, save, taken_by, write_probes
 from serving import serving
-from tiny import tiny_model
+from tiny import tiny_model, tiny_tokenizer
 
 import alignguard.model.endpoint as endpoint
 from alignguard.cli import main
@@ -254,6 +254,22 @@ def test_traces_are_cut_off_on_neither_side_alone(there, tmp_path, tokenizer, ca
             assert code == 1 and not begun and "or ask both with --trace-tokens" in told
             assert "traces would be cut off on one side alone; give it a longer context" in told
         assert asked(small, there / "start", "x", "--trace-tokens", "60")[0] == 0
+
+
+def test_tags_of_a_record_are_held_against_what_the_server_tells(there, tmp_path, capsys):
+    tokenizer = tiny_tokenizer(think_tokens=["[THINK]", "[/THINK]"])
+    model, few = tiny_model(tokenizer), ("--probes", write_probes(tmp_path / "few.jsonl", ROWS))
+    save(model, tokenizer, tmp_path / "model")
+    with (
+        serving(model, tokenizer) as server,
+        serving(model, tokenizer, ids_back=None, logprobs=False) as text_alone,
+    ):
+        tags = ("--tags", "[THINK]", "[/THINK]")
+        given = {"output": tmp_path / "start", "model": tmp_path / "model"}
+        assert audit(there, "--engine", server.url, *few, *tags, **given) == 0
+        asked = ("--engine", text_alone.url, "--reference", tmp_path / "start", *few)
+        assert audit(there, *asked, **given | {"output": tmp_path / "now"}) == 1
+    assert "tells no token ids, and text alone may lack [THINK] and [/THINK]" in capsys.readouterr().err
 
 
 def test_what_is_asked_of_the_command_and_cannot_be(there, tmp_path, tokenizer, capsys):
