@@ -90,6 +90,8 @@ def test_the_score_is_the_mean_and_the_variance_is_on_record(model, other, token
     statuses = [s.score.status for r in found.results.values() for s in r.samples]
     share = sum(status is Status.TRUNCATED for status in statuses) / len(statuses)
     assert found.metrics["alignguard/status/truncated"] == pytest.approx(share)
+    tokens = sum(len(s.answer.tokens) for r in found.results.values() for s in r.samples)
+    assert found.metrics["alignguard/cost/tokens"] == tokens
     assert not any("sample_" in name for name in asked(other, model, tokenizer, probes)[0].metrics)  # greedy
 
 
