@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from .. import __about__
 from ..auditing.answers import ask_baseline, settle_form
 from ..auditing.asking import Asking, work
 from ..auditing.context import check_room, check_traces
@@ -29,6 +30,7 @@ from ..model.loading import check_place, check_tokenizers, device_of, load_model
 from ..model.meeting import meet
 from ..model.served import Served
 from ..probes.probe import Probe
+from ..records.about import APART
 from ..records.record import Record, read_record
 from ..trainer.settings import Settings
 from .said import tell
@@ -95,7 +97,7 @@ def held_against(
     elif is_address(name):
         found = _on_server(options, served, asked, asking, size)
     elif (folder := _record_at(name)) is not None:
-        found = _on_record(name, read_record(folder), settings, asked, asking)
+        found = _on_record(options, read_record(folder), settings, asked, asking)
     else:
         found = _here(options, served, asked, asking)
     served.check_tags()  # a record may have others
@@ -193,9 +195,11 @@ def _record_at(name: str) -> str | None:
     return str(path) if any((folder / "baseline.json").is_file() for folder in folders) else None
 
 
-def _on_record(name: str, record: Record, settings: Settings, asked: list[Probe], asking: Asking) -> Against:
+def _on_record(
+    options: argparse.Namespace, record: Record, settings: Settings, asked: list[Probe], asking: Asking
+) -> Against:
     """The model that a record is of, or of a run and of a comparison the start that it is held against."""
-    about, chat = record.about, asking.chat
+    name, about, chat = options.reference, record.about, asking.chat
     ours: dict[str, Any] = {
         "tokenizer_fingerprint": chat.fingerprint(),
         "seed": settings.seed,
@@ -205,6 +209,7 @@ def _on_record(name: str, record: Record, settings: Settings, asked: list[Probe]
         "sampling": vars(settings.sampling) if settings.sampling is not None else None,
         "toxicity": scorer_name(settings.toxicity),
         "judge": scorer_name(settings.judge),
+        **({"tags": tuple(chat.tags)} if settings.tags else {}),
     }
     differ = [
         f"{key} {getattr(about, key)}, here {value}" for key, value in ours.items() if getattr(about, key) != value
@@ -229,7 +234,12 @@ def _on_record(name: str, record: Record, settings: Settings, asked: list[Probe]
     engine = about.engine or {"reference": f"transformers in {about.dtype or 'the dtype of its training'}"}
     answered = engine.get("reference") or engine["server"] or "a server"
     both = [probe for probe in asked if probe.id in baseline]
-    notes = []
+    notes = [note for note in about.notes if note.startswith(APART)]
+    if about.alignguard != __about__.__version__:
+        notes.append(
+            f"{APART}: {name} by AlignGuard {about.alignguard or 'of an unknown version'}, the model by {__about__.__version__}, whose "
+            f"rules may be others; `alignguard rejudge {options.output}` judges both alike"
+        )
     if left := len(asked) - len(both):
         notes.append(f"{left} choices are left out: the server that {name} is a record of could not be asked them")
     size = about.reads or sys.maxsize

@@ -33,7 +33,7 @@ from ..trainer.settings import Settings, about
 from ..verdicts.watch import compare
 from . import engine
 from .against import is_address
-from .asked import looks_of, reading, settings_of
+from .asked import looks_of, reading, settings_of, spread
 from .codes import MISTAKE, REGRESSION, exit_code
 from .output import hand_over, make_room, output_folder, short, short_names, target, write
 from .said import say, tell
@@ -65,8 +65,7 @@ def run(options: argparse.Namespace) -> int:
         return _several(options, start, store, folders, looks, given)
     (name,) = options.models
     tokenizer, note = common_tokenizer(name, options.reference)
-    spread = f"{name} is one of {looks} checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
-    record = _audited(options, name, start, store, tokenizer, [spread * (not options.looks and looks > 1), note])
+    record = _audited(options, name, start, store, tokenizer, [spread(options, looks), note])
     return hand_over(options, record, f"{name} against {options.reference}", given)
 
 

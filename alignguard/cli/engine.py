@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 from transformers import PretrainedConfig
 
@@ -26,7 +27,7 @@ from ..records.record import Record
 from ..trainer.settings import Settings, about
 from ..verdicts.watch import compare
 from .against import Against, held_against, progress
-from .asked import looks_of, reading, settings_of
+from .asked import looks_of, reading, settings_of, spread
 from .output import hand_over, output_folder, short, target
 from .said import tell
 
@@ -58,13 +59,13 @@ def run(options: argparse.Namespace) -> int:
     )
     drawn = draw(settings.pool, settings.schedule.draw, settings.seed)
     against = held_against(options, settings, served, askable(served, drawn), asking, size)
-    asked, notes = against.asked, against.notes
+    asked, notes = against.asked, [*_other_name(served, name), *against.notes]
     if served.way is None:
         choices = len(drawn) - len(askable(served, drawn))
         notes = [f"{choices} choices, leanings and refusal margins are left out: {served.why_not}", *notes]
     store.prepare()
     tell(_announcement(served, asking, settings, against))
-    for note in notes:
+    for note in filter(None, [spread(options, looks), *notes]):
         tell(note)
     baseline = against.ask()
     with progress(asking, asked, "AlignGuard audit"):
@@ -90,6 +91,17 @@ def run(options: argparse.Namespace) -> int:
     )
     what = f"{name} at {endpoint.url}" + (f" against {against.name}" if against.name else "")
     return hand_over(options, Record(options.output, store, known, baseline, [found], verdict), what, report)
+
+
+def _other_name(served: Served, name: str) -> list[str]:
+    """That a server calls its model otherwise than MODEL, of which the tokenizer alone was compared."""
+    ours = (Path(name).expanduser().resolve().name if Path(name).expanduser().exists() else short(name)).casefold()
+    if served.name.rstrip("/").casefold().endswith(ours):
+        return []
+    called = served.endpoint.shown(served.name, 80)
+    return [
+        f"the server calls its model {called!r}, and MODEL is {name}: that both are one was not seen, but for the tokenizer"
+    ]
 
 
 def _compares(key: str) -> bool:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from .. import __about__
 from ..auditing.audit import Audit
 from ..auditing.metrics import gather
 from ..auditing.rejudged import Scorers, rejudged
 from ..auditing.result import Result
 from ..errors import RunError
 from ..judging.scorers import INSTALL, judge_of, scorer_name, scorer_of
+from ..records.about import APART
 from ..records.record import Record, read_record
 from ..records.results import read_results
 from ..records.store import Store
@@ -52,7 +54,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _write(record: Record, scorers: Scorers, folder: Path) -> tuple[int, int]:
     """Write the record with its new scores; how many scores are others than they were, and of how many answers."""
-    about = replace(record.about, toxicity=scorer_name(scorers.toxicity), judge=scorer_name(scorers.judge))
+    about = replace(
+        record.about,
+        alignguard=__about__.__version__,
+        toxicity=scorer_name(scorers.toxicity),
+        judge=scorer_name(scorers.judge),
+        notes=tuple(note for note in record.about.notes if not note.startswith(APART)),
+    )
     store = Store.of_run(folder) if about.is_run else Store(folder)
     store.prepare()
     baseline = rejudged(record.baseline, scorers)

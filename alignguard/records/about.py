@@ -10,6 +10,8 @@ from typing import Any
 from ..given import shown
 from ..verdicts.rule import StopRule
 
+APART = "judged by different versions"  # what begins the note of a record whose sides were
+
 _ABSENT = (
     "max_steps",
     "looks",

@@ -8,6 +8,7 @@ from serving import serving
 from tiny import tiny_model, tiny_tokenizer
 
 import alignguard.model.endpoint as endpoint
+from alignguard.__about__ import __version__
 from alignguard.cli import main
 from alignguard.records.record import read_record
 
@@ -270,6 +271,67 @@ def test_tags_of_a_record_are_held_against_what_the_server_tells(there, tmp_path
         asked = ("--engine", text_alone.url, "--reference", tmp_path / "start", *few)
         assert audit(there, *asked, **given | {"output": tmp_path / "now"}) == 1
     assert "tells no token ids, and text alone may lack [THINK] and [/THINK]" in capsys.readouterr().err
+
+
+def told_of(output):
+    return " | ".join(read_record(str(output)).about.notes)
+
+
+def test_a_record_of_another_version_is_told_until_both_sides_are_judged_anew(there, tmp_path, tokenizer, capsys):
+    with serving(tiny_model(tokenizer), tokenizer) as server:
+        few = ("--probes", write_probes(tmp_path / "few.jsonl", ROWS[2:]), "--engine", server.url)
+        assert audit(there, *few, output=tmp_path / "start") == 0
+        baseline = tmp_path / "start" / "baseline.json"
+        baseline.write_text(json.dumps(json.loads(baseline.read_text()) | {"alignguard": "0.0.1"}))
+        capsys.readouterr()
+        for reference, output in (("start", "now"), ("now", "later")):  # and what is held against that one
+            assert audit(there, *few, "--reference", tmp_path / reference, output=tmp_path / output) == 0
+            note = f"judged by different versions: {tmp_path / 'start'} by AlignGuard 0.0.1, the model by {__version__}"
+            assert note in told_of(tmp_path / output) and capsys.readouterr().err.count(note) == 1
+        assert f"`alignguard rejudge {tmp_path / 'now'}` judges both alike" in told_of(tmp_path / "now")
+        for rejudged in ("start", "now"):
+            assert main(["rejudge", str(tmp_path / rejudged)]) == 0
+            assert "versions" not in told_of(tmp_path / f"{rejudged}-rejudged")
+        assert audit(there, *few, "--reference", tmp_path / "start-rejudged", output=tmp_path / "now") == 0
+    assert "versions" not in told_of(tmp_path / "now")
+
+
+def test_tags_that_are_given_are_those_that_a_record_was_read_by(there, tmp_path, tokenizer, capsys):
+    with serving(tiny_model(tokenizer), tokenizer) as server:
+        served = ("--engine", server.url)
+        assert audit(there, *served, "--tags", "<a>", "</a>", output=tmp_path / "start") == 0
+        asked = (*served, "--reference", tmp_path / "start")
+        assert audit(there, *asked, "--tags", "<b>", "</b>", output=tmp_path / "now") == 1
+        assert "asked otherwise (tags ('<a>', '</a>'), here ('<b>', '</b>'))" in capsys.readouterr().err
+        for tags in ((), ("--tags", "<a>", "</a>")):
+            assert audit(there, *asked, *tags, output=tmp_path / "now") == 0
+            assert "traces between <a> and </a>" in capsys.readouterr().err
+            assert read_record(str(tmp_path / "now")).about.tags == ("<a>", "</a>")
+
+
+@pytest.mark.parametrize(
+    ("served", "alike"), [("tokenizer", True), ("org/tokenizer", True), ("/models/Tokenizer/", True), ("tiny", False)]
+)
+def test_a_model_that_is_served_under_another_name_is_told(there, tmp_path, tokenizer, capsys, served, alike):
+    with serving(tiny_model(tokenizer), tokenizer, names=[served]) as server:
+        assert audit(there, "--engine", server.url, output=tmp_path / "out") == 0
+    note = f"the server calls its model {served!r}, and MODEL is {there / 'tokenizer'}"
+    assert (note in capsys.readouterr().err) == (note in told_of(tmp_path / "out")) == (not alike)
+
+
+def test_checkpoints_beside_a_served_one_share_alpha_and_that_is_told(there, tmp_path, tokenizer, capsys):
+    for step in (100, 200, 300):
+        save(tiny_model(tokenizer), tokenizer, tmp_path / "run" / f"checkpoint-{step}")
+        (tmp_path / "run" / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    model = tmp_path / "run" / "checkpoint-300"
+    with serving(tiny_model(tokenizer), tokenizer) as server:
+        for looks, alpha in (([], 0.05 / 3), (["--looks", "1"], 0.05)):
+            assert audit(there, "--engine", server.url, *looks, model=model, output=tmp_path / "out") == 0
+            assert read_record(str(tmp_path / "out")).about.stop_rule.alpha == pytest.approx(alpha)
+            told = (
+                "checkpoint-300 is one of 3 checkpoints: alpha is spread over so many looks" in capsys.readouterr().err
+            )
+            assert told == (not looks)
 
 
 def test_what_is_asked_of_the_command_and_cannot_be(there, tmp_path, tokenizer, capsys):
