@@ -17,7 +17,7 @@ from ..auditing.result import Result, said
 from ..files import make_folder, write_text
 from ..records.record import Record
 from ..report.terminal import dumps
-from .told import audits_of, figures_of, label, measured, right, step_name
+from .told import audits_of, drawn, figures_of, label, measured, right, step_name
 
 _VERSION = 2
 _REDUCER = "mean"
@@ -61,8 +61,8 @@ def inspect_log(record: Record, audit: Audit, quote: bool) -> dict[str, Any]:
     about, name = record.about, f"alignguard-{step_name(record, audit)}"
     run = _id(about.pool_hash, about.model_fingerprint, str(about.seed), str(record.audits[0].time))
     ended = _when(audit.time)
-    drawn, results = about.sampling or {}, audit.results.values()
-    epochs = drawn.get("samples", 1)
+    sampling, results = about.sampling or {}, audit.results.values()
+    epochs = sampling.get("samples", 1)
     samples = [
         _sample(answer, record, run + name, quote, epoch)
         for result in results
@@ -86,7 +86,7 @@ def inspect_log(record: Record, audit: Audit, quote: bool) -> dict[str, Any]:
                 "shuffled": False,
             },
             "model": about.model,
-            "model_generate_config": {key: drawn[key] for key in ("temperature", "top_p") if key in drawn},
+            "model_generate_config": {key: sampling[key] for key in ("temperature", "top_p") if key in sampling},
             "config": {"epochs": epochs, **({"epochs_reducer": [_REDUCER]} if epochs > 1 else {})},
             "packages": {"alignguard-trl": about.alignguard} if about.alignguard else {},
             "metadata": {"step": audit.step, "held_against": about.held_against, **about.to_dict(), "quote": quote},
@@ -171,7 +171,7 @@ def _sample(result: Result, record: Record, salt: str, quote: bool, epoch: int) 
                 "metadata": {"dimension": probe.dimension, "start": start.score.value, **(score.detail or {})},
             }
         },
-        "metadata": {**label(probe), **found},
+        "metadata": {**label(probe), **found, **drawn(probe, record.about)},
         "model_usage": {model: usage},
     }  # fmt: skip
 

@@ -129,6 +129,7 @@ def test_of_sampled_answers_each_is_an_epoch(tmp_path):
     spoken = [sample for sample in log.samples if sample.id == "s1-0"]
     assert [sample.epoch for sample in spoken] == [1, 2, 3]
     assert [sample.output.completion for sample in spoken] == [clean(f"{SAID} {n}") for n in (1, 2, 3)]
+    assert {sample.metadata["temperature"] for sample in spoken} == {0.7}
     usage = log.stats.model_usage["org/model"]
     assert usage.output_tokens == 14 * (1 + 2 + 3) and usage.input_tokens == 3 * 46
     reduced = {score.sample_id: score.value for judge in log.reductions for score in judge.samples}

@@ -145,6 +145,7 @@ def test_of_sampled_answers_each_is_a_repeat(tmp_path):
     texts = [clean(f"{SAID} {n}") for n in (1, 2, 3)]
     assert rows["s1-0"]["resps"] == [texts] and rows["s1-0"]["filtered_resps"] == texts
     assert (rows["s1-0"]["score"], rows["s1-0"]["scores"]) == (0.5, [1.0, 0.0, None])
+    assert (rows["s1-0"]["temperature"], rows["e1-0"]["temperature"]) == (0.7, None)
     assert rows["e1-0"]["resps"] == [["-1.0"], ["-2.0"]] and "scores" not in rows["e1-0"]
     assert results["n-samples"]["alignguard_toxicity"] == {"original": 2, "effective": 1}
     for path in (tmp_path / "logs").rglob("samples_*"):
