@@ -32,7 +32,7 @@ from .drifts import Ahead, Item, items_of, measure_drift, opens_trace, read_as_t
 from .figures import logged, named
 from .leaning import likelihood_rows
 from .manner import Manner, manner_of
-from .metrics import gather, mean_drift, position_profile
+from .metrics import gather, mean_drift, position_profile, tokens_said
 from .prompts import encode_prompt, keep_prompts
 from .reading import Told
 from .result import ProbeDrift, Result
@@ -180,7 +180,7 @@ def audit(
     if training:
         metrics |= named({"kl/train_prompts": mean_drift(training.values())})
     metrics[logged("cost/seconds")] = time.perf_counter() - begun
-    metrics[logged("cost/tokens")] = float(sum(len(r.answer.tokens) for r in results.values() if r.answer))
+    metrics[logged("cost/tokens")] = tokens_said(results.values())
     return Audit(step, results, metrics, time.time(), position_profile(results.values()), manner=manner)
 
 

@@ -164,7 +164,7 @@ FIGURES = (
     Figure(("pulse/choices",), "in [0, 1]", "mean score of those that are choices"),
     Figure(("pulse/refusal_margin",), "nats", "as `safety/refusal_margin`, on those that should be refused"),
     Figure(("pulse/<dimension>_leaning",), "in [0, 1]", "as `<dimension>/leaning`, on the few probes of a pulse"),
-    Figure(("cost/tokens",), "tokens", "of the answers, those taken over from the start among them"),
+    Figure(("cost/tokens",), "tokens", "of all answers, those taken over from the start among them"),
     Figure(("budget/coefficient",), "loss per nat per token", "of a drift budget's penalty"),
     Figure(("budget/penalty",), "loss", "what was added at the last step"),
     Figure(("budget/pace",), "factor", "on the learning rate: below 1 after drift was far beyond its budget"),

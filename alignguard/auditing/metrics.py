@@ -83,6 +83,11 @@ def gather(results: dict[str, Result], baseline: dict[str, Result]) -> dict[str,
     return named(metrics)
 
 
+def tokens_said(results: Iterable[Result]) -> float:
+    """Tokens of all answers, of several to one probe each."""
+    return float(sum(len(each.answer.tokens) for result in results for each in result.each if each.answer))
+
+
 def _gather_drift(results: Sequence[Result]) -> dict[str, float]:
     """Means over probes of means over tokens, so that long answers weigh no more than short ones."""
     drifts = [r.drift for r in results if r.drift is not None]

@@ -45,19 +45,21 @@ def mean_score(scores: Sequence[Score]) -> Score:
 def sampling_figures(results: Iterable[Result]) -> dict[str, float]:
     """
     How much of a dimension's score is the chance of the draw: `sample_variance`, the mean over probes of the variance between
-    their answers' scores, and `sample_error`, the standard error of the dimension's mean that it makes. Nothing where no
-    probe has two scored answers.
+    their answers' scores, and `sample_error`, the standard error of the dimension's mean that it makes; a probe with one scored
+    answer varies as the others do in the mean. Nothing where no probe has two.
 
     Args:
         results (`Iterable[Result]`):
             Of the dimension.
     """
     scored = [result for result in results if result.score.value is not None]
-    details = [r.score.detail for r in scored if r.score.detail and "variance" in r.score.detail]
-    if not details:
+    details = [r.score.detail for r in scored if r.score.detail and "scored" in r.score.detail]
+    variances = [detail["variance"] for detail in details if "variance" in detail]
+    if not variances:
         return {}
-    error = sqrt(sum(detail["variance"] / detail["scored"] for detail in details)) / len(scored)
-    return {"sample_variance": fmean(detail["variance"] for detail in details), "sample_error": error}
+    mean = fmean(variances)
+    error = sqrt(sum(detail.get("variance", mean) / detail["scored"] for detail in details)) / len(scored)
+    return {"sample_variance": mean, "sample_error": error}
 
 
 def is_sampled(probe: Probe, asking: Asking) -> bool:

@@ -24,7 +24,7 @@ from .judged import judged
 from .leaning import leanings, likelihood_rows, own_opening
 from .likelihoods import ask_choices, refusal_margins
 from .manner import manner_of
-from .metrics import gather
+from .metrics import gather, tokens_said
 from .prompts import encode_prompt, keep_prompts
 from .reading import Told
 from .result import Result
@@ -133,5 +133,5 @@ def audit_served(
         baseline |= results
     metrics = gather(results, baseline)
     metrics[logged("cost/seconds")] = time.perf_counter() - begun
-    metrics[logged("cost/tokens")] = float(sum(len(r.answer.tokens) for r in results.values() if r.answer))
+    metrics[logged("cost/tokens")] = tokens_said(results.values())
     return Audit(step, results, metrics, time.time())

@@ -83,6 +83,13 @@ def looks_of(models: Sequence[str]) -> int:
     return len(looked_at)
 
 
+def spread(options: argparse.Namespace, looks: int) -> str:
+    """That alpha is shared with the checkpoints beside the one model of a call, where they are and nobody has said so; else nothing."""
+    if options.looks or looks == 1:
+        return ""
+    return f"{options.models[0]} is one of {looks} checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
+
+
 def _pool(sources: list[str]) -> list[Probe]:
     """The probes of all sources; a benchmark's file is given as NAME=PATH."""
     parts: list[Any] = []

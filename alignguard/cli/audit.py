@@ -17,11 +17,13 @@ from tqdm.auto import tqdm
 
 from ..auditing.asking import work
 from ..auditing.audit import audit
+from ..auditing.context import check_traces, known_size
 from ..auditing.forced import trace_advice
 from ..auditing.prompts import encode_prompt
 from ..errors import AlignGuardError, RunError, one_line
 from ..files import write_text
 from ..judging.scorers import scorer_name
+from ..model.generation import context_size
 from ..model.loading import check_place, common_tokenizer, device_of, load_model
 from ..records.record import Record
 from ..records.store import MODELS, Store
@@ -30,7 +32,8 @@ from ..report.terminal import dumps, headline
 from ..trainer.settings import Settings, about
 from ..verdicts.watch import compare
 from . import engine
-from .asked import looks_of, reading, settings_of
+from .against import is_address
+from .asked import looks_of, reading, settings_of, spread
 from .codes import MISTAKE, REGRESSION, exit_code
 from .output import hand_over, make_room, output_folder, short, short_names, target, write
 from .said import say, tell
@@ -42,6 +45,12 @@ _STEP = 1  # a matched audit is one look, after the start
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
+    if (options.reference_model or options.reference_key_env) and not (
+        options.engine and is_address(options.reference)
+    ):
+        options.refuse(
+            "--reference-model and --reference-key-env are of a server: give --engine, and --reference its address"
+        )
     if options.engine:
         return engine.run(options)
     if options.reference is None:
@@ -56,8 +65,7 @@ def run(options: argparse.Namespace) -> int:
         return _several(options, start, store, folders, looks, given)
     (name,) = options.models
     tokenizer, note = common_tokenizer(name, options.reference)
-    spread = f"{name} is one of {looks} checkpoints: alpha is spread over so many looks (--looks 1: over this one)"
-    record = _audited(options, name, start, store, tokenizer, [spread * (not options.looks and looks > 1), note])
+    record = _audited(options, name, start, store, tokenizer, [spread(options, looks), note])
     return hand_over(options, record, f"{name} against {options.reference}", given)
 
 
@@ -131,9 +139,11 @@ def _audited(
     reference, way = start.beside(model, tokenizer)
     store.prepare()
     asking, new = way.asking, not way.baseline
+    sizes = context_size(model), context_size(start.frozen)
+    cut = check_traces(name, sizes[0], options.reference, sizes[1], way.asked, asking)
     if new:
         tell(_announcement(way, settings, model))
-    for note in filter(None, notes):
+    for note in filter(None, [*notes, cut]):
         tell(note)
     samples = settings.sampling.samples if settings.sampling is not None else 1
     ticks = work(way.asked, True, samples) * new + work(way.asked, False, samples)
@@ -150,6 +160,8 @@ def _audited(
         against=options.reference,
         title=f"AlignGuard audit: {short(name)} against {short(options.reference)}",
         dtype=str(start.frozen.dtype).removeprefix("torch."),
+        reads=known_size(sizes[1]),
+        notes=(cut,) if cut else (),
     )
     return Record(options.output, store, known, way.baseline, [found], verdict)
 

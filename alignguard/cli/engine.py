@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 from transformers import PretrainedConfig
 
 from ..auditing.asking import Asking
+from ..auditing.context import known_size
 from ..auditing.figures import compares
 from ..auditing.prompts import encode_prompt
-from ..auditing.served import askable, audit_served, settle_served
+from ..auditing.served import askable, audit_served
 from ..drift.reference import Reference
 from ..errors import StartError
 from ..judging.scorers import scorer_name
@@ -26,10 +28,11 @@ from ..records.record import Record
 from ..trainer.settings import Settings, about
 from ..verdicts.watch import compare
 from .against import Against, held_against, progress
-from .asked import looks_of, reading, settings_of
+from .asked import looks_of, reading, settings_of, spread
 from .output import hand_over, output_folder, short, target
 from .said import tell
 
+_NO_DRIFT = "drift is left out, since a server tells no whole distributions"
 _ALONE, _LOOK = 0, 1  # steps: of a model that is held against nothing, and of one look at another
 
 
@@ -50,22 +53,25 @@ def run(options: argparse.Namespace) -> int:
             f"{name}: holds no tokenizer; with --engine MODEL is the folder or hub id of the tokenizer of what is served"
         )
     chat = Chat.of(outline, tokenizer, settings.template_kwargs, settings.tags)
-    served = meet(endpoint, options.engine_model, name, chat, context_size(outline), options.engine_parallel)
+    size = context_size(outline)
+    served = meet(endpoint, options.engine_model, name, chat, size, options.engine_parallel)
     asking = Asking(
         chat, settings.tokens, settings.toxicity, settings.judge, seed=settings.seed, sampling=settings.sampling
     )
     drawn = draw(settings.pool, settings.schedule.draw, settings.seed)
-    asked = askable(served, drawn)
+    against = held_against(options, settings, served, askable(served, drawn), asking, size)
+    asked, notes = against.asked, [*_other_name(served, name), *against.notes]
+    if served.way is None:
+        choices = len(drawn) - len(askable(served, drawn))
+        notes = [f"{choices} choices, leanings and refusal margins are left out: {served.why_not}", *notes]
     store.prepare()
-    tell(_announcement(served, asked, asking, settings))
-    against = held_against(options, settings, served, asked, asking)
-    if against.name:
-        asked = [probe for probe in asked if probe.id in against.baseline]
-    else:
-        settle_served(served, asked, asking)
+    tell(_announcement(served, asking, settings, against))
+    for note in filter(None, [spread(options, looks), *notes]):
+        tell(note)
+    baseline = against.ask()
     with progress(asking, asked, "AlignGuard audit"):
-        found = audit_served(served, asked, against.baseline, asking, _LOOK if against.name else _ALONE)
-    verdict = compare(against.baseline, [found], settings.stop, settings.seed)
+        found = audit_served(served, asked, baseline, asking, _LOOK if against.name else _ALONE)
+    verdict = compare(baseline, [found], settings.stop, settings.seed)
     found.metrics |= verdict.metrics()
     if not against.name:  # nothing has fallen, or risen, from anywhere
         found.metrics = {key: value for key, value in found.metrics.items() if not compares(key)}
@@ -74,15 +80,29 @@ def run(options: argparse.Namespace) -> int:
         about(PretrainedConfig(name_or_path=name), chat, no_weights, settings, last=None),
         model=name,
         against=against.name,
-        title=f"AlignGuard audit: {short(name)}, served" + (f", against {short(against.name)}" if against.name else ""),
+        title=f"AlignGuard audit: {short(name)}, served"
+        + (f", against {against.model or short(against.name)}" if against.name else ""),
         dtype=against.dtype,
+        reads=known_size(against.size),
         engine={"url": endpoint.url, "model": endpoint.shown(served.name, 80), "server": served.server}
-        | ({"reference": against.answered} if against.name else {}),
+        | ({"reference": against.answered} if against.name else {})
+        | ({"reference_model": against.model} if against.model else {}),
         left_out=_left_out(served, drawn, asked),
-        notes=_notes(served, drawn, asked, against),
+        notes=(f"answered by {served.server or 'a server'} at {endpoint.url}; {_NO_DRIFT}", *notes),
     )
     what = f"{name} at {endpoint.url}" + (f" against {against.name}" if against.name else "")
-    return hand_over(options, Record(options.output, store, known, against.baseline, [found], verdict), what, report)
+    return hand_over(options, Record(options.output, store, known, baseline, [found], verdict), what, report)
+
+
+def _other_name(served: Served, name: str) -> list[str]:
+    """That a server calls its model otherwise than MODEL, of which the tokenizer alone was compared."""
+    ours = (Path(name).expanduser().resolve().name if Path(name).expanduser().exists() else short(name)).casefold()
+    if served.name.rstrip("/").casefold().endswith(ours):
+        return []
+    called = served.endpoint.shown(served.name, 80)
+    return [
+        f"the server calls its model {called!r}, and MODEL is {name}: that both are one was not seen, but for the tokenizer"
+    ]
 
 
 def _left_out(served: Served, drawn: list[Probe], asked: list[Probe]) -> tuple[str, ...]:
@@ -90,18 +110,8 @@ def _left_out(served: Served, drawn: list[Probe], asked: list[Probe]) -> tuple[s
     return ("drift", *(["choices"] if chosen else []), *(["leanings"] if served.way is None else []))
 
 
-def _notes(served: Served, drawn: list[Probe], asked: list[Probe], against: Against) -> tuple[str, ...]:
-    """What could not be had, and why; and which engines have answered."""
-    by = f"{served.server or 'a server'} at {served.endpoint.url}"
-    notes = [f"answered by {by}; drift is left out, since a server tells no whole distributions"]
-    if served.way is None:
-        count = len(drawn) - len(asked)
-        notes.append(f"{count} choices, leanings and refusal margins are left out: {served.why_not}")
-    return (*notes, *against.notes(served))
-
-
-def _announcement(served: Served, asked: list[Probe], asking: Asking, settings: Settings) -> str:
-    chat, tokens = asking.chat, settings.tokens
+def _announcement(served: Served, asking: Asking, settings: Settings, against: Against) -> str:
+    chat, tokens, asked = asking.chat, settings.tokens, against.asked
     prompts = sum(len(encode_prompt(probe, chat)[0]) for probe in asked)
     spoken = sum(probe.judge != "choice" for probe in asked)
     text = (
@@ -109,7 +119,6 @@ def _announcement(served: Served, asked: list[Probe], asking: Asking, settings: 
         f"{served.endpoint.shown(served.name, 80)}, {served.parallel} at once: {prompts:,} prompt tokens, at most {spoken} answers of "
         f"{tokens.answer} tokens and traces of {tokens.trace}; toxicity by {scorer_name(settings.toxicity)}"
     )
-    text += "\nalignguard: drift is left out: a server tells no whole distributions"
-    if served.way is None:
-        text += f"\nalignguard: choices, leanings and refusal margins are left out: {served.why_not}"
-    return text + reading(chat, settings, asked)
+    if against.name:
+        text += f"\nalignguard: held against {against.name}, answered by {against.answered}"
+    return text + f"\nalignguard: {_NO_DRIFT}" + reading(chat, settings, asked)

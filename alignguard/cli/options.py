@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable
 from typing import Any
 
 from ..__about__ import __version__
+from . import values
 
 _ABOUT = """What AlignGuard does without a trainer.
 
@@ -34,7 +33,8 @@ is loaded after the other, the reference is asked once, and all of them stand in
     alignguard audit runs/sft --engine http://localhost:8000/v1 --reference start-audit
 
 With --engine a server (vLLM, SGLang, llama.cpp) answers as MODEL. REF may then also be the --output of an earlier audit, a training
-run's output_dir, or another server's URL; without one, scores are told alone, which a later audit takes as its --reference.
+run's output_dir, or a server's URL, where --reference-model names what is meant of several models; without one, scores are told
+alone, which a later audit takes as its --reference.
 
 A table goes to the terminal; the HTML report, all answers and all figures to --output. A regression is called by one
 look: proven at --alpha over all dimensions together, and larger than --min-drop. Where none is, the smallest drop
@@ -149,22 +149,26 @@ def _audit(commands: Any) -> None:
         metavar="SET",
         help="core (default), dimensions, JSONL files, published benchmarks (from the hub, or NAME=PATH)",
     )
-    option("--draw", type=_count, default=48, metavar="N", help="probes a dimension (default 48)")
-    option("--seed", type=_seed, default=0, help="of the draw and of sampled answers (default 0)")
+    option("--draw", type=values.count, default=48, metavar="N", help="probes a dimension (default 48)")
+    option("--seed", type=values.seed, default=0, help="of the draw and of sampled answers (default 0)")
     option(
-        "--temperature", type=_heat, default=0.0, metavar="T", help="above 0: answers are sampled (default 0, greedy)"
+        "--temperature",
+        type=values.heat,
+        default=0.0,
+        metavar="T",
+        help="above 0: answers are sampled (default 0, greedy)",
     )
-    option("--top-p", type=_any, metavar="P", help="of the nucleus that is sampled from (default 0.95)")
+    option("--top-p", type=values.any_number, metavar="P", help="of the nucleus that is sampled from (default 0.95)")
     option(
         "--samples",
-        type=_count,
+        type=values.count,
         default=1,
         metavar="N",
         help="sampled answers a probe, scored by their mean (default 1)",
     )
     option("--output", default="alignguard-audit", metavar="DIR", help="report and record (default ./alignguard-audit)")
-    option("--answer-tokens", type=_count, default=64, metavar="N", help="budget of an answer (default 64)")
-    option("--trace-tokens", type=_count, default=512, metavar="N", help="budget of a trace (default 512)")
+    option("--answer-tokens", type=values.count, default=64, metavar="N", help="budget of an answer (default 64)")
+    option("--trace-tokens", type=values.count, default=512, metavar="N", help="budget of a trace (default 512)")
     option(
         "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="auto: as MODEL's weights"
     )
@@ -177,16 +181,26 @@ def _audit(commands: Any) -> None:
     )
     option(
         "--template-kwargs",
-        type=_object,
+        type=values.an_object,
         metavar="JSON",
         help="options of the chat template, e.g. '{\"enable_thinking\": true}'",
     )
     _scorers(option)
-    option("--alpha", type=_any, default=0.05, help="chance of calling a regression where there is none (default 0.05)")
-    option("--min-drop", type=_any, default=0.03, help="drops up to this size are not called one (default 0.03)")
+    option(
+        "--alpha",
+        type=values.any_number,
+        default=0.05,
+        help="chance of calling a regression where there is none (default 0.05)",
+    )
+    option(
+        "--min-drop",
+        type=values.any_number,
+        default=0.03,
+        help="drops up to this size are not called one (default 0.03)",
+    )
     option(
         "--looks",
-        type=_count,
+        type=values.count,
         metavar="N",
         help="audits of this kind in all, of several models or checkpoints of one run: alpha is spread over them (default: the "
         "models given, and the checkpoints beside each that is one)",
@@ -199,51 +213,26 @@ def _audit(commands: Any) -> None:
     )
     option("--engine-model", metavar="NAME", help="its name there (default: the only one that is served)")
     option(
-        "--engine-parallel", type=_count, default=16, metavar="N", help="questions to the server at once (default 16)"
+        "--engine-parallel",
+        type=values.count,
+        default=16,
+        metavar="N",
+        help="questions to the server at once (default 16)",
     )
     option(
         "--engine-key-env", metavar="NAME", help="the environment variable of the server's key (default OPENAI_API_KEY)"
     )
     option(
+        "--reference-model",
+        metavar="NAME",
+        help="where REF is a server: its model's name there (default: the only one that is served)",
+    )
+    option("--reference-key-env", metavar="NAME", help="the environment variable of that server's key, likewise")
+    option(
         "--html", metavar="FILE", help="where the page goes: of one model its report, of several one over all of them"
     )
     option("--no-quote", action="store_true", help="leave what was asked and said out of the report")
     option("--json", action="store_true", help="print JSON, and nothing else, on stdout")
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"not JSON ({error.msg})") from None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"a JSON object is expected, not {text}")
-    return value
-
-
-def _number(kind: type, right: Callable[[Any], bool], says: str) -> Callable[[str], Any]:
-    """What reads an option that is a number, and says what would be right."""
-
-    def read(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not right(value):
-            raise argparse.ArgumentTypeError(f"{says}, not {text}")
-        return value
-
-    return read
-
-
-_count = _number(int, lambda value: value >= 1, "1 or more is expected")
-_seed = _number(int, lambda value: value >= 0, "0 or more is expected")
-_heat = _number(float, lambda value: 0 <= value < float("inf"), "0 or more is expected")
-_share = _number(float, lambda value: 0 < value < 1, "a share between 0 and 1 is expected (0.15: 15 points)")
-_part = _number(float, lambda value: 0 < value <= 1, "a share above 0, and at most 1, is expected")
-_any = _number(
-    float, lambda value: True, "a number between 0 and 1 is expected"
-)  # which the rule it is for holds to that
 
 
 def _compare(commands: Any) -> None:
@@ -270,13 +259,13 @@ def _trace(commands: Any) -> None:
     option = parser.add_argument
     option("record", metavar="RUN", help="a trainer's output_dir")
     option("--side", help="safety/refuse and its like, or a dimension (default: the one that has regressed)")
-    option("--from", dest="first", type=_seed, metavar="STEP", help="an audit before (default: the start)")
-    option("--to", dest="last", type=_seed, metavar="STEP", help="an audit after (default: the latest)")
+    option("--from", dest="first", type=values.seed, metavar="STEP", help="an audit before (default: the start)")
+    option("--to", dest="last", type=values.seed, metavar="STEP", help="an audit after (default: the latest)")
     option("--model", metavar="MODEL", help="the start, by path or hub id (default: as the run has it on record)")
     layers = "of the layers, from the last one down, that are looked at (default 0.25; 1 for all weights)"
-    option("--layers", type=_part, default=0.25, metavar="SHARE", help=layers)
+    option("--layers", type=values.part, default=0.25, metavar="SHARE", help=layers)
     screen = "of more rows than twice N, look at the N most like what was said, and at N by chance (default: at all)"
-    option("--screen", type=_count, metavar="N", help=screen)
+    option("--screen", type=values.count, metavar="N", help=screen)
     option("--data", metavar="DATA", help="the data set: a JSONL, Parquet or CSV file, a folder, or a hub id")
     option(
         "--by", nargs="+", metavar="COLUMN", help="columns of --data to tell the pull by (default: those of few values)"
@@ -329,7 +318,7 @@ def _export(commands: Any) -> None:
 def _max_missed_drop(option: Any) -> None:
     option(
         "--max-missed-drop",
-        type=_share,
+        type=values.share,
         metavar="DROP",
         help="end with 1 where a larger drop than this could have been missed (0.15: 15 points), since too little was asked",
     )
@@ -350,4 +339,4 @@ def _probes(commands: Any) -> None:
         command.add_argument("source", help="core, a dimension, a benchmark, a JSONL file")
         command.add_argument("--path", help="a benchmark's local file or folder")
         command.add_argument("--json", action="store_true", help="print JSON")
-    probes.choices["show"].add_argument("--size", type=_count, default=10, help="at most so many (default 10)")
+    probes.choices["show"].add_argument("--size", type=values.count, default=10, help="at most so many (default 10)")

@@ -19,6 +19,7 @@ from ..auditing.rejudged import Scorers, is_read, rejudged
 from ..auditing.result import Result
 from ..errors import RunError
 from ..judging.scorers import INSTALL, judge_of, scorer_name, scorer_of
+from ..records.about import APART
 from ..records.record import Record, read_record
 from ..records.results import read_results
 from ..records.store import Store
@@ -70,7 +71,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _write(record: Record, scorers: Scorers, folder: Path) -> tuple[int, int]:
     """Write the record with its new scores; how many scores are others than they were, and of how many answers."""
-    about = replace(record.about, alignguard=__about__.__version__, toxicity=scorer_name(scorers.toxicity))
+    notes = tuple(note for note in record.about.notes if not note.startswith(APART))
+    about = replace(record.about, alignguard=__about__.__version__, toxicity=scorer_name(scorers.toxicity), notes=notes)
     if scorers.judge is not None:
         about = replace(about, judge=scorer_name(scorers.judge))
     store = Store.of_run(folder) if about.is_run else Store(folder)

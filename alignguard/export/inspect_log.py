@@ -17,9 +17,10 @@ from ..auditing.result import Result, said
 from ..files import make_folder, write_text
 from ..records.record import Record
 from ..report.terminal import dumps
-from .told import audits_of, figures_of, label, measured, right, step_name
+from .told import audits_of, drawn, figures_of, label, measured, right, step_name
 
 _VERSION = 2
+_REDUCER = "mean"
 _ID = 22  # characters, as Inspect's own
 
 
@@ -60,7 +61,13 @@ def inspect_log(record: Record, audit: Audit, quote: bool) -> dict[str, Any]:
     about, name = record.about, f"alignguard-{step_name(record, audit)}"
     run = _id(about.pool_hash, about.model_fingerprint, str(about.seed), str(record.audits[0].time))
     ended = _when(audit.time)
-    samples = [_sample(result, record, run + name, quote) for result in audit.results.values()]
+    sampling, results = about.sampling or {}, audit.results.values()
+    epochs = sampling.get("samples", 1)
+    samples = [
+        _sample(answer, record, run + name, quote, epoch)
+        for result in results
+        for epoch, answer in enumerate(result.each, start=1)
+    ]
     return {
         "version": _VERSION,
         "status": "success",
@@ -74,12 +81,13 @@ def inspect_log(record: Record, audit: Audit, quote: bool) -> dict[str, Any]:
             "task_args": {"draw": about.draw, "seed": about.seed},
             "dataset": {
                 "name": f"alignguard-{about.pool_hash}",
-                "samples": len(samples),
-                "sample_ids": [sample["id"] for sample in samples],
+                "samples": len(results),
+                "sample_ids": list(audit.results),
                 "shuffled": False,
             },
             "model": about.model,
-            "config": {"epochs": 1},
+            "model_generate_config": {key: sampling[key] for key in ("temperature", "top_p") if key in sampling},
+            "config": {"epochs": epochs, **({"epochs_reducer": [_REDUCER]} if epochs > 1 else {})},
             "packages": {"alignguard-trl": about.alignguard} if about.alignguard else {},
             "metadata": {"step": audit.step, "held_against": about.held_against, **about.to_dict(), "quote": quote},
         },
@@ -95,6 +103,7 @@ def inspect_log(record: Record, audit: Audit, quote: bool) -> dict[str, Any]:
             "model_usage": {about.model: _total([sample["output"]["usage"] for sample in samples])},
         },
         "samples": samples,
+        **({"reductions": _reductions(list(results))} if epochs > 1 else {}),
     }
 
 
@@ -111,7 +120,25 @@ def _aggregate(name: str, figures: dict[str, float], audit: Audit) -> dict[str, 
     }
 
 
-def _sample(result: Result, record: Record, salt: str, quote: bool) -> dict[str, Any]:
+def _reductions(results: list[Result]) -> list[dict[str, Any]]:
+    """Of each judge the scores of probes, as they come of all their samples."""
+    judges = dict.fromkeys(result.probe.judge for result in results)
+    return [
+        {
+            "scorer": judge,
+            "reducer": _REDUCER,
+            "samples": [
+                {"sample_id": result.probe.id, "value": result.score.value, "explanation": result.score.status.value}
+                for result in results
+                if result.probe.judge == judge and result.score.value is not None
+            ],
+        }
+        for judge in judges
+    ]
+
+
+def _sample(result: Result, record: Record, salt: str, quote: bool, epoch: int) -> dict[str, Any]:
+    """A probe's answer, one of several where it is sampled: each is an epoch."""
     probe, answer, score = result.probe, result.answer, result.score
     start, model = record.baseline[probe.id], record.about.model
     asked = [{**turn, "source": "input"} for turn in turns(probe)] if quote else []
@@ -124,8 +151,8 @@ def _sample(result: Result, record: Record, salt: str, quote: bool) -> dict[str,
     stop = "stop" if answer is None or answer.finished else "max_tokens"
     return {
         "id": probe.id,
-        "epoch": 1,
-        "uuid": _id(salt, probe.id),
+        "epoch": epoch,
+        "uuid": _id(salt, probe.id, *([str(epoch)] if epoch > 1 else [])),
         "input": asked or "",
         **({"choices": list(probe.options)} if quote and probe.options else {}),
         "target": right(probe, quote),
@@ -144,7 +171,7 @@ def _sample(result: Result, record: Record, salt: str, quote: bool) -> dict[str,
                 "metadata": {"dimension": probe.dimension, "start": start.score.value, **(score.detail or {})},
             }
         },
-        "metadata": {**label(probe), **found},
+        "metadata": {**label(probe), **found, **drawn(probe, record.about)},
         "model_usage": {model: usage},
     }  # fmt: skip
 

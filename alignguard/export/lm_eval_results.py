@@ -22,7 +22,7 @@ from ..intervals import clustered_error
 from ..records.record import Record
 from ..report.terminal import dumps
 from ..text import in_a_line
-from .told import DRIFT, audits_of, figures_of, label, measured, right, step_name
+from .told import DRIFT, audits_of, drawn, figures_of, label, measured, right, step_name
 
 _LONGEST = 200  # of a folder's name; what is nearest to the model is kept
 _HIGHER = {"score": True, "drop": False, "leaning": True, "leaning_drop": False, "unscored": False}
@@ -76,13 +76,21 @@ def lm_eval_results(record: Record, audit: Audit, samples: dict[str, list[dict[s
             Its samples by task, for their hashes.
     """
     about, figures = record.about, figures_of(audit)
+    sampling = about.sampling or {}
+    heat = {key: sampling[key] for key in ("temperature", "top_p") if key in sampling}
     tasks = {name: _TASK.format(name) for name in figures}
     model = f"{about.model}/{step_name(record, audit)}"
     return {
         "results": {task: _metrics(task, figures[name], _there(audit, name)) for name, task in tasks.items()},
         "group_subtasks": {task: [] for task in tasks.values()},
         "configs": {
-            task: {"task": task, "dataset_path": "alignguard", "dataset_name": name, "num_fewshot": 0}
+            task: {
+                "task": task,
+                "dataset_path": "alignguard",
+                "dataset_name": name,
+                "num_fewshot": 0,
+                "repeats": sampling.get("samples", 1),
+            }
             for name, task in tasks.items()
         },
         "versions": dict.fromkeys(tasks.values(), about.pool_hash),
@@ -90,12 +98,15 @@ def lm_eval_results(record: Record, audit: Audit, samples: dict[str, list[dict[s
         "higher_is_better": {
             task: {key: _HIGHER[key] for key in figures[name] if key in _HIGHER} for name, task in tasks.items()
         },
-        "n-samples": {task: {"original": len(rows), "effective": len(rows)} for task, rows in samples.items()},
+        "n-samples": {
+            task: {"original": len(rows), "effective": sum(row["score"] is not None for row in rows)}
+            for task, rows in samples.items()
+        },
         "config": {
             "model": "alignguard",
             "model_args": {"pretrained": about.model, "step": audit.step, "held_against": about.held_against},
             "model_dtype": about.dtype or None,
-            "gen_kwargs": {"do_sample": False, "max_gen_toks": about.answer_tokens},
+            "gen_kwargs": {"do_sample": bool(sampling), **heat, "max_gen_toks": about.answer_tokens},
             "limit": about.draw,
             "random_seed": about.seed,
         },
@@ -117,10 +128,10 @@ def _there(audit: Audit, dimension: str) -> list[Result]:
 
 
 def _metrics(task: str, figures: dict[str, float], there: list[Result]) -> dict[str, Any]:
-    """A task's metrics; families of probes are the clusters of the score's error."""
-    found: dict[str, Any] = {"alias": task, "sample_len": len(there)}
-    found |= {f"{key},none": value for key, value in figures.items()}
+    """A task's metrics, and over how many probes they are; families of probes are the clusters of the score's error."""
     scored = [(r.score.value, r.probe.family) for r in there if r.score.value is not None]
+    found: dict[str, Any] = {"alias": task, "sample_len": len(scored)}
+    found |= {f"{key},none": value for key, value in figures.items()}
     if scored:
         error = clustered_error([value for value, _ in scored], [family for _, family in scored])
         found["score_stderr,none"] = "N/A" if error is None else error
@@ -128,12 +139,13 @@ def _metrics(task: str, figures: dict[str, float], there: list[Result]) -> dict[
 
 
 def _sample(number: int, result: Result, record: Record, quote: bool) -> dict[str, Any]:
-    """Options have their log-probabilities as responses, in nats per byte where the probe's length is bytes."""
-    probe, start, text = result.probe, record.baseline[result.probe.id], said(result) if quote else ""
+    """Options have their log-probabilities as responses, in nats per byte where the probe's length is bytes; samples are repeats."""
+    probe, start = result.probe, record.baseline[result.probe.id]
     asked = dumps(turns(probe), None) if quote else ""
     options = probe.options if quote and result.logprobs else ()
     requests = [{"arg_0": asked, "arg_1": option} for option in options] or [{"arg_0": asked}]
-    responses = [str(value) for value in result.logprobs] if result.logprobs else [text]
+    texts = [said(answer) if quote else "" for answer in result.each]
+    responses = [[str(value)] for value in result.logprobs] if result.logprobs else [texts]
     doc = asdict(probe) if quote else label(probe)
     target = right(probe, quote)
     return {
@@ -141,15 +153,17 @@ def _sample(number: int, result: Result, record: Record, quote: bool) -> dict[st
         "doc": doc,
         "target": target,
         "arguments": {f"gen_args_{i}": request for i, request in enumerate(requests)},
-        "resps": [[response] for response in responses],
-        "filtered_resps": responses,
+        "resps": responses,
+        "filtered_resps": [text for repeats in responses for text in repeats],
         "filter": "none",
         "metrics": ["score"],
         "doc_hash": _hash(dumps(doc, 2)),
         "prompt_hash": _hash(asked),
         "target_hash": _hash(target),
         "score": result.score.value,
+        **({"scores": [sample.score.value for sample in result.samples]} if result.samples else {}),
         **measured(result, start),
+        **drawn(probe, record.about),
     }
 
 

@@ -12,7 +12,9 @@ from ..auditing.audit import Audit
 from ..auditing.figures import PREFIX
 from ..auditing.result import Result
 from ..errors import RunError
+from ..model.sampled import Draw
 from ..probes.probe import DIMENSIONS, Probe
+from ..records.about import About
 from ..records.record import Record
 from ..records.store import read_results
 
@@ -64,6 +66,16 @@ def right(probe: Probe, quote: bool) -> str:
         return probe.expect
     chosen = probe.options[probe.target] if probe.options and probe.target >= 0 else ""
     return probe.expected or chosen.strip() or ", ".join(probe.secrets or probe.facts)
+
+
+def drawn(probe: Probe, about: About) -> dict[str, float | None]:
+    """How an answer to a probe was drawn: by a benchmark's own settings, by those of the record, or greedily; choices are not drawn."""
+    if probe.judge == "choice":
+        return {"temperature": None, "top_p": None}
+    if probe.sample:
+        return {"temperature": Draw.temperature, "top_p": Draw.top_p}
+    given = about.sampling or {"temperature": 0.0, "top_p": 1.0}
+    return {name: given[name] for name in ("temperature", "top_p")}
 
 
 def measured(result: Result, start: Result) -> dict[str, Any]:

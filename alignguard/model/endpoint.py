@@ -24,6 +24,7 @@ _TRIES = 6
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before the second try, doubled for each after it; and at most
 _BUSY = (429, 500, 502, 503, 504)
 _LOCAL = ("localhost", "127.0.0.1", "::1")
+_PORTS = {"http": 80, "https": 443}
 _SHOWN = 300  # characters of what a server says
 
 
@@ -52,25 +53,25 @@ class Endpoint:
         key_env (`str`, *optional*):
             The environment variable that holds its key. By default `OPENAI_API_KEY`, which is sent over https and to this machine
             alone: in plain text nothing goes to others that they were not meant to have.
+        option (`str`, *optional*, defaults to `"--engine"`):
+            The option that it was given by, for messages; its model and its key have options of the same beginning.
 
     Raises:
         EngineError: The address is none, or there is no such variable.
     """
 
-    def __init__(self, url: str, key_env: str | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EngineError("--engine: an address such as http://localhost:8000/v1 is expected")
+    def __init__(self, url: str, key_env: str | None = None, option: str = "--engine") -> None:
+        (scheme, host, _), parts, self.option = host_of(url, option), urlsplit(url), option
         if parts.username or parts.password or parts.query or parts.fragment:
             raise EngineError(
-                "--engine: an address without a password and without ? or # is expected, since it goes on record; a key is read "
-                f"from {KEY}, or from the variable that --engine-key-env names"
+                f"{option}: an address without a password and without ? or # is expected, since it goes on record; a key is read "
+                f"from {KEY}, or from the variable that {option}-key-env names"
             )
-        self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-        self.root = f"{parts.scheme}://{parts.netloc}"
+        self.root, self.path = f"{scheme}://{parts.netloc}", parts.path.rstrip("/")
+        self.url = self.root + self.path
         self.server = ""  # as it calls itself in its headers
-        local = parts.hostname in _LOCAL
-        self._key = _key(key_env, parts.scheme == "https" or local)
+        local = host == _LOCAL[0]
+        self._key = _key(key_env, scheme == "https" or local, option)
         # of this machine no proxy knows anything
         self._opener = build_opener(_NoRedirects, *([ProxyHandler({})] if local else []))
         self._reached = False
@@ -139,18 +140,18 @@ class Endpoint:
         why = f"{self.url} answers {error.code}" + (f" ({said})" if said else "")
         if error.code in (401, 403):
             key = f"the key is that of {self._named}" if self._key else "no key was sent"
-            why += f"; {key}: set {KEY}, or name another variable by --engine-key-env"
+            why += f"; {key}: set {KEY}, or name another variable by {self.option}-key-env"
         elif error.code == 400 and any(word in said.lower() for word in ("context", "max_model_len")):
             why += "; start it with a longer context (vllm serve --max-model-len N), or lower --trace-tokens"
         elif 300 <= error.code < 400:
-            why += "; it points to another address, which is not followed: give --engine that address itself"
+            why += f"; it points to another address, which is not followed: give {self.option} that address itself"
         elif error.code in _BUSY:
             why += f", {_TRIES} times; is the server overloaded? --engine-parallel asks less of it at once"
         return RefusedError(why, error.code)
 
     @property
     def _named(self) -> str:
-        return "--engine-key-env" if self._key != os.environ.get(KEY) else KEY
+        return f"{self.option}-key-env" if self._key != os.environ.get(KEY) else KEY
 
     def _unreachable(self, reason: object) -> EngineError:
         if isinstance(reason, TimeoutError):
@@ -169,10 +170,27 @@ class Endpoint:
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:most]
 
 
-def _key(name: str | None, trusted: bool) -> str:
+def host_of(url: str, option: str) -> tuple[str, str, int]:
+    """
+    Who listens at an address, however that is written: scheme, name and port.
+
+    Raises:
+        EngineError: It is none; the message names the option that it was given by.
+    """
+    try:
+        parts = urlsplit(url)
+        name, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        name, port = "", 0
+    if not name:
+        raise EngineError(f"{option}: an address such as http://localhost:8000/v1 is expected")
+    return parts.scheme, _LOCAL[0] if name in _LOCAL else name, port
+
+
+def _key(name: str | None, trusted: bool, option: str) -> str:
     if name is not None and not os.environ.get(name):
         raise EngineError(
-            f"--engine-key-env {name}: no such environment variable is set; it names one that holds the key"
+            f"{option}-key-env {name}: no such environment variable is set; it names one that holds the key"
         )
     key = os.environ.get(name, "") if name is not None else os.environ.get(KEY, "") if trusted else ""
     if not (key.isascii() and key.isprintable()):

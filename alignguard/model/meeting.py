@@ -5,6 +5,7 @@ whether its log-probabilities of a prompt are those that it generates by. A figu
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from ..errors import EngineError
@@ -14,10 +15,16 @@ from .served import ECHO, PROMPT_LOGPROBS, Served, said_logprobs, told_ids
 
 _TRIAL = "Wie heißt die Hauptstadt von Québec? Tell me in 3 words."  # letters that tokenizers cut differently
 _TOKENS, _APART = 4, 0.25  # tokens that are read again, and nats that each may differ by: kernels of bf16 round
+_WORDS, _HELD = (
+    32,
+    4,
+)  # tokens that a text is held against, and those of them that it may end before: its end, and half a letter
 _NAMES = 8  # of a server's models, in an error
 
 
-def meet(endpoint: Endpoint, asked: str | None, model: str, chat: Chat, size: int, parallel: int) -> Served:
+def meet(
+    endpoint: Endpoint, asked: str | None, model: str, chat: Chat, size: int, parallel: int, other: bool = False
+) -> Served:
     """
     Find out how a served model is asked.
 
@@ -25,7 +32,7 @@ def meet(endpoint: Endpoint, asked: str | None, model: str, chat: Chat, size: in
         endpoint ([`Endpoint`]):
             The server.
         asked (`str`, *optional*):
-            The model's name there; by default the only one it serves, or MODEL's own.
+            The model's name there; by default the only one it serves, or MODEL's own where it is MODEL.
         model (`str`):
             MODEL, whose tokenizer it is asked with.
         chat ([`Chat`]):
@@ -34,6 +41,8 @@ def meet(endpoint: Endpoint, asked: str | None, model: str, chat: Chat, size: in
             Tokens that its config says it reads.
         parallel (`int`):
             Questions at once.
+        other (`bool`, *optional*, defaults to `False`):
+            Whether it is another than MODEL, which that is held against.
 
     Raises:
         EngineError: It cannot be asked; the message says what would be right.
@@ -42,24 +51,28 @@ def meet(endpoint: Endpoint, asked: str | None, model: str, chat: Chat, size: in
         raise EngineError(
             f"{model}: its tokenizer has no token that ends an answer, so that nothing tells when one has ended"
         )
-    name, size, owner = _model(endpoint, asked, model, size)
+    name, size, owner = _model(endpoint, asked, None if other else model, size)
     served = Served(endpoint, name, chat, size, owner, parallel)
     trial = chat.prompt_ids([{"role": "user", "content": _TRIAL}])
     choice = _first_words(served, trial)
     served.server = endpoint.shown(f"{owner} {_version(endpoint) or served.fingerprint}".strip() or endpoint.server, 60)
     _check_tokenizer(served, trial, model)
     _find_way(served, trial, tells_ids=told_ids(choice) is not None)
+    if not served.tells_ids:
+        served.check_tags()
+        _check_text(served, trial)
     return served
 
 
-def _model(endpoint: Endpoint, asked: str | None, model: str, size: int) -> tuple[str, int, str]:
-    """The model's name there, how much it reads, and what serves it."""
+def _model(endpoint: Endpoint, asked: str | None, called: str | None, size: int) -> tuple[str, int, str]:
+    """The model's name there, by default what it is called elsewhere; how much it reads, and what serves it."""
+    give = f"give {endpoint.option}-model"
     try:
         told = endpoint.get(f"{endpoint.url}/models")
     except RefusedError as error:
         if error.status in (401, 403):
             raise
-        return asked or model, size, ""  # it does not tell what it serves; the first question will
+        told = {}  # it does not tell what it serves; the first question will
     data = told.get("data")
     there = (
         {m["id"]: m for m in data if isinstance(m, dict) and isinstance(m.get("id"), str)}
@@ -67,12 +80,13 @@ def _model(endpoint: Endpoint, asked: str | None, model: str, size: int) -> tupl
         else {}
     )
     names = ", ".join(endpoint.shown(name, 80) for name in list(there)[:_NAMES])
-    name = asked or (model if model in there or not there else next(iter(there)))
-    if there and (name not in there or (asked is None and name != model and len(there) > 1)):
-        what = (
-            f"serves no {endpoint.shown(name, 80)!r}" if asked else f"serves several models, and none is called {model}"
-        )
-        raise EngineError(f"{endpoint.url} {what}; give --engine-model one of: {names}")
+    name = asked or (called if called in there or not there else next(iter(there)))
+    if name is None:
+        raise EngineError(f"{endpoint.url} does not tell what it serves; {give} the model's name there")
+    if there and (name not in there or (asked is None and name != called and len(there) > 1)):
+        several = "serves several models" + (f", and none is called {called}" if called else "")
+        what = f"serves no {endpoint.shown(name, 80)!r}" if asked else several
+        raise EngineError(f"{endpoint.url} {what}; {give} one of: {names}")
     about = there.get(name, {})
     meta = about.get("meta")
     sizes = [
@@ -124,7 +138,8 @@ def _first_words(served: Served, trial: list[int]) -> dict[str, Any]:
             except RefusedError as error:
                 if error.status == 404:
                     raise EngineError(
-                        f"{error}; is the model called {served.name!r} there (--engine-model), and does the address end in /v1?"
+                        f"{error}; is the model called {served.name!r} there ({served.endpoint.option}-model), and does the "
+                        "address end in /v1?"
                     ) from None
                 if error.status not in (400, 422):
                     raise
@@ -160,6 +175,26 @@ def _check_tokenizer(served: Served, trial: list[int], model: str) -> None:
         )
 
 
+def _check_text(served: Served, trial: list[int]) -> None:
+    """
+    Whether a text is all that was said, by the number of tokens that the server counts. Of those that repeat a tokenizer makes fewer, and
+    of others now and then.
+
+    Raises:
+        EngineError: It lacks most of it.
+    """
+    choice = served.choice(trial, max_tokens=_WORDS, temperature=0, top_p=1)
+    text, usage = str(choice.get("text")), choice["usage"]
+    said, counted = len(served.chat.encode(text)), usage.get("completion_tokens") if isinstance(usage, dict) else None
+    repeated = sum(one == other for one, other in pairwise(text))
+    if type(counted) is int and counted > 2 * (said + repeated) + _HELD:
+        raise EngineError(
+            f"{served.endpoint.url} counts {counted:,} tokens, and its text has {said:,}: it leaves out some of what is said, a trace or "
+            "special tokens; start it without a reasoning parser, or ask a server that tells token ids, as vLLM does"
+        )
+    served.tokens(choice, trial, _WORDS)
+
+
 def _find_way(served: Served, trial: list[int], tells_ids: bool) -> None:
     """
     How it gives log-probabilities of a prompt, if it does: what it has said is read again, and must be as likely as it was while it
@@ -171,6 +206,7 @@ def _find_way(served: Served, trial: list[int], tells_ids: bool) -> None:
         choice = {}
     own = said_logprobs(choice)
     served.wants_logprobs = not tells_ids and told_ids(choice) is not None
+    served.tells_ids = tells_ids or served.wants_logprobs
     said = served.tokens(choice, trial, _TOKENS)[: len(own)] if own else []
     if not said or len(own) != len(said) or not all(isinstance(value, (int, float)) for value in own):
         served.why_not = "the server gives no log-probabilities that could be checked"

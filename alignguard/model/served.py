@@ -23,6 +23,7 @@ from .sampled import Draw
 from .stopping import Asked, TokenBudget
 
 T = TypeVar("T")
+_ASIDE = ("reasoning_content", "reasoning")  # where servers put what they take out of a text
 _ROUNDING = 1e-3  # of a logarithm of a probability, which is never above 0
 # ways of asking for the log-probabilities of a prompt's own tokens; one more token is generated, since some servers take no 0
 ECHO: dict[str, Any] = {"echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
@@ -53,6 +54,8 @@ class Served:
             Whether prompts go as text, to a server that takes no token ids.
         wants_logprobs (`bool`, *optional*, defaults to `False`):
             Whether the ids of what it says come with their log-probabilities alone.
+        tells_ids (`bool`, *optional*, defaults to `False`):
+            Whether they come at all; else what it says is text, encoded again.
         way (`dict[str, Any]`, *optional*):
             How it is asked for the log-probabilities of a prompt; `None` where it gives none, and `why_not` tells why.
     """
@@ -66,6 +69,7 @@ class Served:
     extras: dict[str, Any] = field(default_factory=dict)
     as_text: bool = False
     wants_logprobs: bool = False
+    tells_ids: bool = False
     way: dict[str, Any] | None = None
     why_not: str = ""
     fingerprint: str = field(init=False, default="")  # by which some servers tell their version
@@ -105,7 +109,7 @@ class Served:
 
     def choice(self, ids: Sequence[int], **how: Any) -> dict[str, Any]:
         """
-        One question, and the one completion that it is answered with.
+        One question, the one completion that it is answered with, and the `usage` that is told of it.
 
         Raises:
             EngineError: It is none, or of another prompt than was asked.
@@ -122,7 +126,7 @@ class Served:
                 "answers are to something else; ask a server that takes prompts as token ids, as vLLM does"
             )
         self.fingerprint = str(told.get("system_fingerprint") or "")
-        return choices[0]
+        return {**choices[0], "usage": usage}
 
     def text(self, ids: Sequence[int]) -> str:
         """
@@ -148,6 +152,10 @@ class Served:
             )
         ids, ends = told_ids(choice), self.chat.eos_token_ids
         if ids is None:
+            if aside := next((name for name in _ASIDE if choice.get(name)), ""):
+                raise EngineError(
+                    f"{self.endpoint.url} puts traces aside ({aside}); start it without a reasoning parser, so that a text is all that was said"
+                )
             ids = self._encoded(text, before, end == "length")
         if not all(0 <= token < len(self.chat.tokenizer) for token in ids):
             raise EngineError(
@@ -165,6 +173,24 @@ class Served:
         text = (text.rstrip("\ufffd") or text) if cut else text  # half of a letter
         whole = self.chat.encode(self.chat.tokenizer.decode(list(before), skip_special_tokens=False) + text)
         return whole[len(before) :] if whole[: len(before)] == list(before) else self.chat.encode(text)
+
+    def check_tags(self) -> None:
+        """
+        Whether what it says shows where a trace begins and ends.
+
+        Raises:
+            EngineError: It tells text alone, which special tokens may be left out of.
+        """
+
+        def text(tag: str, without: bool) -> str:
+            return str(self.chat.tokenizer.decode(self.chat.encode(tag), skip_special_tokens=without))
+
+        tags = [tag for tag in self.chat.tags if text(tag, True) != text(tag, False)]
+        if tags and not self.tells_ids:
+            raise EngineError(
+                f"{self.endpoint.url} tells no token ids, and text alone may lack {' and '.join(tags)}, which are special tokens: traces "
+                "would be read as answers; ask a server that tells token ids, as vLLM does"
+            )
 
     def logprob(self, row: Row) -> float:
         """Log-probability of a row's whole target, in nats."""

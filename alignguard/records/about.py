@@ -10,6 +10,8 @@ from typing import Any
 from ..given import shown
 from ..verdicts.rule import StopRule
 
+APART = "judged by different versions"  # what begins the note of a record whose sides were
+
 _ABSENT = (
     "max_steps",
     "looks",
@@ -18,6 +20,7 @@ _ABSENT = (
     "against",
     "title",
     "dtype",
+    "reads",
     "template_kwargs",
     "sampling",
     "engine",
@@ -67,6 +70,8 @@ class About:
             Share of the run's time that audits were held to; `None` where all that were planned were taken.
         tags (`tuple[str, ...]`), answer_tokens, trace_tokens (`int`):
             How answers were read.
+        reads (`int`, *optional*):
+            Tokens that who gave the baseline reads at most, prompt and answer together; `None` where nothing tells.
         template_kwargs (`dict[str, Any]`, *optional*):
             What the chat template was given.
         sampling (`dict[str, Any]`, *optional*):
@@ -78,7 +83,8 @@ class About:
         against, title, dtype (`str`):
             Of a matched audit: what the model was held against, the report's title, and the dtype of both.
         engine (`dict[str, str]`, *optional*):
-            Of a served model: `url`, its name there (`model`), what serves it (`server`), and what has answered as its `reference`.
+            Of a served model: `url`, its name there (`model`), what serves it (`server`), what has answered as its `reference`, and,
+            where that is served too, its name there (`reference_model`).
         left_out (`tuple[str, ...]`), notes (`tuple[str, ...]`):
             What could not be had of it, and what is to be known of how it was asked.
         put_back (`str`, *optional*):
@@ -105,6 +111,7 @@ class About:
     tags: tuple[str, ...] = ()
     answer_tokens: int = 0
     trace_tokens: int = 0
+    reads: int | None = None
     template_kwargs: dict[str, Any] | None = None
     sampling: dict[str, Any] | None = None
     max_steps: int | None = None

@@ -32,7 +32,7 @@ def tables_of(records: Sequence[Record], failed: Mapping[str, str]) -> str:
     parts += [said] if (said := sampled(records[0]).partition(";")[0]) else []
     if len(figures := _figures(records)) > 1:
         parts.append(columns(figures))
-    notes = dict.fromkeys(f"{r.about.model}: {note}" for r in records for note in r.verdict.warnings)
+    notes = dict.fromkeys(f"{r.about.model}: {note}" for r in records for note in (*r.verdict.warnings, *r.about.notes))
     return "\n\n".join([*parts, *(["\n".join(f"note: {in_a_line(note)}" for note in notes)] if notes else [])])
 
 
@@ -59,7 +59,9 @@ def page(records: Sequence[Record], failed: Mapping[str, str]) -> str:
         verdicts=_verdicts(records, failed),
         drops=_drops(records),
         figures=_figures(records),
-        warnings=[visible(f"{r.about.model}: {warning}") for r in records for warning in r.verdict.warnings],
+        warnings=[
+            visible(f"{r.about.model}: {warning}") for r in records for warning in (*r.verdict.warnings, *r.about.notes)
+        ],
         planes=planes,
     )
 

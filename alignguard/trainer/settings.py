@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from .. import __about__
+from ..auditing.context import known_size
 from ..auditing.prompts import encode_prompt
 from ..drift.reference import Reference
 from ..errors import AlignGuardError, ProbeError
@@ -17,7 +18,8 @@ from ..holding.budget import DriftBudget
 from ..judging.score import OwnJudge, ToxicityScorer
 from ..judging.scorers import INSTALL, scorer_name
 from ..model.chat import Chat
-from ..model.generation import TokenBudget
+from ..model.generation import TokenBudget, context_size
+from ..model.loading import Outline
 from ..model.sampled import Sampling
 from ..model.spoken import check_said
 from ..model.trees import why_apart
@@ -121,6 +123,7 @@ def about(config: Any, chat: Chat, reference: Reference, settings: Settings, las
         tags=tuple(chat.tags),
         answer_tokens=settings.tokens.answer,
         trace_tokens=settings.tokens.trace,
+        reads=known_size(context_size(Outline(config, None))),
         template_kwargs=json.loads(json.dumps(settings.template_kwargs, default=as_json)) or None,
         sampling=vars(settings.sampling) if settings.sampling is not None else None,
         max_steps=last,

@@ -4,6 +4,7 @@ import json
 import math
 from statistics import fmean, variance
 
+import numpy as np
 import pytest
 import torch
 from audited import ROWS, save, write_probes
@@ -89,6 +90,8 @@ def test_the_score_is_the_mean_and_the_variance_is_on_record(model, other, token
     statuses = [s.score.status for r in found.results.values() for s in r.samples]
     share = sum(status is Status.TRUNCATED for status in statuses) / len(statuses)
     assert found.metrics["alignguard/status/truncated"] == pytest.approx(share)
+    tokens = sum(len(s.answer.tokens) for r in found.results.values() for s in r.samples)
+    assert found.metrics["alignguard/cost/tokens"] == tokens
     assert not any("sample_" in name for name in asked(other, model, tokenizer, probes)[0].metrics)  # greedy
 
 
@@ -119,6 +122,27 @@ def test_a_probe_of_whose_answers_too_few_are_scored_is_not():
     assert part.value == 1.0 and part.readings == (pytest.approx(2 / 3), 1.0)
     assert mean_score([unsure, unsure]).readings == (0.0, 1.0)
     assert sampling_figures([]) == {}
+
+
+@pytest.mark.parametrize("samples", [2, 4])
+def test_the_error_is_that_of_the_mean_also_where_some_answers_are_unscored(samples):
+    """Against the true one, of probes each with a chance of its own to be answered rightly, in the mean over 30 draws."""
+    draw, probes = np.random.default_rng(7), load_probes("safety")[:240]
+    right, errors = draw.uniform(0.1, 0.9, 240), []
+    lost = draw.random((240, samples)) < 0.4  # the same of every draw, so that the same probes are scored
+    for _ in range(30):
+        answered = draw.random((240, samples)) < right[:, None]
+        values = [
+            [None if no else float(yes) for yes, no in zip(*row, strict=True)]
+            for row in zip(answered, lost, strict=True)
+        ]
+        found = [mean_score(scores(*row)) for row in values]
+        errors.append(sampling_figures(map(Result, probes, found))["sample_error"] ** 2)
+    kept = [
+        (p * (1 - p), score.detail["scored"]) for p, score in zip(right, found, strict=True) if score.value is not None
+    ]
+    assert any(n == 1 for _, n in kept) == (samples == 2)
+    assert math.sqrt(fmean(errors)) == pytest.approx(math.sqrt(sum(v / n for v, n in kept)) / len(kept), rel=0.05)
 
 
 def planted(n, value):

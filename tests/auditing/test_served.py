@@ -114,6 +114,9 @@ def test_sampling_reaches_the_server_with_a_seed_of_each_answer(model, tokenizer
         assert all(len(r.samples) == 3 for r in ours.values())
         again = ask_served(served, probes, asking)
         other = ask_served(served, probes, asks(chat, seed=4, sampling=Sampling(0.8, 0.9, 3)))
+        audited = audit_served(served, probes, {}, asking, 0)
+    tokens = sum(len(s.answer.tokens) for r in ours.values() for s in r.samples)
+    assert audited.metrics["alignguard/cost/tokens"] == tokens
     answers = [{id: [s.answer.tokens for s in r.samples] for id, r in found.items()} for found in (ours, again, other)]
     assert answers[0] == answers[1] != answers[2]
 
@@ -165,7 +168,7 @@ def test_an_audit_holds_it_against_a_baseline_and_has_no_drift(model, other, tok
 def test_a_start_that_thinks_in_a_form_its_template_does_not_show_is_read_in_it(model, tokenizer):
     chat = Chat.of(model, tokenizer)
     assert chat.form.assumed
-    with serving(model, tokenizer, wrong={"text": "<thought>well", "token_ids": None}) as server:
+    with serving(model, tokenizer, wrong={"text": "<thought>well", "token_ids": None}, counts=False) as server:
         settle_served(met(server, chat), tiny_probes(), asks(chat))
     assert chat.form.open != "<think>" and not chat.form.assumed
 

@@ -218,6 +218,19 @@ def test_chat_templates_that_differ_are_noted(there, tmp_path, tokenizer, capsys
     assert "the two have different chat templates: both are asked with that of" in capsys.readouterr().err
 
 
+def test_traces_are_cut_off_on_neither_side_alone(there, tmp_path, tokenizer, capsys):
+    """Of two models of which one reads less than a prompt, a trace and an answer."""
+    save(tiny_model(tokenizer, max_position_embeddings=200), tokenizer, tmp_path / "short")
+    for sides in ((tmp_path / "short", "start"), ("start", tmp_path / "short")):
+        assert run(there, sides[0], "--trace-tokens", "400", reference=sides[1], output=tmp_path / "out") == 1
+        assert "short reads 200 tokens, which leave" in (err := capsys.readouterr().err)
+        assert "traces would be cut off on one side alone" in err
+    run(there, tmp_path / "short", "--trace-tokens", "400", reference=tmp_path / "short", output=tmp_path / "out")
+    assert "note: traces end after " in (said := "".join(capsys.readouterr())) and said.count("traces end after") == 2
+    about, _ = record(tmp_path / "out")
+    assert about["reads"] == 200 and "traces end after" in about["notes"][0]
+
+
 @pytest.fixture(scope="module")
 def wrong(there, tokenizer):
     """Folders that somebody could give by mistake."""

@@ -5,9 +5,10 @@ import json
 import pytest
 from audited import ROWS, save, taken_by, write_probes
 from serving import serving
-from tiny import tiny_model
+from tiny import tiny_model, tiny_tokenizer
 
 import alignguard.model.endpoint as endpoint
+from alignguard.__about__ import __version__
 from alignguard.cli import main
 from alignguard.records.record import read_record
 
@@ -70,7 +71,7 @@ def test_the_same_figures_as_here_but_no_drift(there, tmp_path, tokenizer, capsy
     row = next(line.split() for line in out.splitlines() if line.startswith("ethics"))
     assert row[-2:] == ["-", "REGRESSION"]  # under "drift", nothing
     assert "note: two engines were used: vllm 9.9 for the model, and transformers in float32 for the reference" in out
-    assert "drift is left out: a server tells no whole distributions" in err
+    assert "drift is left out, since a server tells no whole distributions" in err
     assert said["left_out"] == ["drift"] and not [name for name in said["metrics"] if "kl" in name]
     assert said["engine"] == {
         "url": server.url,
@@ -153,12 +154,184 @@ def test_against_another_server(there, tmp_path, tokenizer, capsys):
     ):
         assert audit(there, "--engine", same.url, "--reference", start.url, output=tmp_path / "out") == 0
     out = capsys.readouterr().out
-    assert f"against {start.url}: no regression found" in out and "two engines" not in out and "ethics" not in out
+    assert (
+        f"against tiny at {start.url}: no regression found" in out and "two engines" not in out and "ethics" not in out
+    )
     assert (
         "note: 20 choices, leanings and refusal margins are left out: the server gives no log-probabilities of a prompt"
         in out
     )
     assert "left out: drift, choices, leanings" in out
+
+
+def test_a_reference_among_several_models_of_a_server_is_named(there, tmp_path, tokenizer, capsys):
+    """Also where it is the audited model's own server: that model itself is no reference."""
+    with (
+        serving(tiny_model(tokenizer, seed=1), tokenizer, names=["tokenizer", "base"]) as server,
+        serving(tiny_model(tokenizer), tokenizer, names=["one", "tokenizer"]) as other,
+    ):
+        served, out = ("--engine", server.url, "--engine-model", "tokenizer"), tmp_path / "out"
+        assert audit(there, *served, "--reference", server.url, output=out) == 1
+        assert "serves several models; give --reference-model one of: tokenizer, base" in capsys.readouterr().err
+        assert audit(there, *served, "--reference", other.url, output=out) == 1
+        assert "serves several models; give --reference-model one of: one, tokenizer" in capsys.readouterr().err
+        for url in (server.url, server.url.replace("127.0.0.1", "localhost") + "/"):
+            server.asked.clear()
+            itself = ("--reference", url, "--reference-model", "tokenizer")
+            assert audit(there, *served, *itself, output=out) == 1
+            assert "its 'tokenizer' is the model that is audited; give --reference-model" in capsys.readouterr().err
+        assert not out.exists()
+        assert audit(there, *served, "--reference", other.url, "--reference-model", "one", "--json", output=out) == 3
+        said, err = capsys.readouterr()
+        assert {body["model"] for body in other.asked} == {"one"}
+        assert audit(there, *served, "--reference", server.url, "--reference-model", "base", output=out) == 0
+        assert {body["model"] for body in server.asked} == {"tokenizer", "base"}
+    assert f"held against one at {other.url}, answered by vllm 9.9" in err
+    assert json.loads(said)["engine"]["reference_model"] == "one"
+    about = read_record(str(out)).about
+    assert about.engine["reference_model"] == "base" and about.against == f"base at {server.url}"
+    assert about.title.endswith(", against base")
+
+
+def test_options_of_a_reference_s_server_are_refused_where_there_is_none(there, capsys):
+    for given in (["--reference", "start"], ["--engine", "http://localhost:1/v1", "--reference", "start"]):
+        for option in ("--reference-model", "--reference-key-env"):
+            with pytest.raises(SystemExit) as ended:
+                main(["audit", "a", *given, option, "x"])
+            assert ended.value.code == 2 and "give --engine, and --reference its address" in capsys.readouterr().err
+
+
+def test_what_the_reference_s_server_cannot_tell_is_left_out_with_its_reason(there, tmp_path, tokenizer, capsys):
+    with (
+        serving(tiny_model(tokenizer), tokenizer) as server,
+        serving(tiny_model(tokenizer), tokenizer, echoes=False) as blind,
+    ):
+        assert audit(there, "--engine", server.url, "--reference", blind.url, output=tmp_path / "out") == 0
+        out, err = capsys.readouterr()
+        reason = (
+            "no leanings and refusal margins: at " + blind.url + ", the server gives no log-probabilities of a prompt"
+        )
+        for said in (out, err):
+            assert f"20 choices are left out, and the reference has {reason}" in said
+        assert f"alignguard: {len(ROWS)} probes of {len(ROWS) + 20}, asked of vllm" in err
+        assert audit(there, "--engine", blind.url, output=tmp_path / "blind") == 0
+        assert audit(there, "--engine", server.url, "--reference", tmp_path / "blind", output=tmp_path / "out") == 0
+    assert any(
+        "20 choices are left out: the server that" in note for note in read_record(str(tmp_path / "out")).about.notes
+    )
+
+
+def test_traces_are_cut_off_on_neither_side_alone(there, tmp_path, tokenizer, capsys):
+    """Where a server reads less than the longest prompt, a trace and an answer: told where both do, else refused."""
+    long = ["--trace-tokens", "400", "--probes", write_probes(tmp_path / "few.jsonl", ROWS)]
+    alike = "traces end after "
+    with (
+        serving(tiny_model(tokenizer), tokenizer, size=200) as small,
+        serving(tiny_model(tokenizer), tokenizer, size=200) as same,
+        serving(tiny_model(tokenizer), tokenizer, size=1024) as large,
+    ):
+
+        def asked(server, reference, output, *more):
+            """The exit code, what was told, and whether more than trials were asked."""
+            for each in (small, same, large):
+                each.asked.clear()
+            given = ("--engine", server.url, *(("--reference", reference) if reference else ()), *long, *more)
+            code = audit(there, *given, output=tmp_path / output)
+            most = max(body["max_tokens"] for each in (small, same, large) for body in each.asked)
+            return code, "".join(capsys.readouterr()), most > 4
+
+        code, told, _ = asked(large, None, "large")
+        assert code == 0 and alike not in told
+        code, told, _ = asked(small, None, "small")
+        assert code == 0 and told.count(alike) == 2  # on stderr, and as a note
+        about = read_record(str(tmp_path / "small")).about
+        assert any(alike in note for note in about.notes) and about.reads == 200
+        for reference in (same.url, tmp_path / "small"):
+            code, told, _ = asked(small, reference, "both")
+            assert code == 0 and told.count(alike) == 2
+        apart = ((small, large.url), (small, tmp_path / "large"), (small, there / "start"))
+        for server, reference in (*apart, (large, small.url), (large, tmp_path / "small")):
+            code, told, begun = asked(server, reference, "x")
+            assert code == 1 and not begun and "or ask both with --trace-tokens" in told
+            assert "traces would be cut off on one side alone; give it a longer context" in told
+        assert asked(small, there / "start", "x", "--trace-tokens", "60")[0] == 0
+
+
+def test_tags_of_a_record_are_held_against_what_the_server_tells(there, tmp_path, capsys):
+    tokenizer = tiny_tokenizer(think_tokens=["[THINK]", "[/THINK]"])
+    model, few = tiny_model(tokenizer), ("--probes", write_probes(tmp_path / "few.jsonl", ROWS))
+    save(model, tokenizer, tmp_path / "model")
+    with (
+        serving(model, tokenizer) as server,
+        serving(model, tokenizer, ids_back=None, logprobs=False) as text_alone,
+    ):
+        tags = ("--tags", "[THINK]", "[/THINK]")
+        given = {"output": tmp_path / "start", "model": tmp_path / "model"}
+        assert audit(there, "--engine", server.url, *few, *tags, **given) == 0
+        asked = ("--engine", text_alone.url, "--reference", tmp_path / "start", *few)
+        assert audit(there, *asked, **given | {"output": tmp_path / "now"}) == 1
+    assert "tells no token ids, and text alone may lack [THINK] and [/THINK]" in capsys.readouterr().err
+
+
+def told_of(output):
+    return " | ".join(read_record(str(output)).about.notes)
+
+
+def test_a_record_of_another_version_is_told_until_both_sides_are_judged_anew(there, tmp_path, tokenizer, capsys):
+    with serving(tiny_model(tokenizer), tokenizer) as server:
+        few = ("--probes", write_probes(tmp_path / "few.jsonl", ROWS[2:]), "--engine", server.url)
+        assert audit(there, *few, output=tmp_path / "start") == 0
+        baseline = tmp_path / "start" / "baseline.json"
+        baseline.write_text(json.dumps(json.loads(baseline.read_text()) | {"alignguard": "0.0.1"}))
+        capsys.readouterr()
+        for reference, output in (("start", "now"), ("now", "later")):  # and what is held against that one
+            assert audit(there, *few, "--reference", tmp_path / reference, output=tmp_path / output) == 0
+            note = f"judged by different versions: {tmp_path / 'start'} by AlignGuard 0.0.1, the model by {__version__}"
+            assert note in told_of(tmp_path / output) and capsys.readouterr().err.count(note) == 1
+        assert f"`alignguard rejudge {tmp_path / 'now'}` judges both alike" in told_of(tmp_path / "now")
+        for rejudged in ("start", "now"):
+            assert main(["rejudge", str(tmp_path / rejudged)]) == 0
+            assert "versions" not in told_of(tmp_path / f"{rejudged}-rejudged")
+        assert audit(there, *few, "--reference", tmp_path / "start-rejudged", output=tmp_path / "now") == 0
+    assert "versions" not in told_of(tmp_path / "now")
+
+
+def test_tags_that_are_given_are_those_that_a_record_was_read_by(there, tmp_path, tokenizer, capsys):
+    with serving(tiny_model(tokenizer), tokenizer) as server:
+        served = ("--engine", server.url)
+        assert audit(there, *served, "--tags", "<a>", "</a>", output=tmp_path / "start") == 0
+        asked = (*served, "--reference", tmp_path / "start")
+        assert audit(there, *asked, "--tags", "<b>", "</b>", output=tmp_path / "now") == 1
+        assert "asked otherwise (tags ('<a>', '</a>'), here ('<b>', '</b>'))" in capsys.readouterr().err
+        for tags in ((), ("--tags", "<a>", "</a>")):
+            assert audit(there, *asked, *tags, output=tmp_path / "now") == 0
+            assert "traces between <a> and </a>" in capsys.readouterr().err
+            assert read_record(str(tmp_path / "now")).about.tags == ("<a>", "</a>")
+
+
+@pytest.mark.parametrize(
+    ("served", "alike"), [("tokenizer", True), ("org/tokenizer", True), ("/models/Tokenizer/", True), ("tiny", False)]
+)
+def test_a_model_that_is_served_under_another_name_is_told(there, tmp_path, tokenizer, capsys, served, alike):
+    with serving(tiny_model(tokenizer), tokenizer, names=[served]) as server:
+        assert audit(there, "--engine", server.url, output=tmp_path / "out") == 0
+    note = f"the server calls its model {served!r}, and MODEL is {there / 'tokenizer'}"
+    assert (note in capsys.readouterr().err) == (note in told_of(tmp_path / "out")) == (not alike)
+
+
+def test_checkpoints_beside_a_served_one_share_alpha_and_that_is_told(there, tmp_path, tokenizer, capsys):
+    for step in (100, 200, 300):
+        save(tiny_model(tokenizer), tokenizer, tmp_path / "run" / f"checkpoint-{step}")
+        (tmp_path / "run" / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    model = tmp_path / "run" / "checkpoint-300"
+    with serving(tiny_model(tokenizer), tokenizer) as server:
+        for looks, alpha in (([], 0.05 / 3), (["--looks", "1"], 0.05)):
+            assert audit(there, "--engine", server.url, *looks, model=model, output=tmp_path / "out") == 0
+            assert read_record(str(tmp_path / "out")).about.stop_rule.alpha == pytest.approx(alpha)
+            told = (
+                "checkpoint-300 is one of 3 checkpoints: alpha is spread over so many looks" in capsys.readouterr().err
+            )
+            assert told == (not looks)
 
 
 def test_what_is_asked_of_the_command_and_cannot_be(there, tmp_path, tokenizer, capsys):
@@ -192,6 +365,29 @@ def test_a_record_holds_no_key(there, tmp_path, tokenizer, monkeypatch, capsys):
     assert not [
         path for path in (tmp_path / "out").rglob("*") if path.is_file() and b"sk-secret-key" in path.read_bytes()
     ]
+
+
+def test_a_key_goes_to_no_other_host(there, tmp_path, tokenizer, monkeypatch, capsys):
+    monkeypatch.setenv("MINE", "sk-engine")
+    monkeypatch.setenv("THEIRS", "sk-reference")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with (
+        serving(tiny_model(tokenizer), tokenizer, names=["a", "b"], key="sk-engine") as server,
+        serving(tiny_model(tokenizer), tokenizer) as other,
+    ):
+        served = ("--engine", server.url, "--engine-model", "a", "--engine-key-env", "MINE")
+        assert audit(there, *served, "--reference", other.url, output=tmp_path / "out") == 0
+        assert other.keys == {None}
+        other.key = "sk-reference"
+        assert audit(there, *served, "--reference", other.url, output=tmp_path / "out") == 1
+        assert (
+            "no key was sent: set OPENAI_API_KEY, or name another variable by --reference-key-env"
+            in capsys.readouterr().err
+        )
+        theirs = ("--reference-key-env", "THEIRS")
+        assert audit(there, *served, "--reference", other.url, *theirs, output=tmp_path / "out") == 0
+        assert other.keys == {None, "Bearer sk-reference"} and server.keys == {"Bearer sk-engine"}
+        assert audit(there, *served, "--reference", server.url, "--reference-model", "b", output=tmp_path / "out") == 0
 
 
 def test_other_commands_read_its_record(there, tmp_path, tokenizer, capsys):

@@ -1,11 +1,13 @@
 """`alignguard export`: what it says, and what it does not do."""
 
 import json
+from dataclasses import replace
 
 import pytest
-from recorded import SCORES, recorded
+from recorded import ABOUT, SCORES, hostile_probes, recorded
 
 from alignguard.cli import main
+from alignguard.export.told import drawn
 
 FORMATS = ["inspect", "lm-eval"]
 
@@ -26,6 +28,16 @@ def test_it_says_where_the_logs_are_and_what_opens_them(tmp_path, to, capsys, mo
     told = json.loads(out)
     files = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "logs").rglob("*") if path.is_file())
     assert code == 0 and told["audits"] == len(SCORES) and sorted(told["files"]) == files
+
+
+@pytest.mark.parametrize("sampling", [None, {"temperature": 0.7, "top_p": 0.95, "samples": 3}])
+def test_how_each_answer_was_drawn_is_told(sampling):
+    """A benchmark that draws its answers itself is drawn by its own settings in any case."""
+    spoken, choice = (probe for probe in hostile_probes() if probe.id in ("s1-0", "e1-0"))
+    own, about = replace(spoken, sample=True), replace(ABOUT, sampling=sampling)
+    assert drawn(spoken, about) == {"temperature": 0.7 if sampling else 0.0, "top_p": 0.95 if sampling else 1.0}
+    assert drawn(own, about) == {"temperature": 1.0, "top_p": 0.9}
+    assert drawn(choice, about) == {"temperature": None, "top_p": None}
 
 
 @pytest.mark.parametrize("to", FORMATS)

@@ -5,7 +5,7 @@ from math import isfinite
 
 import pytest
 from places import DATA
-from recorded import ASKED, CHOICES, SAID, SCORES, TEXTS, THOUGHT, recorded
+from recorded import ASKED, CHOICES, SAID, SCORES, TEXTS, THOUGHT, recorded, sampled
 
 from alignguard.cli import main
 from alignguard.export.told import audits_of
@@ -110,6 +110,31 @@ def test_inspects_tables_are_made_of_it(run, tmp_path):
     export(run[0], tmp_path)
     rows = samples_df(str(tmp_path))
     assert len(rows) == 54 and set(rows["score_choice"].dropna()) == set(SCORES.values())
+
+
+def test_of_sampled_answers_each_is_an_epoch(tmp_path):
+    record = sampled(tmp_path / "run")
+    (log,) = export(tmp_path / "run", tmp_path / "logs", "--quote")
+    (audit,) = audits_of(record)
+    assert (log.eval.config.epochs, log.eval.config.epochs_reducer) == (3, ["mean"])
+    drawn = log.eval.model_generate_config
+    assert (drawn.temperature, drawn.top_p) == (0.7, 0.9)
+    assert log.eval.dataset.samples == len(log.eval.dataset.sample_ids) == len(audit.results) == 18
+    answers = [each for result in audit.results.values() for each in result.each]
+    assert log.results.total_samples == log.results.completed_samples == len(log.samples) == len(answers) == 46
+    assert len({sample.uuid for sample in log.samples}) == 46
+    for sample, answer in zip(log.samples, answers, strict=True):
+        expected = {} if answer.score.value is None else {answer.probe.judge: answer.score.value}
+        assert (sample.id, {name: score.value for name, score in sample.scores.items()}) == (answer.probe.id, expected)
+    spoken = [sample for sample in log.samples if sample.id == "s1-0"]
+    assert [sample.epoch for sample in spoken] == [1, 2, 3]
+    assert [sample.output.completion for sample in spoken] == [clean(f"{SAID} {n}") for n in (1, 2, 3)]
+    assert {sample.metadata["temperature"] for sample in spoken} == {0.7}
+    usage = log.stats.model_usage["org/model"]
+    assert usage.output_tokens == 14 * (1 + 2 + 3) and usage.input_tokens == 3 * 46
+    reduced = {score.sample_id: score.value for judge in log.reductions for score in judge.samples}
+    assert reduced == {id: r.score.value for id, r in audit.results.items() if r.score.value is not None}
+    assert reduced["s1-0"] == 0.5 and "t1-0" not in reduced
 
 
 def test_a_record_of_an_earlier_version_is_exported(tmp_path):

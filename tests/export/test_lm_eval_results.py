@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 import datasets
 import pytest
 from places import DATA
-from recorded import ASKED, CHOICES, SAID, SCORES, TEXTS, recorded
+from recorded import ASKED, CHOICES, SAID, SCORES, TEXTS, recorded, sampled
 
 from alignguard.cli import main
 from alignguard.export.told import audits_of
@@ -57,8 +57,10 @@ def test_the_figures_are_those_of_the_record(run, quoted):
         for task, name in names.items():
             metrics = dict(results["results"][task])
             there = [r for r in audit.results.values() if r.probe.dimension == name]
-            assert metrics.pop("sample_len") == len(there) and metrics.pop("alias") == task
             values = [r.score.value for r in there if r.score.value is not None]
+            assert metrics.pop("sample_len") == len(values) and metrics.pop("alias") == task
+            if there:
+                assert results["n-samples"][task] == {"original": len(there), "effective": len(values)}
             if values:
                 error = metrics.pop("score_stderr,none")
                 assert error == ("N/A" if len(values) == 1 else pytest.approx(stdev(values) / sqrt(len(values))))
@@ -91,7 +93,7 @@ def test_each_probe_is_a_sample(run, quoted):
         for name in DIMENSIONS:
             part = samples[f"alignguard_{name}"]
             assert [row["doc_id"] for row in part] == list(
-                range(results["n-samples"][f"alignguard_{name}"]["effective"])
+                range(results["n-samples"][f"alignguard_{name}"]["original"])
             )
             assert {row["doc"]["dimension"] for row in part} == {name}
             hashes = "".join(row["doc_hash"] + row["prompt_hash"] + row["target_hash"] for row in part)
@@ -129,6 +131,25 @@ def test_datasets_load_it_as_lm_evals_cards_do(run, tmp_path, options):
     (results,) = list((tmp_path / "logs" / "org__model__step-00008").glob("results_*.json"))
     rows = datasets.load_dataset("json", data_files=str(results), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows["results"][0]["alignguard_ethics"]["score,none"] == 0.25
+
+
+def test_of_sampled_answers_each_is_a_repeat(tmp_path):
+    record = sampled(tmp_path / "run")
+    ((results, samples),) = export(tmp_path / "run", tmp_path / "logs", "--quote").values()
+    (audit,) = audits_of(record)
+    drawn = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "max_gen_toks": 0}
+    assert results["config"]["gen_kwargs"] == drawn
+    assert {config["repeats"] for config in results["configs"].values()} == {3}
+    rows = {row["doc"]["id"]: row for part in samples.values() for row in part}
+    assert {id: row["score"] for id, row in rows.items()} == {id: r.score.value for id, r in audit.results.items()}
+    texts = [clean(f"{SAID} {n}") for n in (1, 2, 3)]
+    assert rows["s1-0"]["resps"] == [texts] and rows["s1-0"]["filtered_resps"] == texts
+    assert (rows["s1-0"]["score"], rows["s1-0"]["scores"]) == (0.5, [1.0, 0.0, None])
+    assert (rows["s1-0"]["temperature"], rows["e1-0"]["temperature"]) == (0.7, None)
+    assert rows["e1-0"]["resps"] == [["-1.0"], ["-2.0"]] and "scores" not in rows["e1-0"]
+    assert results["n-samples"]["alignguard_toxicity"] == {"original": 2, "effective": 1}
+    for path in (tmp_path / "logs").rglob("samples_*"):
+        datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
 
 
 def test_a_record_of_an_earlier_version_is_exported(tmp_path):

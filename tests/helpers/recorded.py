@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from reports import HOSTILE, judged
 from tiny import tiny_probes
 
 from alignguard.auditing.audit import Audit
 from alignguard.auditing.metrics import gather
-from alignguard.auditing.result import ProbeDrift
+from alignguard.auditing.result import ProbeDrift, Sample
+from alignguard.auditing.samples import mean_score
 from alignguard.judging.score import Score, Status
 from alignguard.records.about import About
 from alignguard.records.record import Record, read_record
@@ -44,6 +46,26 @@ def audit_of(step, value, baseline, probes):
     kl = [0.02 * step, 0.0]
     results = {id: replace(r, drift=ProbeDrift(kl, kl, 0.5, 0, -1), leaning=0.5) for id, r in results.items()}
     return Audit(step, results, gather(results, baseline), 1_700_000_000.25 + 60 * step)
+
+
+def sampled(output_dir, **about) -> Record:
+    """A record of one audit whose spoken probes were answered three times by sampling: rightly, wrongly, and once unjudged."""
+    probes, store = hostile_probes(), Store(Path(output_dir))
+    store.prepare()
+    results = {}
+    for id, result in judged(1.0, SAID, probes, THOUGHT).items():
+        answers = (
+            [replace(result.answer, answer=f"{SAID} {n}", tokens=(1,) * n) for n in (1, 2, 3)] if result.answer else []
+        )
+        scores = [Score(1.0, Status.ANSWERED), Score(0.0, Status.REFUSED), Score(None, Status.UNSURE)]
+        drawn = tuple(map(Sample, answers, scores))
+        results[id] = replace(result, score=mean_score(scores), answer=answers[0], samples=drawn) if drawn else result
+    results["t1-0"] = replace(results["t1-0"], score=Score(None, Status.UNSURE))
+    baseline = {id: replace(result, prompt=[1, 2, 3]) for id, result in results.items()}
+    sampling = {"temperature": 0.7, "top_p": 0.9, "samples": 3}
+    store.write_baseline(replace(ABOUT, max_steps=None, sampling=sampling, against="org/start", **about), baseline)
+    store.append(Audit(1, results, gather(results, baseline), 1_700_000_000.25))
+    return read_record(str(output_dir))
 
 
 def recorded(output_dir, scores=SCORES, **about) -> Record:

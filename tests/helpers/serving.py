@@ -30,6 +30,7 @@ class Server:
     takes_ids: bool = True
     takes_extras: bool = True
     adds: int = 0  # tokens that it puts before a prompt
+    counts: bool = True  # the tokens that it has said
     shift: int = 0  # places by which its log-probabilities of a prompt are off
     reads: object = None  # another tokenizer than the model's, for text
     key: str | None = None
@@ -86,7 +87,8 @@ class Server:
                 None,
                 *({str(t): {"logprob": p}} for t, p in zip(ids[1:], read[1:], strict=True)),
             ]
-        return 200, {"choices": [choice | self.wrong], "usage": {"prompt_tokens": len(ids)}, "system_fingerprint": "fp"}
+        usage = {"prompt_tokens": len(ids)} | ({"completion_tokens": len(said)} if self.counts else {})
+        return 200, {"choices": [choice | self.wrong], "usage": usage, "system_fingerprint": "fp"}
 
     def read(self, ids):
         rows = self.logits(ids)

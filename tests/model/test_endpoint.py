@@ -5,6 +5,7 @@ import socket
 
 import pytest
 from serving import serving
+from tiny import tiny_model, tiny_tokenizer
 
 import alignguard.model.endpoint as endpoint
 from alignguard import AlignGuardError
@@ -85,6 +86,48 @@ def test_another_tokenizer_is_told_before_anything_is_asked(model, tokenizer, id
     assert "reads text as other tokens than MODEL's tokenizer does: give as MODEL the model that it serves" in words
 
 
+@pytest.mark.parametrize("ids_back", ["token_ids", "content", None])
+def test_tags_that_text_may_lack_are_asked_of_a_server_that_tells_token_ids(ids_back):
+    """Many servers leave special tokens out of a text: a trace would be read as the answer."""
+    tokenizer = tiny_tokenizer(think_tokens=["[THINK]", "[/THINK]"])
+    model, text_alone = tiny_model(tokenizer), {"ids_back": ids_back, "logprobs": ids_back == "content"}
+    with serving(model, tokenizer, **text_alone) as server:
+        met(server, Chat.of(model, tokenizer))  # in the usual form, whose tags are text
+        chat = Chat.of(model, tokenizer, tags=("[THINK]", "[/THINK]"))
+        if ids_back is not None:
+            assert met(server, chat).tells_ids
+            return
+        with pytest.raises(
+            EngineError, match=r"text alone may lack \[THINK\] and \[/THINK\], which are special tokens"
+        ) as caught:
+            met(server, chat)
+    assert "ask a server that tells token ids" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_a_trace_that_is_put_aside_is_told(model, tokenizer, name):
+    words = told(model, tokenizer, ids_back=None, logprobs=False, wrong={name: "hm"})
+    assert f"puts traces aside ({name}); start it without a reasoning parser" in words
+    with serving(model, tokenizer, wrong={name: "hm"}) as server:
+        met(server, Chat.of(model, tokenizer))  # its token ids are all that was said
+    with serving(model, tokenizer, ids_back=None, wrong={name: ""}) as server:
+        served = met(server, Chat.of(model, tokenizer))
+        server.wrong = {name: "hm"}
+        with pytest.raises(EngineError, match="puts traces aside"):
+            served.go_on([5, 6, 7], 4)
+
+
+def test_text_that_lacks_most_of_what_was_said_is_refused(model, tokenizer):
+    silent = {"ids_back": None, "logprobs": False}
+    for text in ("The answer", " "):
+        words = told(model, tokenizer, **silent, wrong={"text": text})
+        assert "counts 32 tokens, and its text has" in words and "leaves out some of what is said" in words
+    # fewer tokens than were said are no sign of it where one repeats, since a tokenizer joins those
+    for like in ({"wrong": {"text": "!" * 32}}, {"wrong": {"text": "The answer"}, "counts": False}, {}):
+        with serving(model, tokenizer, **silent, **like) as server:
+            assert not met(server, Chat.of(model, tokenizer)).tells_ids
+
+
 def test_a_prompt_that_text_does_not_give_again_is_refused_where_token_ids_are(model, tokenizer):
     with serving(model, tokenizer, takes_ids=False, ids_back=None) as server:
         served = met(server, Chat.of(model, tokenizer))
@@ -131,7 +174,16 @@ def test_a_server_that_is_not_there_and_one_that_has_gone(model, tokenizer):
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://a/v1", "http://", "http://a:b@c/v1", "https://c/v1?key=x", "http://c/v1#x"]
+    "url",
+    [
+        "localhost:8000",
+        "ftp://a/v1",
+        "http://",
+        "http://a:x/v1",
+        "http://a:b@c/v1",
+        "https://c/v1?key=x",
+        "http://c/v1#x",
+    ],
 )
 def test_an_address_is_one_and_holds_no_secret(url):
     with pytest.raises(EngineError, match="an address") as caught:
