@@ -44,6 +44,19 @@ def test_shares_give_the_figures_of_one_process_and_only_the_first_writes(tmp_pa
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
 
 
+def test_completions_of_all_processes_are_kept(tmp_path):
+    end(start("", tmp_path, 2, "spoken_run.py"))
+    given = [found(tmp_path, rank) for rank in (0, 1)]
+    store = RowStore(tmp_path / "_alignguard" / "said")
+    where = store.rows(0, 3)
+    texts = {text.row: text for text in store.texts(set(where))}
+    for step in (1, 2, 3):
+        right = sorted((said, round(weight, 4)) for own in given for said, weight in own[str(step)])
+        kept = [texts[row] for row, steps in where.items() if step in steps]
+        said = [(text.ids[np.asarray(text.learnt, dtype=bool)].tolist(), round(text.weight, 4)) for text in kept]
+        assert len(right) == 16 and sorted(said) == right
+
+
 def test_a_drift_budget_moves_the_weights_as_on_one_process(tmp_path):
     """Three anchors a step, on one process and shared by two; and the penalty does move them."""
     runs = {name: start(mode, tmp_path / name, size) for name, mode, size in RUNS}
