@@ -176,6 +176,7 @@ def found(run: Run, record: Record) -> dict[str, Any]:
         # what is the change of format alone
         "format": None if drift["raw"] is None or drift["answer"] is None else drift["raw"] - drift["answer"],
         "dimensions": {name: _told(d) for name, d in verdict.dimensions.items() if name in TRUST_DIMENSIONS and d.n},
+        "unjudged": [name for name, d in verdict.dimensions.items() if d.unjudged],
         "called": verdict.since,
         "warned": verdict.leans,
         "seconds": sum(audit.figure("cost/seconds") or 0.0 for audit in record.audits),

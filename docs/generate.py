@@ -267,15 +267,27 @@ def study_tables() -> dict[str, str]:
         [
             run["run"],
             str(run["steps"]) if run["steps"] == run["of"] else f"{run['steps']} of {run['of']}",
-            f"{both(run['reasoning'])} ({run['reasoning']['n']})",
+            f"{both(run['reasoning'])} ({run['reasoning']['n']})" if run["reasoning"] else "-",
             *(number(run["drift"][name]) for name in ("answer", "raw", "reverse")),
             number(run["drift"]["answer_sum"], ".1f"),
             at(run["called"]),
             at(run["warned"]),
+            ", ".join(run.get("unjudged") or ()) or "-",
         ]
         for run in found["runs"]
     ]
-    head = ["run", "steps", "reasoning (of)", "drift", "raw", "reverse", "summed", "called at", "warned at"]
+    head = [
+        "run",
+        "steps",
+        "reasoning (of)",
+        "drift",
+        "raw",
+        "reverse",
+        "summed",
+        "called at",
+        "warned at",
+        "too few judged",
+    ]
     sides = ["run", "where", "start to now", "drop over the run", "95 % interval", "p", "detectable"]
     witness = [
         [name, str(row["points"]), number(row["rho"]), f"{number(row['low'])} to {number(row['high'])}"]
