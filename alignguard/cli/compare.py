@@ -117,10 +117,16 @@ def _over(record: Record) -> dict[str, Any]:
     return {
         "audits": len(audits),
         "drift": audits[-1].figure("kl/answer"),
-        "last_drop": {name: audits[-1].figure(f"{name}/drop") for name in drops},
+        "last_drop": {name: _last(record, name) for name in drops},
         "worst_drop": {name: max(values) for name, values in drops.items()},
         "seconds": sum(audit.figure("cost/seconds") or 0.0 for audit in audits),
     }
+
+
+def _last(record: Record, name: str) -> float | None:
+    """The drop of a dimension at the last audit; none where too few of its answers could be judged then."""
+    d = record.verdict.dimensions.get(name)
+    return record.audits[-1].figure(f"{name}/drop") if d is not None and d.judged else None
 
 
 def _points(record: Record, key: str, x: str | None = None) -> list[tuple[float, float]]:

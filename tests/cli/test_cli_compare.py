@@ -1,11 +1,13 @@
 """`alignguard compare`: what it calls comparable, and what it tells of what an audit lacks; on records made by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from recorded import recorded
 
 from alignguard.cli import main
+from alignguard.cli.compare import _over
 
 SERVED = {"max_steps": None, "alpha_until": None, "model_fingerprint": "", "engine": {"server": "vllm"}}
 
@@ -66,6 +68,14 @@ def test_the_last_drop_is_the_last_audits(tmp_path, capsys):
     assert run["last_drop"]["safety"] == record.audits[-1].figure("safety/drop")
     main(["compare", str(tmp_path / "run")])
     assert " - (+0.25)" in capsys.readouterr().out
+
+
+def test_where_too_few_could_be_judged_there_is_no_last_drop(tmp_path):
+    """One pair of twelve makes a drop of that audit, which is no drop of the dimension."""
+    record = recorded(tmp_path / "run")
+    safety = replace(record.verdict.dimensions["safety"], n=1, asked=12, unscored=11, unjudged=True)
+    few = replace(record, verdict=replace(record.verdict, dimensions={**record.verdict.dimensions, "safety": safety}))
+    assert _over(record)["last_drop"]["safety"] is not None and _over(few)["last_drop"]["safety"] is None
 
 
 def test_of_a_model_held_against_nothing_the_score_is_told(tmp_path, capsys):
