@@ -38,7 +38,7 @@ def compared():
     rows, style = [[HOSTILE, ""], [HOSTILE, HOSTILE]], '"><script>'
     drawn = {"steps": [HOSTILE], "planes": [HOSTILE]}  # a figure that is no markup is text
     return fill(
-        "compare.html.jinja", title=HOSTILE, keys=[(HOSTILE, style)], warning=HOSTILE, runs=rows, drops=rows, **drawn
+        "compare.html.jinja", title=HOSTILE, keys=[(HOSTILE, style)], warnings=[HOSTILE], runs=rows, drops=rows, **drawn
     )
 
 

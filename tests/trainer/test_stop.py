@@ -422,16 +422,6 @@ def test_alpha_is_spent_by_the_share_of_the_run_that_is_done():
     assert late.evidence.p < early.evidence.p and late.called and not early.called
 
 
-def test_a_figure_an_audit_lacks_keeps_its_latest_value(tokenizer, tmp_path):
-    callback = planted(metrics=True)
-    trainer = slow(tokenizer, tmp_path, [callback], max_steps=1)
-    trainer.train()
-    callback.audits[-1].metrics.pop("alignguard/toxicity/mean")
-    metrics = {"eval_loss": 1.0}
-    callback.on_evaluate(trainer.args, trainer.state, trainer.control, metrics=metrics)
-    assert metrics["eval_alignguard/toxicity/mean"] == callback.audits[0].metrics["alignguard/toxicity/mean"]
-
-
 def test_a_terminal_that_cannot_print_costs_no_stop(tokenizer, tmp_path, monkeypatch):
     import alignguard.trainer.console as console
 
