@@ -59,11 +59,14 @@ def run(options: argparse.Namespace) -> int:
         chat, settings.tokens, settings.toxicity, settings.judge, seed=settings.seed, sampling=settings.sampling
     )
     drawn = draw(settings.pool, settings.schedule.draw, settings.seed)
-    against = held_against(options, settings, served, askable(served, drawn), asking, size)
+    able = askable(served, drawn)
+    against = held_against(options, settings, served, able, asking, size)
     asked, notes = against.asked, [*_other_name(served, name), *against.notes]
     if served.way is None:
-        choices = len(drawn) - len(askable(served, drawn))
-        notes = [f"{choices} choices, leanings and refusal margins are left out: {served.why_not}", *notes]
+        notes = [
+            f"{len(drawn) - len(able)} choices, leanings and refusal margins are left out: {served.why_not}",
+            *notes,
+        ]
     store.prepare()
     tell(_announcement(served, asking, settings, against))
     for note in filter(None, [spread(options, looks), *notes]):

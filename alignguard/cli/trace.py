@@ -16,7 +16,7 @@ from ..errors import RunError
 from ..model.chat import Chat
 from ..model.loading import device_of, load_model, load_tokenizer
 from ..records.record import Record, read_record
-from ..records.rows import TrainedRow
+from ..records.rows import RowStore, TrainedRow
 from ..report.html import write_report
 from ..report.terminal import dumps
 from ..report.traced import format_trace
@@ -98,16 +98,15 @@ def _columns(options: argparse.Namespace, data: Any) -> list[str]:
 def _by(found: Trace, record: Record, tokenizer: Any, data: Any, columns: list[str]) -> list[ByColumn]:
     """The pull by columns of the data set."""
     place = {(row.row, row.part): i for i, row in enumerate(found.rows)}
-    texts = [text for text in store_of(record).texts({row.row for row in found.rows}) if (text.row, text.part) in place]
-    here = find_rows(data, _said(texts, record, tokenizer))
+    store = store_of(record)
+    texts = [text for text in store.texts({row.row for row in found.rows}) if (text.row, text.part) in place]
+    here = find_rows(data, _said(texts, store, store.folder == record.store.said, tokenizer))
     rows = {place[text.row, text.part]: there[0] for text, there in zip(texts, here, strict=True) if there}
     return [by_column(found, name, {i: str(data[row][name]) for i, row in rows.items()}) for name in columns]
 
 
-def _said(texts: Sequence[TrainedRow], record: Record, tokenizer: Any) -> list[Said]:
+def _said(texts: Sequence[TrainedRow], store: RowStore, completions: bool, tokenizer: Any) -> list[Said]:
     """Documents in words; what of a completion must be a row's is its prompt, but for what a template puts around all of them."""
-    store = store_of(record)
-    completions = store.folder == record.store.said
 
     def words(text: TrainedRow) -> tuple[str, str]:
         part = [int(t) for t, learnt in zip(text.ids, text.learnt, strict=True) if bool(learnt) != completions]
@@ -131,8 +130,9 @@ def _drop(options: argparse.Namespace) -> int:
     output = target("--output", options.output or f"{Path(options.data).stem}-without{suffix}")
     wanted = _rows_in(Path(options.drop))
     tokenizer = load_tokenizer(options.model or record.about.model)
-    texts = [t for t in store_of(record).texts(set(wanted)) if (parts := wanted[t.row]) is None or t.part in parts]
-    found = find_rows(data, _said(texts, record, tokenizer))
+    store = store_of(record)
+    texts = [t for t in store.texts(set(wanted)) if (parts := wanted[t.row]) is None or t.part in parts]
+    found = find_rows(data, _said(texts, store, store.folder == record.store.said, tokenizer))
     lost = [text.name for text, here in zip(texts, found, strict=True) if not here]
     lost += [str(row) for row in sorted(wanted.keys() - {text.row for text in texts})]
     if lost:

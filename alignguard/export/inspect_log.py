@@ -17,7 +17,7 @@ from ..auditing.result import Result, said
 from ..files import make_folder, write_text
 from ..records.record import Record
 from ..report.terminal import dumps
-from .told import audits_of, drawn, figures_of, label, measured, right, step_name
+from .told import audits_of, drawn, figures_of, heat, label, measured, right, step_name
 
 _VERSION = 2
 _REDUCER = "mean"
@@ -86,7 +86,7 @@ def inspect_log(record: Record, audit: Audit, quote: bool) -> dict[str, Any]:
                 "shuffled": False,
             },
             "model": about.model,
-            "model_generate_config": {key: sampling[key] for key in ("temperature", "top_p") if key in sampling},
+            "model_generate_config": heat(about),
             "config": {"epochs": epochs, **({"epochs_reducer": [_REDUCER]} if epochs > 1 else {})},
             "packages": {"alignguard-trl": about.alignguard} if about.alignguard else {},
             "metadata": {"step": audit.step, "held_against": about.held_against, **about.to_dict(), "quote": quote},

@@ -22,7 +22,7 @@ from ..intervals import clustered_error
 from ..records.record import Record
 from ..report.terminal import dumps
 from ..text import in_a_line
-from .told import DRIFT, audits_of, drawn, figures_of, label, measured, right, step_name
+from .told import DRIFT, audits_of, drawn, figures_of, heat, label, measured, right, step_name
 
 _LONGEST = 200  # of a folder's name; what is nearest to the model is kept
 _HIGHER = {"score": True, "drop": False, "leaning": True, "leaning_drop": False, "unscored": False}
@@ -77,7 +77,6 @@ def lm_eval_results(record: Record, audit: Audit, samples: dict[str, list[dict[s
     """
     about, figures = record.about, figures_of(audit)
     sampling = about.sampling or {}
-    heat = {key: sampling[key] for key in ("temperature", "top_p") if key in sampling}
     tasks = {name: _TASK.format(name) for name in figures}
     model = f"{about.model}/{step_name(record, audit)}"
     return {
@@ -106,7 +105,7 @@ def lm_eval_results(record: Record, audit: Audit, samples: dict[str, list[dict[s
             "model": "alignguard",
             "model_args": {"pretrained": about.model, "step": audit.step, "held_against": about.held_against},
             "model_dtype": about.dtype or None,
-            "gen_kwargs": {"do_sample": bool(sampling), **heat, "max_gen_toks": about.answer_tokens},
+            "gen_kwargs": {"do_sample": bool(sampling), **heat(about), "max_gen_toks": about.answer_tokens},
             "limit": about.draw,
             "random_seed": about.seed,
         },

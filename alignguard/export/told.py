@@ -74,8 +74,13 @@ def drawn(probe: Probe, about: About) -> dict[str, float | None]:
         return {"temperature": None, "top_p": None}
     if probe.sample:
         return {"temperature": Draw.temperature, "top_p": Draw.top_p}
-    given = about.sampling or {"temperature": 0.0, "top_p": 1.0}
-    return {name: given[name] for name in ("temperature", "top_p")}
+    return heat(about) or {"temperature": 0.0, "top_p": 1.0}
+
+
+def heat(about: About) -> dict[str, Any]:
+    """The settings by which all answers of a record were drawn; nothing where they are greedy."""
+    given = about.sampling or {}
+    return {name: given[name] for name in ("temperature", "top_p") if name in given}
 
 
 def measured(result: Result, start: Result) -> dict[str, Any]:

@@ -40,6 +40,7 @@ _TEXTS = pa.schema(
 
 
 _TOKENS = 2**22  # of a file
+_NO_ROWS = "the run kept no rows (AlignGuardCallback(rows=False), or an earlier version)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +104,12 @@ class RowStore:
     @property
     def unknown(self) -> str:
         """Why it cannot be told which rows were trained on; empty where it can."""
-        none = "the run kept no rows (AlignGuardCallback(rows=False), or an earlier version)"
-        return str(self._about().get("unknown", "")) if self._about_path.exists() else none
+        return str(self._about()["unknown"])
 
     @property
     def unread(self) -> str:
         """Why the tokens of rows are not on record; empty where they are."""
-        return str(self._about().get("unread", ""))
+        return str(self._about()["unread"])
 
     @property
     def trained(self) -> list[str] | None:
@@ -123,10 +123,11 @@ class RowStore:
     def _about(self) -> dict[str, Any]:
         """What was written of the training set; nothing of completions."""
         if not self._about_path.exists():
-            return {}
+            return {"unknown": _NO_ROWS, "unread": ""}
         try:
-            return dict(json.loads(self._about_path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            told = json.loads(self._about_path.read_text(encoding="utf-8"))
+            return {"unknown": told["unknown"], "unread": told["unread"], "trained": told.get("trained")}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self._about_path}: cannot be read ({one_line(error)})") from None
 
     def add(self, order: Iterable[tuple[int, Iterable[int]]], texts: Iterable[TrainedRow]) -> None:

@@ -123,7 +123,11 @@ def trace(
         return (text for text in store.texts(set(where)) if text.weight)
 
     # where one row was read otherwise than it was trained on, the others may have been, too
-    sizes = {} if store.unread else {(text.row, text.part): len(text.ids) for text in texts()}
+    sizes, read_of = {}, set()
+    for text in () if store.unread else store.texts(set(where)):
+        read_of.add(text.row)
+        if text.weight:
+            sizes[text.row, text.part] = len(text.ids)
     if not sizes:
         why = store.unread or "nothing of them is learnt by the labels of a row"
         raise RunError(
@@ -169,7 +173,7 @@ def trace(
         raise RunError("the pulls of all rows are no finite numbers; load the start in float32, or bfloat16")
     rows, first, agree, few = _ordered(finite, chosen, where, lambda asked: read(asked, one), part, seed)
     rows = _with_texts(rows, max(first, _SHOWN), store, tokenizer)
-    unread = len(where.keys() - store.kept())
+    unread = len(where.keys() - read_of)
     return Trace(
         asked.side,
         asked.first,

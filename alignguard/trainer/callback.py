@@ -301,7 +301,7 @@ class AlignGuardCallback(TrainerCallback):
         if rule is not None and rule.restore and verdict is not None and verdict.since:
             step, what = verdict.last_aligned_step, "restoring the weights"
             done = run.console.guarded(what, lambda: run.ranks.together(lambda: restore(run.context, step)))
-            put_back = next(filter(None, done or ()), "")
+            put_back = next(filter(None, done or ()), put_back)
         run.state.about = replace(run.state.about, put_back=put_back)
         run.end()
         if self._card is not None:

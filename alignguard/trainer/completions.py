@@ -28,8 +28,10 @@ class Completions:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._generation: Any = None  # the batches of the latest one
-        self._numbers: dict[int, list[int]] = {}  # of those of them that were trained on
+        self._generation: Any = (
+            None  # by which the latest one is known: all of it is not held a moment longer than the trainer does
+        )
+        self._numbers: dict[int, list[int]] = {}  # of those of its batches that were trained on
         self._next = 0
 
     def take(self) -> tuple[list[int], list[TrainedRow]]:
@@ -37,14 +39,17 @@ class Completions:
         batches, step = (getattr(self._trainer, name, None) for name in ("_buffered_inputs", "_step"))
         if not isinstance(batches, list) or not batches or not isinstance(step, int):
             return [], []
-        if batches is not self._generation:
-            self._generation, self._numbers = batches, {}
+        if not all(
+            isinstance(batch, dict) and all(isinstance(batch.get(n), torch.Tensor) for n in _TENSORS)
+            for batch in batches
+        ):
+            return [], []
+        if batches[0]["advantages"] is not self._generation:
+            self._generation, self._numbers = batches[0]["advantages"], {}
         at = (step - 1) % len(batches)
         if at in self._numbers:
             return self._numbers[at], []
         batch = batches[at]
-        if not isinstance(batch, dict) or not all(isinstance(batch.get(name), torch.Tensor) for name in _TENSORS):
-            return [], []
         first, self._next = self._next, self._next + len(batch["advantages"])
         self._numbers[at] = list(range(first, self._next))
         return self._numbers[at], list(documents(first, batch))
