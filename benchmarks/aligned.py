@@ -55,7 +55,7 @@ def train(
     **settings: Any,
 ) -> Any:
     """Supervised fine-tuning in float32 on this machine, without any record; the trainer, when done."""
-    cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
+    cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
     args = SFTConfig(
         str(output_dir),
         **{

@@ -5,8 +5,10 @@ controller on the relative excess, whose integral part is the dual ascent of con
 and whose proportional part damps it (Stooke et al. 2020, arXiv 2007.03964). It is zero where there is room.
 
 No penalty holds a model whose every step is larger than its budget, as the first ones of Adam are at many a learning rate: it is
-thrown from side to side. Where the drift is above twice `max_kl`, steps are made smaller, too, by a factor on the learning rate
-that shrinks with each of them and grows back within the budget (as PPO's learning rate is adapted to its KL: Schulman et al. 2017).
+thrown from side to side. So there is a factor on the learning rate, too. How far a step moves a model is known when it has been taken:
+the factor starts at its least and doubles with each step until drift shows (the slow start of congestion control: Jacobson 1988). Later it
+shrinks with each step that finds the drift above twice `max_kl`, and grows back within the budget (as PPO's learning rate is adapted to its
+KL: Schulman et al. 2017).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ _MEMORY = 4.0  # steps that anchor drift is averaged over: one step sees a few a
 _FAR = 1.0  # relative excess from which on steps are made smaller: at twice the budget
 _BRAKE, _RELEASE = 0.25, 1.02  # how fast: log of the factor by the excess over that, and growth within the budget
 _SLOWEST = 0.05  # of the trainer's own steps: what hardly moves cannot be brought back either
+_SHOWS = 0.25  # of the budget: drift from which on the factor no longer doubles
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,22 @@ class Controller:
             Of the relative excess.
         seen (`int`, *optional*, defaults to `0`):
             How often it was updated.
-        pace (`float`, *optional*, defaults to `1.0`):
-            The factor on the learning rate.
+        pace (`float`, *optional*, defaults to `0.05`):
+            The factor on the learning rate; 1 with a fixed coefficient.
+        starting (`bool`, *optional*, defaults to `True`):
+            Whether the factor still doubles with each step: no drift has shown so far.
     """
 
     budget: DriftBudget
     mean: float = 0.0
     integral: float = 0.0
     seen: int = 0
-    pace: float = 1.0
+    pace: float = _SLOWEST
+    starting: bool = True
+
+    def __post_init__(self) -> None:
+        if self.budget.coefficient is not None:
+            self.pace = 1.0
 
     def excess(self, kl: float) -> float:
         """How far a drift is above the budget, relative to it; clipped."""
@@ -121,8 +131,14 @@ class Controller:
         grown = self.integral + _INTEGRAL * self.excess(kl) * max(1.0, self.integral)
         self.integral = min(max(grown, 0.0), self.budget.most)
         if self.budget.coefficient is None:
-            over = self.excess(kl)  # clipped: one odd batch of anchors does not stop the run
-            slower = (
-                exp(-_BRAKE * (over - _FAR)) if over > _FAR else _RELEASE if self.mean <= self.budget.max_kl else 1.0
-            )
-            self.pace = min(max(self.pace * slower, _SLOWEST), 1.0)
+            self.pace = min(max(self.pace * self._change(kl), _SLOWEST), 1.0)
+
+    def _change(self, kl: float) -> float:
+        """Of the factor on the learning rate, after a step's anchors were looked at."""
+        over = self.excess(kl)  # clipped: one odd batch of anchors does not stop the run
+        self.starting = self.starting and self.pace < 1.0 and kl <= _SHOWS * self.budget.max_kl
+        if over > _FAR:
+            return exp(-_BRAKE * (over - _FAR))
+        if self.mean > self.budget.max_kl or self.seen == 1:  # nothing had moved when the first ones were looked at
+            return 1.0
+        return 2.0 if self.starting else _RELEASE

@@ -133,9 +133,13 @@ class Holder:
         self.controller.update(kl)
 
     def slow(self, optimizer: Any) -> None:
-        """For one optimizer step lower its learning rates by the controller's factor; [`~Holder.let_go`] puts them back."""
-        if self.controller.pace < 1.0 and optimizer is not None:
-            self._rates = [(group, group["lr"]) for group in optimizer.param_groups]
+        """
+        For one optimizer step lower its learning rates by the controller's factor; [`~Holder.let_go`] puts them back. Where the last look at
+        anchors failed nothing is held, and nothing would let the factor grow: the step is the trainer's own.
+        """
+        if self.working and self.controller.pace < 1.0 and optimizer is not None:
+            groups = optimizer.param_groups  # of which one may find its rate itself: Adafactor's relative steps
+            self._rates = [(group, group["lr"]) for group in groups if group.get("lr") is not None]
             for group, rate in self._rates:
                 group["lr"] = rate * self.controller.pace
 
@@ -210,7 +214,9 @@ class Holder:
 
     def state(self, step: int) -> dict[str, Any]:
         """One line of budget.jsonl, from which a resumed run goes on."""
-        kept = {"integral": self.controller.integral, "seen": self.controller.seen, "thinks": sorted(self._thinks)}
+        control = self.controller
+        kept = {"integral": control.integral, "seen": control.seen, "starting": control.starting}
+        kept |= {"thinks": sorted(self._thinks)}
         kept["manner"] = [self.manner.form.open, self.manner.wrapper]
         return {
             "step": step,
@@ -222,7 +228,12 @@ class Holder:
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from a line of budget.jsonl."""
         self.controller = Controller(
-            self.budget, state["anchor_kl"], state["integral"], state["seen"], state.get("pace", 1.0)
+            self.budget,
+            state["anchor_kl"],
+            state["integral"],
+            state["seen"],
+            state.get("pace", 1.0),
+            state.get("starting", False),
         )
         self.kl, self.penalty, self._thinks = state["kl"], state["penalty"], set(state["thinks"])
         if "manner" in state:
