@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     warnings = [f"not comparable: the runs differ in their {', '.join(differ)}"] * bool(differ)
     if drawn and "probes" not in differ:
         warnings.append(f"other probes of the pool were drawn ({', '.join(drawn)}): figures differ by chance, too")
+    warnings += [f"{record.name}: {record.about.note}" for record in records if record.about.note]
     warnings += [f"not audited: {why}" for why in failed.values()]
     for warning in warnings:
         tell(warning)

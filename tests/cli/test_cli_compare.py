@@ -58,6 +58,17 @@ def test_other_probes_of_the_same_pool_are_told_of(tmp_path, capsys):
     assert err == "alignguard: other probes of the pool were drawn (seed, draw): figures differ by chance, too\n"
 
 
+def test_weights_that_were_put_back_are_told_of(tmp_path, capsys):
+    """The figures beside a run's name would be taken for those of the weights that it left."""
+    recorded(tmp_path / "a")
+    recorded(tmp_path / "b", put_back="checkpoint-2")
+    page = tmp_path / "page.html"
+    capsys.readouterr()
+    main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--html", str(page)])
+    note = f"{tmp_path / 'b'}: After training the weights of checkpoint-2 were put back; the figures are of the last audit's."
+    assert capsys.readouterr().err == f"alignguard: {note}\n" and note.replace("'", "&#39;") in page.read_text("utf-8")
+
+
 def test_the_last_drop_is_the_last_audits(tmp_path, capsys):
     """Of toxicity nothing can be judged at the last: the drop of the audit before was told in its place."""
     record = recorded(tmp_path / "run")
