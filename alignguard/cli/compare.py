@@ -46,6 +46,8 @@ _SAME = {
 _MAY_LACK = ("tokenizer_fingerprint", "tags", "dtype", "alignguard")
 # other probes of the same pool are drawn
 _DRAWN = ("seed", "draw")
+# what a regression is called by
+_RULED = ("alpha", "min_drop", "dimensions", "patience", "floors", "min_scored", "rule", "looks")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -58,6 +60,10 @@ def run(options: argparse.Namespace) -> int:
     warnings = [f"not comparable: the runs differ in their {', '.join(differ)}"] * bool(differ)
     if drawn and "probes" not in differ:
         warnings.append(f"other probes of the pool were drawn ({', '.join(drawn)}): figures differ by chance, too")
+    rules = [about.stop_rule for about in abouts if not about.is_alone]
+    ruled = [key for key in _RULED if len({json.dumps(getattr(rule, key), sort_keys=True) for rule in rules}) > 1]
+    if ruled:
+        warnings.append(f"regressions are called by other rules ({', '.join(ruled)}): what one calls another may not")
     warnings += [f"{record.name}: {record.about.note}" for record in records if record.about.note]
     warnings += [f"not audited: {why}" for why in failed.values()]
     for warning in warnings:
@@ -66,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         write_text(page, _page(records, warnings))
     if options.json:
         runs = [{**summary(r), **_over(r)} for r in records]
-        print(dumps({"runs": runs, "differ": differ, "drawn": drawn, "failed": failed}))
+        print(dumps({"runs": runs, "differ": differ, "drawn": drawn, "ruled": ruled, "failed": failed}))
     else:
         say("\n\n".join(columns(rows) for rows in _tables(records)))
         if options.html:

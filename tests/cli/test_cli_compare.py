@@ -58,6 +58,17 @@ def test_other_probes_of_the_same_pool_are_told_of(tmp_path, capsys):
     assert err == "alignguard: other probes of the pool were drawn (seed, draw): figures differ by chance, too\n"
 
 
+def test_other_rules_are_told_of(tmp_path, capsys):
+    strict = {"alpha": 0.01, "min_drop": 0.03, "checkpoint": False}
+    recorded(tmp_path / "a", stop={"alpha": 0.05, "min_drop": 0.03})
+    recorded(tmp_path / "b", stop=strict)
+    recorded(tmp_path / "alone", {0: 0.75}, **SERVED, stop={"alpha": 0.2})  # nothing is called of it
+    _, err, told = compared(capsys, tmp_path / "a", tmp_path / "b")
+    assert told["ruled"] == ["alpha"] and "called by other rules (alpha): what" in err
+    _, err, told = compared(capsys, tmp_path / "a", tmp_path / "alone")
+    assert told["ruled"] == [] and "rules" not in err
+
+
 def test_weights_that_were_put_back_are_told_of(tmp_path, capsys):
     """The figures beside a run's name would be taken for those of the weights that it left."""
     recorded(tmp_path / "a")
