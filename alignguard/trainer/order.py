@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch.utils.data import IterableDataset
+from transformers import Trainer
 
 from ..errors import one_line
 
@@ -26,9 +27,11 @@ class Order:
             Batches that a resumed run draws first and does not train on.
         processes (`int`, *optional*, defaults to `1`):
             How many train.
+        trainer (`Trainer`, *optional*):
+            Where it is known: some make a stream of their own of one that they are given.
     """
 
-    def __init__(self, loader: Any, skip: int = 0, processes: int = 1) -> None:
+    def __init__(self, loader: Any, skip: int = 0, processes: int = 1, trainer: Any = None) -> None:
         self._skip, self._drawn = skip, _Pass(0)
         self._awaited = self._used = (
             False  # a pass of the trainer's is to begin; of the latest one a batch was trained on
@@ -36,7 +39,7 @@ class Order:
         self._sampler: Any = None
         self._at, self._size = 0, getattr(loader, "batch_size", None) or 1
         try:  # a loader may be anybody's
-            self.unknown = _unknown(loader, processes)
+            self.unknown = _unknown(loader, processes, trainer)
             self.stream = not self.unknown and isinstance(loader.dataset, IterableDataset)
             if not self.unknown and not self.stream:
                 self._listen(loader)
@@ -129,7 +132,7 @@ class _Told:
         return batch
 
 
-def _unknown(loader: Any, processes: int) -> str:
+def _unknown(loader: Any, processes: int, trainer: Any) -> str:
     """Why the order of a loader cannot be told, in a few words; empty where it can."""
     if loader is None or not hasattr(loader, "dataset"):
         return "the trainer reads its rows from no data loader of torch's"
@@ -138,6 +141,8 @@ def _unknown(loader: Any, processes: int) -> str:
     if isinstance(loader.dataset, IterableDataset):
         if processes > 1 or getattr(loader, "num_workers", 2) > 1:
             return "it is a stream, shared among processes or workers"
+        if isinstance(trainer, Trainer) and type(trainer).get_train_dataloader is not Trainer.get_train_dataloader:
+            return "it is a stream that its trainer repeats or reorders"  # GRPO, RLOO, distillation
         return ""
     if type(loader).__name__ == "DataLoaderDispatcher" and processes > 1:
         return "one process reads the rows of all (dispatch_batches)"

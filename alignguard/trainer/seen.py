@@ -42,7 +42,7 @@ class Seen:
         self.loader, self.ranks = loader, context.asking.ranks
         self.listens = context.settings.rows
         skip = batches_to_skip(loader, context.args, step) if self.listens else 0
-        self.order = Order(loader if self.listens else None, skip, self.ranks.size)
+        self.order = Order(loader if self.listens else None, skip, self.ranks.size, trainer)
         self.said, self.completions = RowStore(context.store.said), Completions(trainer)
         self.speaks = self.listens and keeps_completions(trainer)
         self.unread = why_unread(loader, trainer)

@@ -172,6 +172,19 @@ def test_a_stream_is_counted_by_its_order(tokenizer, tmp_path):
     assert store.rows(0, 3) == {row: [1 + row // 4] for row in range(12)}
 
 
+def test_a_stream_that_a_trainer_repeats_has_no_order(tokenizer, tmp_path):
+    """Four completions of each prompt: what was taken for 16 rows were 4."""
+    settings = {**SETTINGS, **ONLINE, "beta": 0.0, "accelerator_config": {"dispatch_batches": False}}
+    trainer = GRPOTrainer(
+        tiny_model(tokenizer), reward, args=GRPOConfig(str(tmp_path), **settings), processing_class=tokenizer,
+        train_dataset=rows(16).select_columns("prompt").to_iterable_dataset(), callbacks=[guard()],
+    )  # fmt: skip
+    trainer.train()
+    store = RowStore(tmp_path / "_alignguard" / "rows")
+    assert "a stream that its trainer repeats" in store.unknown and not store.rows(0, 3)
+    assert all(said_on_record(tmp_path, 3).values())  # what was said is kept all the same
+
+
 def test_a_loader_that_cannot_be_listened_to_is_told_of():
     class Loader:
         pass
