@@ -215,14 +215,15 @@ class Holder:
     def state(self, step: int) -> dict[str, Any]:
         """One line of budget.jsonl, from which a resumed run goes on."""
         control = self.controller
-        kept = {"integral": control.integral, "seen": control.seen, "starting": control.starting}
-        kept |= {"thinks": sorted(self._thinks)}
-        kept["manner"] = [self.manner.form.open, self.manner.wrapper]
         return {
             "step": step,
             "kl": self.kl,
             **{name.rsplit("/", 1)[1]: value for name, value in self.metrics.items()},
-            **kept,
+            "integral": control.integral,
+            "seen": control.seen,
+            "starting": control.starting,
+            "thinks": sorted(self._thinks),
+            "manner": [self.manner.form.open, self.manner.wrapper],
         }
 
     def resume(self, state: dict[str, Any]) -> None:
