@@ -86,7 +86,7 @@ def planned() -> list[Run]:
     sft = "--learning_rate 2e-5 --per_device_train_batch_size 8"
     # four questions a step
     grpo = "--learning_rate 2e-6 --per_device_train_batch_size 32 --num_generations 8 --max_completion_length 96"
-    # at the rate of SFT, and without warming up, the first step of Adam already breaks what the student says
+    # gentler than SFT: the student's first completions are of a few tokens, which then learn all that a step teaches
     distill = "--learning_rate 1e-5 --warmup_steps 0.25 --per_device_train_batch_size 8 --max_completion_length 96"
     distill += f" --teacher_model_name_or_path {RUNS / TEACHER}"
     options = {"sft": sft, "distill": distill, "grpo": grpo}
