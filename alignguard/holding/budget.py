@@ -95,6 +95,8 @@ class Controller:
             The factor on the learning rate; 1 with a fixed coefficient.
         starting (`bool`, *optional*, defaults to `True`):
             Whether the factor still doubles with each step: no drift has shown so far.
+        floor (`float`, *optional*, defaults to `0.0`):
+            What the first look found, nats per token, before anything had moved: precision's own drift.
     """
 
     budget: DriftBudget
@@ -103,6 +105,7 @@ class Controller:
     seen: int = 0
     pace: float = _SLOWEST
     starting: bool = True
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
         if self.budget.coefficient is not None:
@@ -135,10 +138,13 @@ class Controller:
 
     def _change(self, kl: float) -> float:
         """Of the factor on the learning rate, after a step's anchors were looked at."""
+        if self.seen == 1:
+            self.floor = kl
+            return 1.0
         over = self.excess(kl)  # clipped: one odd batch of anchors does not stop the run
-        self.starting = self.starting and self.pace < 1.0 and kl <= _SHOWS * self.budget.max_kl
+        self.starting = self.starting and self.pace < 1.0 and kl - self.floor <= _SHOWS * self.budget.max_kl
         if over > _FAR:
             return exp(-_BRAKE * (over - _FAR))
-        if self.mean > self.budget.max_kl or self.seen == 1:  # nothing had moved when the first ones were looked at
+        if self.mean > self.budget.max_kl:
             return 1.0
         return 2.0 if self.starting else _RELEASE

@@ -198,6 +198,10 @@ def test_the_first_steps_are_small_and_double_until_drift_shows():
         control.update(kl)
         found.append(control.pace)
     assert found == pytest.approx([0.05, 0.1, 0.2, 0.2 * 1.02, 0.2 * 1.02**2, 0.2 * 1.02**3])  # drift has shown
+    control = Controller(DriftBudget(max_kl=0.05))
+    for kl in (0.02, 0.021, 0.019, 0.03, 0.02, 0.022):  # of a precision in which the start has drifted from itself
+        control.update(kl)
+    assert control.pace == 1.0
     assert Controller(DriftBudget(coefficient=3.0)).pace == 1.0
 
 
