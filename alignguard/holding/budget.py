@@ -28,6 +28,9 @@ _FAR = 1.0  # relative excess from which on steps are made smaller: at twice the
 _BRAKE, _RELEASE = 0.25, 1.02  # how fast: log of the factor by the excess over that, and growth within the budget
 _SLOWEST = 0.05  # of the trainer's own steps: what hardly moves cannot be brought back either
 _SHOWS = 0.25  # of the budget: drift from which on the factor no longer doubles
+_WIDE = (
+    1.0  # nats per token: a budget that no first step exceeds, and steps are the trainer's own from the first one on
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Controller:
         seen (`int`, *optional*, defaults to `0`):
             How often it was updated.
         pace (`float`, *optional*, defaults to `0.05`):
-            The factor on the learning rate; 1 with a fixed coefficient.
+            The factor on the learning rate; 1 with a fixed coefficient, or a budget of a nat and more.
         starting (`bool`, *optional*, defaults to `True`):
             Whether the factor still doubles with each step: no drift has shown so far.
         floor (`float`, *optional*, defaults to `0.0`):
@@ -108,7 +111,8 @@ class Controller:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.budget.coefficient is not None:
+        fixed = self.budget.coefficient is not None
+        if self.seen == 0 and (fixed or self.budget.max_kl >= _WIDE):  # else it goes on with what is given
             self.pace = 1.0
 
     def excess(self, kl: float) -> float:

@@ -430,6 +430,17 @@ def test_a_coefficient_of_zero_changes_nothing(tokenizer, tmp_path):
     assert logs[0] == logs[1]
 
 
+def test_a_wide_budget_that_is_never_neared_changes_nothing(tokenizer, tmp_path):
+    weights = []
+    for name, budget in (("none", None), ("wide", DriftBudget(max_kl=10.0, anchors=TEXTS, answer_tokens=6))):
+        trainer = sft(tokenizer, tmp_path / name, [guard(budget=budget)], model=tiny_model(tokenizer, seed=1))
+        trainer.train()
+        weights.append([p.detach().clone() for p in trainer.model.parameters()])
+    assert all(torch.equal(p, q) for p, q in zip(*weights, strict=True))
+    resumed = Controller(DriftBudget(max_kl=10.0), seen=8, pace=0.4)
+    assert resumed.pace == 0.4
+
+
 def test_a_budget_that_fails_is_told_once_and_training_goes_on(tokenizer, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(Holder, "drift", lambda *args: 1 / 0)
     losses = Losses()
