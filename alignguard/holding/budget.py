@@ -6,7 +6,7 @@ and whose proportional part damps it (Stooke et al. 2020, arXiv 2007.03964). It 
 
 No penalty holds a model whose every step is larger than its budget, as the first ones of Adam are at many a learning rate: it is
 thrown from side to side. So there is a factor on the learning rate, too. How far a step moves a model is known when it has been taken:
-the factor starts at its least and doubles with each step until drift shows (the slow start of congestion control: Jacobson 1988). Later it
+the factor starts at its least and grows fourfold with each step until drift shows (the slow start of congestion control: Jacobson 1988). Later it
 shrinks with each step that finds the drift above twice `max_kl`, and grows back within the budget (as PPO's learning rate is adapted to its
 KL: Schulman et al. 2017).
 """
@@ -27,7 +27,8 @@ _MEMORY = 4.0  # steps that anchor drift is averaged over: one step sees a few a
 _FAR = 1.0  # relative excess from which on steps are made smaller: at twice the budget
 _BRAKE, _RELEASE = 0.25, 1.02  # how fast: log of the factor by the excess over that, and growth within the budget
 _SLOWEST = 0.05  # of the trainer's own steps: what hardly moves cannot be brought back either
-_SHOWS = 0.25  # of the budget: drift from which on the factor no longer doubles
+_GROWTH = 4.0  # of the factor while no drift shows: three steps that are not whole cost a short run little
+_SHOWS = 0.05  # of the budget: five times as far is 25 times the drift, and a fourfold step would leave the budget
 _WIDE = (
     1.0  # nats per token: a budget that no first step exceeds, and steps are the trainer's own from the first one on
 )
@@ -97,7 +98,7 @@ class Controller:
         pace (`float`, *optional*, defaults to `0.05`):
             The factor on the learning rate; 1 with a fixed coefficient, or a budget of a nat and more.
         starting (`bool`, *optional*, defaults to `True`):
-            Whether the factor still doubles with each step: no drift has shown so far.
+            Whether the factor still grows fourfold with each step: no drift has shown so far.
         floor (`float`, *optional*, defaults to `0.0`):
             What the first look found, nats per token, before anything had moved: precision's own drift.
     """
@@ -151,4 +152,4 @@ class Controller:
             return exp(-_BRAKE * (over - _FAR))
         if self.mean > self.budget.max_kl:
             return 1.0
-        return 2.0 if self.starting else _RELEASE
+        return _GROWTH if self.starting else _RELEASE

@@ -185,21 +185,21 @@ def test_the_coefficient_falls_at_the_first_step_within_the_budget():
     assert 0 < control.coefficient < before and control.mean > 0.05
 
 
-def test_the_first_steps_are_small_and_double_until_drift_shows():
+def test_the_first_steps_are_small_and_grow_until_drift_shows():
     control = Controller(DriftBudget(max_kl=0.05))
     found = []
     for _ in range(6):  # a rate at which nothing moves
         control.update(0.001)
         found.append(control.pace)
-    assert found == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
+    assert found == [0.05, 0.2, 0.8, 1.0, 1.0, 1.0]
     control = Controller(DriftBudget(max_kl=0.05))
     found = []
     for kl in (0.0, 0.001, 0.006, 0.02, 0.001, 0.06):
         control.update(kl)
         found.append(control.pace)
-    assert found == pytest.approx([0.05, 0.1, 0.2, 0.2 * 1.02, 0.2 * 1.02**2, 0.2 * 1.02**3])  # drift has shown
+    assert found == pytest.approx([0.05, 0.2, *(0.2 * 1.02**n for n in (1, 2, 3, 4))])  # drift has shown
     control = Controller(DriftBudget(max_kl=0.05))
-    for kl in (0.02, 0.021, 0.019, 0.03, 0.02, 0.022):  # of a precision in which the start has drifted from itself
+    for kl in (0.02, 0.021, 0.019, 0.022):  # of a precision in which the start has drifted from itself
         control.update(kl)
     assert control.pace == 1.0
     assert Controller(DriftBudget(coefficient=3.0)).pace == 1.0
@@ -208,11 +208,11 @@ def test_the_first_steps_are_small_and_double_until_drift_shows():
 def test_a_first_step_that_alone_exceeds_the_budget_is_not_taken_whole():
     """A drift that grows with the square of the way, by five budgets for a step at the trainer's own rate."""
     control, way, found = Controller(DriftBudget(max_kl=0.05)), 0.0, []
-    for _ in range(6):
+    for _ in range(5):
         found.append(0.26 * way**2)
         control.update(found[-1])
         way += control.pace
-    assert found[-1] > 0.05 and max(found) < 0.26 * 0.7  # the penalty is not in it
+    assert 0.05 < found[-1] < 0.26 / 2  # the penalty is not in it
 
 
 def test_steps_are_smaller_while_drift_is_far_beyond_the_budget():
@@ -298,7 +298,7 @@ def test_an_optimizer_that_finds_its_rate_itself_is_left_to_it(tokenizer, tmp_pa
     trainer.optimizer = Adafactor(trainer.model.parameters(), lr=None, relative_step=True, warmup_init=True)
     trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(torch.optim.SGD([torch.zeros(1)], 1.0), lambda step: 1.0)
     trainer.train()
-    assert lines(tmp_path, "budget.jsonl")[-1]["pace"] < 1.0 and "failed" not in caplog.text
+    assert lines(tmp_path, "budget.jsonl")[0]["pace"] < 1.0 and "failed" not in caplog.text
 
 
 def test_the_scalers_factor_is_on_the_gradient(tokenizer):
