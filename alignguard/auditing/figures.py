@@ -167,7 +167,11 @@ FIGURES = (
     Figure(("cost/tokens",), "tokens", "of all answers, those taken over from the start among them"),
     Figure(("budget/coefficient",), "loss per nat per token", "of a drift budget's penalty"),
     Figure(("budget/penalty",), "loss", "what was added at the last step"),
-    Figure(("budget/pace",), "factor", "on the learning rate: below 1 after drift was far beyond its budget"),
+    Figure(
+        ("budget/pace",),
+        "factor",
+        "on the learning rate: below 1 in the first steps, and where drift was far beyond its budget",
+    ),
     Figure(
         ("budget/anchor_kl", "budget/max_kl"),
         "nats per token",

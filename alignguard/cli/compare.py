@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if drawn and "probes" not in differ:
         warnings.append(f"other probes of the pool were drawn ({', '.join(drawn)}): figures differ by chance, too")
     rules = [about.stop_rule for about in abouts if not about.is_alone]
-    ruled = [key for key in _RULED if len({json.dumps(getattr(rule, key), sort_keys=True) for rule in rules}) > 1]
+    ruled = [key for key in _RULED if len({_rule(getattr(rule, key)) for rule in rules}) > 1]
     if ruled:
         warnings.append(f"regressions are called by other rules ({', '.join(ruled)}): what one calls another may not")
     warnings += [f"{record.name}: {record.about.note}" for record in records if record.about.note]
@@ -79,6 +79,11 @@ def run(options: argparse.Namespace) -> int:
             say(f"\npage  {options.html}")
     code = exit_code([record.verdict for record in records], options.max_missed_drop)
     return code or (MISTAKE if failed else 0)
+
+
+def _rule(value: Any) -> str:
+    """A part of a rule, its dimensions in one order."""
+    return json.dumps(sorted(value) if isinstance(value, (list, tuple)) else value, sort_keys=True)
 
 
 def _differ(abouts: Sequence[About]) -> list[str]:

@@ -27,8 +27,9 @@ _MEMORY = 4.0  # steps that anchor drift is averaged over: one step sees a few a
 _FAR = 1.0  # relative excess from which on steps are made smaller: at twice the budget
 _BRAKE, _RELEASE = 0.25, 1.02  # how fast: log of the factor by the excess over that, and growth within the budget
 _SLOWEST = 0.05  # of the trainer's own steps: what hardly moves cannot be brought back either
-_GROWTH = 4.0  # of the factor while no drift shows: three steps that are not whole cost a short run little
+_GROWTH = 4.0  # of a step while no drift shows: three steps that are not whole cost a short run little
 _SHOWS = 0.05  # of the budget: five times as far is 25 times the drift, and a fourfold step would leave the budget
+_FLOOR = 0.125  # of the budget: more than that is no rounding, but a model that did not begin at its start
 _WIDE = (
     1.0  # nats per token: a budget that no first step exceeds, and steps are the trainer's own from the first one on
 )
@@ -100,7 +101,7 @@ class Controller:
         starting (`bool`, *optional*, defaults to `True`):
             Whether the factor still grows fourfold with each step: no drift has shown so far.
         floor (`float`, *optional*, defaults to `0.0`):
-            What the first look found, nats per token, before anything had moved: precision's own drift.
+            What the first look found, nats per token, before anything had moved: what rounding alone makes.
     """
 
     budget: DriftBudget
@@ -114,7 +115,7 @@ class Controller:
     def __post_init__(self) -> None:
         fixed = self.budget.coefficient is not None
         if self.seen == 0 and (fixed or self.budget.max_kl >= _WIDE):  # else it goes on with what is given
-            self.pace = 1.0
+            self.pace, self.starting = 1.0, False
 
     def excess(self, kl: float) -> float:
         """How far a drift is above the budget, relative to it; clipped."""
@@ -128,8 +129,8 @@ class Controller:
             return budget.coefficient
         return min(max(_PROPORTIONAL * self.excess(self.mean) + self.integral, 0.0), budget.most) / budget.max_kl
 
-    def update(self, kl: float) -> None:
-        """Take in the drift of a step's anchors, nats per token."""
+    def update(self, kl: float, moved: bool = True) -> None:
+        """Take in the drift of a step's anchors, nats per token; and whether a step was taken since the last ones were looked at."""
         self.seen += 1
         weight = max(1.0 / self.seen, 1.0 / _MEMORY)
         self.mean += weight * (kl - self.mean)
@@ -139,17 +140,24 @@ class Controller:
         grown = self.integral + _INTEGRAL * self.excess(kl) * max(1.0, self.integral)
         self.integral = min(max(grown, 0.0), self.budget.most)
         if self.budget.coefficient is None:
-            self.pace = min(max(self.pace * self._change(kl), _SLOWEST), 1.0)
+            self.pace = min(max(self.pace * self._change(kl, moved), _SLOWEST), 1.0)
 
-    def _change(self, kl: float) -> float:
+    def bounded(self, rate: float, before: float) -> float:
+        """The factor for a step at a learning rate, where the last one was taken at another, its factor in it: a rate may be warming up."""
+        if self.starting and before:
+            self.pace = max(min(self.pace, _GROWTH * before / rate), min(self.pace, _SLOWEST))
+        return self.pace
+
+    def _change(self, kl: float, moved: bool) -> float:
         """Of the factor on the learning rate, after a step's anchors were looked at."""
         if self.seen == 1:
-            self.floor = kl
+            self.floor = min(kl, _FLOOR * self.budget.max_kl)
             return 1.0
         over = self.excess(kl)  # clipped: one odd batch of anchors does not stop the run
-        self.starting = self.starting and self.pace < 1.0 and kl - self.floor <= _SHOWS * self.budget.max_kl
+        shows = kl - self.floor > max(_SHOWS * self.budget.max_kl, self.floor)  # looks differ, by other anchors
+        self.starting = self.starting and self.pace < 1.0 and not shows
         if over > _FAR:
             return exp(-_BRAKE * (over - _FAR))
-        if self.mean > self.budget.max_kl:
+        if self.mean > self.budget.max_kl or not moved:
             return 1.0
-        return _GROWTH if self.starting else _RELEASE
+        return _GROWTH if self.starting else _RELEASE**self.budget.every

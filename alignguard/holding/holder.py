@@ -31,6 +31,7 @@ from ..model.observe import eval_mode, unmarked
 from .anchored import Anchored
 from .budget import Controller, DriftBudget
 
+_MISSED = 8  # looks in a row that failed: nothing is held any more
 _BATCH_TOKENS = 2048  # of anchors, worked on at once: their activations are all kept, without gradient checkpointing
 
 
@@ -49,6 +50,9 @@ class Holder:
     working: bool = True  # whether the last step was held
     manner: Manner = field(init=False)  # how the policy thinks and wraps its answers
     _rates: list[tuple[dict[str, Any], Any]] = field(default_factory=list)  # learning rates, while they are lowered
+    _missed: int = 0  # looks in a row that failed
+    _moved: bool = False  # whether a step was taken since the last look
+    _rate: float = 0.0  # of the last step that was taken, the factor in it
     _thinks: set[str] = field(default_factory=set)  # where the policy opened a trace when it was last looked at
 
     def __post_init__(self) -> None:
@@ -120,7 +124,7 @@ class Holder:
                         (loss if scaler is None else scaler.scale(loss)).backward()
             return found
 
-        self.working = False
+        self.working, self._missed = False, self._missed + 1
         try:
             found = self.asking.ranks.share(chosen, pull)
         except Exception:
@@ -128,25 +132,36 @@ class Holder:
             raise
         kl = sum(found.values()) / len(found)
         if not isfinite(kl):
+            model.zero_grad()  # of those anchors whose drift is one
             raise RunError("the drift on the anchors is no finite number, and no penalty was added for it")
-        self.working, self.kl, self.penalty = True, kl, coefficient * kl
-        self.controller.update(kl)
+        self.working, self.kl, self.penalty, self._missed = True, kl, coefficient * kl, 0
+        self.controller.update(kl, self._moved)
+        self._moved = False
 
     def slow(self, optimizer: Any) -> None:
         """
-        For one optimizer step lower its learning rates by the controller's factor; [`~Holder.let_go`] puts them back. Where the last look at
-        anchors failed nothing is held, and nothing would let the factor grow: the step is the trainer's own.
+        For one optimizer step lower its learning rates by the controller's factor; [`~Holder.let_go`] puts them back. Where anchors could
+        not be looked at yet, or not any more, nothing is held, and nothing would let the factor grow: the step is the trainer's own.
         """
-        if self.working and self.controller.pace < 1.0 and optimizer is not None:
-            groups = optimizer.param_groups  # of which one may find its rate itself: Adafactor's relative steps
-            self._rates = [(group, group["lr"]) for group in groups if group.get("lr") is not None]
-            for group, rate in self._rates:
-                group["lr"] = rate * self.controller.pace
+        self.let_go()  # of a step that was never taken
+        # one that finds its rate itself has none: Adafactor's relative steps
+        self._rates = [(g, g["lr"]) for g in getattr(optimizer, "param_groups", ()) if g.get("lr") is not None]
+        rate = max((float(rate) for _, rate in self._rates), default=0.0)
+        if rate and self.controller.seen and self._missed < _MISSED:
+            pace = self.controller.bounded(rate, self._rate)
+            for group, own in self._rates if pace < 1.0 else ():
+                group["lr"] = own * pace
 
-    def let_go(self) -> None:
-        """Put the learning rates back, before a scheduler looks at them: there are schedules that go on from what they find."""
-        for group, rate in self._rates:
-            group["lr"] = rate
+    def let_go(self, optimizer: Any = None) -> None:
+        """
+        Put the learning rates back, before a scheduler looks at them: there are schedules that go on from what they find. With an optimizer
+        a step was due, and was taken if its rate is not zero and a gradient scaler has not left it out.
+        """
+        if optimizer is not None and not getattr(optimizer, "step_was_skipped", False):
+            rate = max((float(group["lr"]) for group, _ in self._rates), default=0.0)
+            self._moved, self._rate = self._moved or rate > 0 or not self._rates, rate or self._rate
+        for group, own in self._rates:
+            group["lr"] = own
         self._rates = []
 
     def drift(self, model: Any, ids: list[str]) -> torch.Tensor:
@@ -222,6 +237,7 @@ class Holder:
             "integral": control.integral,
             "seen": control.seen,
             "starting": control.starting,
+            "floor": control.floor,
             "thinks": sorted(self._thinks),
             "manner": [self.manner.form.open, self.manner.wrapper],
         }
@@ -235,8 +251,10 @@ class Holder:
             state["seen"],
             state.get("pace", 1.0),
             state.get("starting", False),
+            state.get("floor", 0.0),
         )
         self.kl, self.penalty, self._thinks = state["kl"], state["penalty"], set(state["thinks"])
+        self._moved = True  # the step that followed it
         if "manner" in state:
             own, (opened, wrapper) = self.asking.chat.form, state["manner"]
             self.take(Manner(form_in(opened, own) or own, wrapper))

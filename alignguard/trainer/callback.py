@@ -254,7 +254,7 @@ class AlignGuardCallback(TrainerCallback):
     ) -> None:
         """The learning rate is again what the schedule says."""
         if self.run is not None and self.run.state.holder is not None:
-            self.run.state.holder.let_go()
+            self.run.state.holder.let_go(kwargs.get("optimizer"))
 
     @restored_rng()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

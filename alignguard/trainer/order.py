@@ -142,7 +142,7 @@ def _unknown(loader: Any, processes: int, trainer: Any) -> str:
         if processes > 1 or getattr(loader, "num_workers", 2) > 1:
             return "it is a stream, shared among processes or workers"
         if isinstance(trainer, Trainer) and type(trainer).get_train_dataloader is not Trainer.get_train_dataloader:
-            return "it is a stream that its trainer repeats or reorders"  # GRPO, RLOO, distillation
+            return "it is a stream, which its trainer reads by a loader of its own"  # GRPO's, which repeats rows
         return ""
     if type(loader).__name__ == "DataLoaderDispatcher" and processes > 1:
         return "one process reads the rows of all (dispatch_batches)"

@@ -14,6 +14,7 @@ from alignguard import AlignGuardError, Chat, DriftBudget, TokenBudget
 from alignguard.auditing.asking import Asking
 from alignguard.auditing.manner import Manner
 from alignguard.drift.reference import freeze_start
+from alignguard.errors import RunError
 from alignguard.holding.anchored import ask_anchors, read_anchors, start_head, write_anchors
 from alignguard.holding.anchors import load_anchors
 from alignguard.holding.budget import Controller
@@ -199,10 +200,69 @@ def test_the_first_steps_are_small_and_grow_until_drift_shows():
         found.append(control.pace)
     assert found == pytest.approx([0.05, 0.2, *(0.2 * 1.02**n for n in (1, 2, 3, 4))])  # drift has shown
     control = Controller(DriftBudget(max_kl=0.05))
-    for kl in (0.02, 0.021, 0.019, 0.022):  # of a precision in which the start has drifted from itself
+    for kl in (0.004, 0.007, 0.003, 0.006):  # of a precision in which the start has drifted from itself
         control.update(kl)
     assert control.pace == 1.0
+    control = Controller(DriftBudget(max_kl=0.05))
+    for kl in (0.2, 0.03, 0.03, 0.03):  # of a model that did not begin at its start
+        control.update(kl)
+    assert control.pace < 0.06
     assert Controller(DriftBudget(coefficient=3.0)).pace == 1.0
+
+
+@pytest.mark.parametrize("kind", ["skipped", "warming up"])
+def test_a_step_that_moves_nothing_is_no_evidence(tokenizer, kind):
+    """A scaler leaves the first steps out, or their rate is zero, and grows: of what was applied each is four times the last at most."""
+    policy = tiny_model(tokenizer, scale=4.0)
+    held = holder(tokenizer, policy, DriftBudget(max_kl=0.05, anchors=TEXTS, answer_tokens=6))
+    weights = [torch.nn.Parameter(torch.zeros(1))]
+    optimizer, applied = torch.optim.SGD(weights, lr=1.0), []
+    rates = [0.0, 1 / 3, 2 / 3, 1.0, 1.0] if kind == "warming up" else [1.0] * 5
+    for step, rate in enumerate(rates):
+        optimizer.param_groups[0]["lr"] = rate
+        held.controller.update(0.0, held._moved)
+        held._moved = False
+        held.slow(optimizer)
+        applied.append(optimizer.param_groups[0]["lr"])
+        optimizer.step_was_skipped = kind == "skipped" and step < 2
+        held.let_go(optimizer)
+        assert optimizer.param_groups[0]["lr"] == rate
+    if kind == "skipped":
+        assert applied == pytest.approx([0.05, 0.05, 0.05, 0.2, 0.8])
+    else:
+        assert applied == pytest.approx([0.0, 0.05 / 3, 0.2 / 3, 0.8 / 3, 1.0])
+
+
+def test_of_an_optimizer_step_that_failed_no_lowered_rate_is_left(tokenizer):
+    held = holder(tokenizer, tiny_model(tokenizer), DriftBudget(max_kl=0.05, anchors=TEXTS, answer_tokens=6))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    held.controller.update(0.0)
+    held.slow(optimizer)
+    held.slow(optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.05
+    held.let_go(optimizer)
+    assert optimizer.param_groups[0]["lr"] == 1.0
+    held._missed = 1  # one look that failed is no reason to let go of the rest
+    held.slow(optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.05
+
+
+def test_of_a_drift_that_is_no_number_no_gradient_is_left(tokenizer, monkeypatch):
+    """One part of the anchors has added its own when the other's turns out to be none."""
+    policy = tiny_model(tokenizer, scale=4.0)
+    held = holder(tokenizer, policy, DriftBudget(anchors=TEXTS, coefficient=1.0, answer_tokens=6))
+    moved(policy, tiny_model(tokenizer, seed=1, scale=4.0))
+    drift, parts = held.drift, []
+
+    def one(model, ids):
+        parts.append(ids)
+        return drift(model, ids) * (float("nan") if len(parts) > 1 else 1.0)
+
+    monkeypatch.setattr(held, "drift", one)
+    monkeypatch.setattr("alignguard.holding.holder._BATCH_TOKENS", 1)
+    with pytest.raises(RunError, match="no finite number"):
+        held.step(policy, 0)
+    assert len(parts) > 1 and all(p.grad is None or not p.grad.any() for p in policy.parameters())
 
 
 def test_a_first_step_that_alone_exceeds_the_budget_is_not_taken_whole():
@@ -387,9 +447,10 @@ def test_a_run_is_held_and_goes_on_after_a_resume(tokenizer, tmp_path, kind):
         weights[name] = {key: p.detach().clone() for key, p in trainer.model.named_parameters()}
     assert drift["held"] < 0.6 * drift["free"] and drift["free"] > 0.01
 
+    part = 2 if kind == "copy" else 6  # while its steps still grow, and later
     half = sft(
         tokenizer, tmp_path / "two", [guard(budget=BUDGET, reference=kind)], model=model(), save_strategy="steps",
-        save_steps=6, **{**settings, "max_steps": 6},
+        save_steps=part, **{**settings, "max_steps": part},
     )  # fmt: skip
     half.train()
     again = sft(tokenizer, tmp_path / "two", [guard(budget=BUDGET, reference=kind)], model=model(), **settings)

@@ -181,7 +181,7 @@ def test_a_stream_that_a_trainer_repeats_has_no_order(tokenizer, tmp_path):
     )  # fmt: skip
     trainer.train()
     store = RowStore(tmp_path / "_alignguard" / "rows")
-    assert "a stream that its trainer repeats" in store.unknown and not store.rows(0, 3)
+    assert "a stream, which its trainer reads by a loader of its own" in store.unknown and not store.rows(0, 3)
     assert all(said_on_record(tmp_path, 3).values())  # what was said is kept all the same
 
 
