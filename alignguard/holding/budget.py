@@ -7,7 +7,7 @@ and whose proportional part damps it (Stooke et al. 2020, arXiv 2007.03964). It 
 No penalty holds a model whose every step is larger than its budget, as the first ones of Adam are at many a learning rate: it is
 thrown from side to side. So there is a factor on the learning rate, too. How far a step moves a model is known when it has been taken:
 the factor starts at its least and grows fourfold with each step until drift shows (the slow start of congestion control: Jacobson 1988). Later it
-shrinks with each step that finds the drift above twice `max_kl`, and grows back within the budget (as PPO's learning rate is adapted to its
+shrinks while the drift, averaged over four looks, is above twice `max_kl`, and grows back within the budget (as PPO's learning rate is adapted to its
 KL: Schulman et al. 2017).
 """
 
@@ -153,7 +153,7 @@ class Controller:
         if self.seen == 1:
             self.floor = min(kl, _FLOOR * self.budget.max_kl)
             return 1.0
-        over = self.excess(kl)  # clipped: one odd batch of anchors does not stop the run
+        over = self.excess(self.mean)  # anchors differ: single looks beyond it are no reason to brake
         shows = kl - self.floor > max(_SHOWS * self.budget.max_kl, self.floor)  # looks differ, by other anchors
         self.starting = self.starting and self.pace < 1.0 and not shows
         if over > _FAR:
