@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         warnings.append(f"other probes of the pool were drawn ({', '.join(drawn)}): figures differ by chance, too")
     rules = [about.stop_rule for about in abouts if not about.is_alone]
     ruled = [key for key in _RULED if len({_rule(getattr(rule, key)) for rule in rules}) > 1]
-    if ruled:
+    if ruled and not differ:
         warnings.append(f"regressions are called by other rules ({', '.join(ruled)}): what one calls another may not")
     warnings += [f"{record.name}: {record.about.note}" for record in records if record.about.note]
     warnings += [f"not audited: {why}" for why in failed.values()]
