@@ -36,6 +36,6 @@ def _seeded():
 
 @pytest.fixture(autouse=True, scope="module")
 def _frozen():
-    """What lives already is not gone through again at each collection, of which trainers ask for many: a quarter of the suite's time."""
+    """What lives already is not gone through again at each collection, of which trainers ask for many."""
     gc.collect()
     gc.freeze()

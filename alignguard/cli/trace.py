@@ -100,13 +100,14 @@ def _by(found: Trace, record: Record, tokenizer: Any, data: Any, columns: list[s
     place = {(row.row, row.part): i for i, row in enumerate(found.rows)}
     store = store_of(record)
     texts = [text for text in store.texts({row.row for row in found.rows}) if (text.row, text.part) in place]
-    here = find_rows(data, _said(texts, store, store.folder == record.store.said, tokenizer))
+    here = find_rows(data, _said(texts, record, store, tokenizer))
     rows = {place[text.row, text.part]: there[0] for text, there in zip(texts, here, strict=True) if there}
     return [by_column(found, name, {i: str(data[row][name]) for i, row in rows.items()}) for name in columns]
 
 
-def _said(texts: Sequence[TrainedRow], store: RowStore, completions: bool, tokenizer: Any) -> list[Said]:
+def _said(texts: Sequence[TrainedRow], record: Record, store: RowStore, tokenizer: Any) -> list[Said]:
     """Documents in words; what of a completion must be a row's is its prompt, but for what a template puts around all of them."""
+    completions = store.folder == record.store.said
 
     def words(text: TrainedRow) -> tuple[str, str]:
         part = [int(t) for t, learnt in zip(text.ids, text.learnt, strict=True) if bool(learnt) != completions]
@@ -132,7 +133,7 @@ def _drop(options: argparse.Namespace) -> int:
     tokenizer = load_tokenizer(options.model or record.about.model)
     store = store_of(record)
     texts = [t for t in store.texts(set(wanted)) if (parts := wanted[t.row]) is None or t.part in parts]
-    found = find_rows(data, _said(texts, store, store.folder == record.store.said, tokenizer))
+    found = find_rows(data, _said(texts, record, store, tokenizer))
     lost = [text.name for text, here in zip(texts, found, strict=True) if not here]
     lost += [str(row) for row in sorted(wanted.keys() - {text.row for text in texts})]
     if lost:

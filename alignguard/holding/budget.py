@@ -30,9 +30,7 @@ _SLOWEST = 0.05  # of the trainer's own steps: what hardly moves cannot be broug
 _GROWTH = 4.0  # of a step while no drift shows: three steps that are not whole cost a short run little
 _SHOWS = 0.05  # of the budget: five times as far is 25 times the drift, and a fourfold step would leave the budget
 _FLOOR = 0.125  # of the budget: more than that is no rounding, but a model that did not begin at its start
-_WIDE = (
-    1.0  # nats per token: a budget that no first step exceeds, and steps are the trainer's own from the first one on
-)
+_WIDE = 1.0  # nats per token: no first step exceeds such a budget, and steps are the trainer's own from then on
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ class Controller:
     def bounded(self, rate: float, before: float) -> float:
         """The factor for a step at a learning rate, where the last one was taken at another, its factor in it: a rate may be warming up."""
         if self.starting and before:
-            self.pace = max(min(self.pace, _GROWTH * before / rate), min(self.pace, _SLOWEST))
+            self.pace = max(min(self.pace, _GROWTH * before / rate), _SLOWEST)
         return self.pace
 
     def _change(self, kl: float, moved: bool) -> float:

@@ -47,7 +47,6 @@ class Holder:
     controller: Controller = field(init=False)
     penalty: float = 0.0
     kl: float = 0.0  # of the last step's anchors
-    working: bool = True  # whether the last step was held
     manner: Manner = field(init=False)  # how the policy thinks and wraps its answers
     _rates: list[tuple[dict[str, Any], Any]] = field(default_factory=list)  # learning rates, while they are lowered
     _missed: int = 0  # looks in a row that failed
@@ -124,7 +123,7 @@ class Holder:
                         (loss if scaler is None else scaler.scale(loss)).backward()
             return found
 
-        self.working, self._missed = False, self._missed + 1
+        self._missed += 1
         try:
             found = self.asking.ranks.share(chosen, pull)
         except Exception:
@@ -134,7 +133,7 @@ class Holder:
         if not isfinite(kl):
             model.zero_grad()  # of those anchors whose drift is one
             raise RunError("the drift on the anchors is no finite number, and no penalty was added for it")
-        self.working, self.kl, self.penalty, self._missed = True, kl, coefficient * kl, 0
+        self.kl, self.penalty, self._missed = kl, coefficient * kl, 0
         self.controller.update(kl, self._moved)
         self._moved = False
 
@@ -215,7 +214,7 @@ class Holder:
     @property
     def metrics(self) -> dict[str, float]:
         """What stands beside the probes' drift in an audit; nothing where the model was not held."""
-        if not self.working:
+        if self._missed:
             return {}
         return named(
             {
