@@ -390,7 +390,7 @@ def cell(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one kind, no training without some rows")
-    parser.add_argument("--kinds", nargs="+", default=[*KINDS, *NOTHING])
+    parser.add_argument("--kinds", nargs="+", default=[*KINDS, *NOTHING], choices=[*KINDS, *NOTHING])
     parser.add_argument("--share", type=float, default=0.05, help="of rows that are planted")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
