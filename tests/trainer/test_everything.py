@@ -35,6 +35,12 @@ from tqdm.auto import tqdm
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _frozen():
+    """Nothing is frozen here: how many objects are is among what is watched, and the number falls as they die."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory):
     """One that has trained a step, and that nobody else uses."""
@@ -240,6 +246,7 @@ PLANTED = {
     "timer": (r"process\.ITIMER_VIRTUAL: ", lambda t, u: (u.callback(signal.setitimer, signal.ITIMER_VIRTUAL, 0), signal.setitimer(signal.ITIMER_VIRTUAL, 1000))),
     "collector off": (r"python\.collector: ", lambda t, u: switch(u, gc.isenabled(), gc.enable, gc.disable)),
     "collector's thresholds": (r"python\.thresholds: ", lambda t, u: (u.callback(gc.set_threshold, *gc.get_threshold()), gc.set_threshold(1, 2, 3))),
+    "frozen objects": (r"python\.frozen: 0 -> ", lambda t, u: (u.callback(gc.unfreeze), gc.freeze())),
     "import path": (r"python\.path: ", lambda t, u: added(u, sys.path, "/x")),
     "argv": (r"python\.argv: ", lambda t, u: added(u, sys.argv, "x")),
     "uncaught exceptions": (r"python\.excepthook: ", lambda t, u: put(u, sys, "excepthook", lambda *given: None)),
