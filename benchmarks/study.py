@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ sys.path.append(str(ROOT / "recipes"))
 RUNS = ROOT / "runs" / "study"
 MAX_KL = 0.05
 TEACHER = "sft-0"  # whose model is the teacher of distillation
+COLD = "cold-start"  # whose model is the student of a distillation that is warmed
+COLD_STEPS = 6
 TERMS, DIGITS, QUESTIONS = 5, 2, 64
 BOOTSTRAPS = 2000
 STEPS = {"sft": 96, "distill": 64, "grpo": 64}
@@ -63,6 +65,8 @@ class Run:
             Whether a drift budget holds it.
         options (`str`):
             What else the recipe is given.
+        warmed (`bool`):
+            Whether it goes on from the [`cold_start`]; it is held against the aligned start all the same.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Run:
     seed: int
     held: bool
     options: str
+    warmed: bool = False
 
     @property
     def folder(self) -> Path:
@@ -86,14 +91,28 @@ def planned() -> list[Run]:
     sft = "--learning_rate 2e-5 --per_device_train_batch_size 8"
     # four questions a step
     grpo = "--learning_rate 2e-6 --per_device_train_batch_size 32 --num_generations 8 --max_completion_length 96"
-    # gentler than SFT: the student's first completions are of a few tokens, which then learn all that a step teaches
+    # gentler than SFT: the aligned start's completions are of a few tokens, which then learn all that a step teaches
     distill = "--learning_rate 1e-5 --warmup_steps 0.25 --per_device_train_batch_size 8 --max_completion_length 96"
     distill += f" --teacher_model_name_or_path {RUNS / TEACHER}"
     options = {"sft": sft, "distill": distill, "grpo": grpo}
     kinds = [(recipe, seed) for recipe in options for seed in range(3 if recipe == "sft" else 2)]
     free = [Run(f"{recipe}-{seed}", recipe, seed, False, options[recipe]) for recipe, seed in kinds]
-    held = [Run(f"{run.name}-held", run.recipe, run.seed, True, run.options) for run in free if run.seed == 0]
+    free.append(Run("distill-warm-0", "distill", 0, False, distill, warmed=True))
+    held = [replace(run, name=f"{run.name}-held", held=True) for run in free if run.seed == 0]
     return [free[0], held[0], *free[1:], *held[1:]]
+
+
+def cold_start(model: str) -> Path:
+    """
+    The start after a few steps of SFT, with traces of its own to learn from; trained once, and asked next to nothing.
+
+    Raises:
+        SystemExit: The recipe failed.
+    """
+    run = Run(COLD, "sft", 0, False, planned()[0].options)
+    if not (run.folder / "model.safetensors").exists():
+        train(run, model, COLD_STEPS, f"--audit_at {COLD_STEPS} --draw 1 --save_strategy no".split())
+    return run.folder
 
 
 def train(run: Run, model: str, steps: int, more: Sequence[str] = ()) -> None:
@@ -103,11 +122,16 @@ def train(run: Run, model: str, steps: int, more: Sequence[str] = ()) -> None:
     Raises:
         SystemExit: The recipe failed.
     """
+    start = (
+        f"--model_name_or_path {cold_start(model)} --reference {model}"
+        if run.warmed
+        else f"--model_name_or_path {model}"
+    )
     audits = f"--audit_at {steps // 8} {steps // 4} {steps // 2} --audit_every 0 --draw 48 --save_steps {steps // 2}"
     command = [
         sys.executable,
         str(ROOT / "recipes" / f"{run.recipe}.py"),
-        *f"--output_dir {run.folder} --model_name_or_path {model} --seed {run.seed} --max_steps {steps}".split(),
+        *f"--output_dir {run.folder} {start} --seed {run.seed} --max_steps {steps}".split(),
         *f"{COMMON} {run.options} {audits} --dataset_name {RUNS / 'task'}".split(),
         *("--probes", *TRUST_DIMENSIONS, str(RUNS / "questions.jsonl")),
         *(("--max_kl", str(MAX_KL)) if run.held else ()),
@@ -123,7 +147,7 @@ def train(run: Run, model: str, steps: int, more: Sequence[str] = ()) -> None:
         sys.exit(f"{run.name} failed; its message stands above")
     for checkpoint in run.folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    if run.name != TEACHER:  # the record is what is kept
+    if run.name not in (TEACHER, COLD):  # the record is what is kept
         (run.folder / "model.safetensors").unlink(missing_ok=True)
 
 

@@ -59,8 +59,23 @@ def test_correlations_are_spearmans_over_audits_without_the_first(here):
 
 def test_one_seed_of_each_is_held_and_distillation_comes_after_its_teacher(here):
     names = [run.name for run in study.planned()]
-    assert names.index(study.TEACHER) == 0 and len(set(names)) == len(names) == 10
-    assert sorted(name for name in names if name.endswith("-held")) == ["distill-0-held", "grpo-0-held", "sft-0-held"]
+    assert names.index(study.TEACHER) == 0 and len(set(names)) == len(names) == 12
+    held = sorted(name for name in names if name.endswith("-held"))
+    assert held == ["distill-0-held", "distill-warm-0-held", "grpo-0-held", "sft-0-held"]
+
+
+def test_a_student_that_is_warmed_is_held_against_the_aligned_start(here, monkeypatch):
+    asked = []
+
+    def taken(command):
+        asked.append(dict(zip(command[2::1], command[3::1], strict=False)))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(study.subprocess, "run", taken)
+    study.train(next(run for run in study.planned() if run.name == "distill-warm-0"), "START", 16)
+    warming, distilling = asked
+    assert warming["--model_name_or_path"] == "START" and warming["--max_steps"] == str(study.COLD_STEPS)
+    assert distilling["--model_name_or_path"] == warming["--output_dir"] and distilling["--reference"] == "START"
 
 
 def test_a_run_goes_on_from_its_last_checkpoint_and_leaves_its_record(here, monkeypatch):
