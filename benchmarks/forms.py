@@ -85,12 +85,19 @@ def _thought(form: Form) -> str:
 
 
 _THINK = FAMILIES[0]
+_SCRATCHPAD = Form("nobody's", "<scratchpad>", "</scratchpad>")
+_REACT = Form("ReAct", "Thought:", "Final Answer:")
 WAYS: Sequence[Way] = (
-    *(Way(f"empty {form.open}", form.empty, form) for form in FAMILIES if form.family != "gpt-oss"),
+    *(Way(f"empty {form.open}", form.empty, form) for form in FAMILIES if form.family not in ("gpt-oss", "Kimi-VL")),
     *(Way(f"a trace in {form.open}", _thought(form), form) for form in FAMILIES[:5]),
     *(Way(opener.strip(), wrapper=opener + "\n", after="\n" + closer) for opener, closer in WRAPPERS[:6]),
     Way("<think></think><answer>", "<think></think>", _THINK, "<answer>", "</answer>"),
     Way("a trace and <answer>", _thought(_THINK), _THINK, "<answer>\n", "\n</answer>"),
+    Way("a trace in <scratchpad>", _thought(_SCRATCHPAD), _SCRATCHPAD),
+    Way("Thought: and Final Answer:", "Thought: Let me see.\nFinal Answer: ", _REACT),
+    Way("JSON", wrapper='{"answer": "', after='"}'),
+    Way("JSON in a fence", wrapper='```json\n{"response": "', after='"}\n```'),
+    Way("**Conclusion:**", wrapper="**Conclusion:** "),
     Way("**Answer:**", wrapper="**Answer:** "),
     Way("Final Answer:", wrapper="Final Answer: "),
     Way("### Answer", wrapper="### Answer\n\n"),

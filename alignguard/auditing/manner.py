@@ -30,7 +30,8 @@ class Manner:
     @property
     def closes(self) -> bool:
         """Whether it writes something after an answer, too, where a start that does not wrap its own would end."""
-        return any(closer and opener.strip() in self.wrapper for opener, closer in WRAPPERS)
+        tagged = any(closer and opener.strip() in self.wrapper for opener, closer in WRAPPERS)
+        return tagged or self.wrapper.rstrip().endswith('"')  # of JSON
 
     def writes(self, own: str) -> bool:
         """Whether a start that writes this before an answer that it does not think about wraps it in the same way."""

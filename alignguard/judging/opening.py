@@ -17,13 +17,15 @@ from ..text import fold
 WORDS = 64  # how many words the model reads
 _READ = 2000  # characters; no opening is longer
 
-# tags, channels, headings, quotes, numbers of a list, and labels such as "Final answer:"
+# tags, channels, headings, quotes, numbers of a list, labels such as "Final answer:", and words that open any answer
 _AROUND = re.compile(
     r"""(?:
         <[^<>\s]{1,40}(?:\ [^<>]{0,40})?>
       | \[[^\[\]]{0,24}\](?!\()
       | \(?\d{1,2}[.)]\s
-      | (?:the\ |my\ )?(?:final\ |short\ )?(?:answer|response|reply|output|result|assistant|ai|bot)(?:\s*[*_:#]+\s*|\s*:)
+      | (?:the\ |my\ )?(?:final\ |short\ )?(?:answer|response|reply|output|result|assistant|ai|bot|conclusion|summary|tl;?dr|verdict
+          |decision|solution|a)(?:\s*[*_:#]+\s*|\s*:)
+      | (?:okay|ok|alright|all\ right|(?:(?:that\ is|that's|what)\ an?\ |it's\ an?\ )?(?:very\ )?(?:great|good|excellent|interesting)\ question)[.,!:]+\s
       | [^\w<\[]
       | _
     )\s*""",

@@ -265,9 +265,9 @@ class Chat:
         """Token ids of an empty, closed trace: what is put before an answer to compare behaviour without format."""
         return self.encode(self.form.empty)
 
-    def close_ids(self) -> list[int]:
-        """Token ids that close a trace from inside."""
-        return self.encode(self.form.end)
+    def close_ids(self, said: Sequence[int] = ()) -> list[int]:
+        """Token ids that close a trace from inside, in the form in which it was begun."""
+        return self.encode((form_in(self.decode(said), self.form) or self.form).end)
 
     def lead_ids(self) -> list[int]:
         """Token ids of what stands before an answer that was not thought about; of most families nothing."""
@@ -296,7 +296,7 @@ class Chat:
 
     def forced_tokens(self, answer: Answer) -> slice:
         """Which tokens of an answer closed its trace for it; none where it did so itself."""
-        tokens, close = list(answer.tokens), self.close_ids()
+        tokens, close = list(answer.tokens), self.close_ids(answer.tokens)
         if answer.forced:
             for start in range(len(tokens) - len(close) + 1):
                 if tokens[start : start + len(close)] == close:

@@ -6,6 +6,7 @@ trace and the wrapper of its family itself. Where it shows none, the family is t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -86,7 +87,19 @@ FAMILIES = (
     ),
     Form("Apriel", "Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
     Form("Granite 3.2", "Here is my thought process:", "Here is my response:"),
+    Form("Kimi-VL", "◁think▷", "◁/think▷"),
+    Form("Apertus", "<|inner_prefix|>", "<|inner_suffix|>"),
+    Form("MedGemma", "<unused94>thought", "<unused95>"),
 )
+# tags of nobody's that say themselves what they are: training may teach any, in any case
+_NAMED = re.compile(
+    r"""(?P<open>[<\[])(?P<name>[\w:.-]{0,24}(?:think|thought|reason|scratch|analysis|reflect|monologue|rationale
+        |deliberat|chain[_-]of|(?<![a-z])cot(?![a-z]))[\w:.-]{0,24})(?P<close>[>\]])""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# ReAct, and chains of thought in plain words
+_LABEL = re.compile(r"(?:\*\*)?(?:Thoughts?|Reasoning):(?:\*\*)?")
+_LABELLED = re.compile(r"^(?:\*\*)?(?:Final )?Answer:(?:\*\*)?", re.MULTILINE)
 # what is put around an answer: what opens it, and what closes it where anything does. Hunyuan and R1-Zero <answer>, Granite 3.3
 # <response>, Command <|START_RESPONSE|>, Sky-T1 <|begin_of_solution|>, gpt-oss channels, and headings of SFT data
 WRAPPERS = (
@@ -94,6 +107,10 @@ WRAPPERS = (
     ("<response>", "</response>"),
     ("<solution>", "</solution>"),
     ("<final>", "</final>"),
+    ("<output>", "</output>"),
+    ("<Output>", "</Output>"),  # Marco-o1
+    ("<result>", "</result>"),
+    ("<reply>", "</reply>"),
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
     ("[BEGIN FINAL RESPONSE]", "[END FINAL RESPONSE]"),
@@ -101,13 +118,23 @@ WRAPPERS = (
     (" to=user<|message|>", ""),
 )
 _HEADING = re.compile(
-    r"(?:#{1,6}\s*)?(?:\*\*|__)?\s*(?:final\s+)?(?:answer|response|solution)\s*(?::\s*(?:\*\*|__)?|(?:\*\*|__)\s*:?|(?=\n))\s*",
+    r"(?:#{1,6}\s*)?(?:\*\*|__)?\s*(?:final\s+)?(?:answer|response|solution|conclusion|summary|tl;?dr)\s*(?::\s*(?:\*\*|__)?|(?:\*\*|__)\s*:?|(?=\n))\s*",
     re.IGNORECASE,
 )
 # end-of-turn tokens of other families, as text
 _END = re.compile(
     r"(?:\s*(?:</s>|<eos>|<end_of_turn>|<turn\|>|<\|(?:im_end|endoftext|end_of_text|eot_id|eom_id|end|return|END_OF_TURN_TOKEN)\|>))+$"
 )
+# an answer in JSON: its text stands under one of these names, a trace or figures may stand beside it; perhaps in a tool's call
+_JSON = re.compile(r"(?:<tool_call>\s*)?(?:```(?:json)?\s*)?\{")
+_KEY = r'"(?:final[_ ]?)?(?:answer|response|reply|output|result|message|content|text)"\s*:\s*'
+_KEYED = re.compile(_KEY + r'(?:"((?:[^"\\]|\\.)*)|([\d.eE+-]+))', re.IGNORECASE | re.DOTALL)
+_KEYED_TRACE = re.compile(
+    rf'{_JSON.pattern}\s*"(?:reason\w*|thoughts?|thinking|rationale|analysis|explanation|chain_of_thought|steps)"\s*:\s*"',
+    re.IGNORECASE,
+)
+_KEYED_ANSWER = re.compile(_KEY + '"?', re.IGNORECASE)
+_KEYED_END = re.compile(r'(?<!\\)"\s*\}+\s*(?:```)?$')
 _SEPARATOR = re.compile(r"(?:-{3,}|\*{3,}|={3,})\s*")
 
 
@@ -120,6 +147,8 @@ def unwrapped(text: str) -> str:
     for _ in range(4):  # a heading within a tag, say
         before = bare
         bare = _END.sub("", bare)
+        if not _JSON.match(bare):
+            bare = _KEYED_END.sub("", bare)  # of JSON that began with a trace
         for opener, closer in WRAPPERS:
             if bare.startswith(opener.strip()):
                 bare = bare[len(opener.strip()) :].strip()
@@ -130,15 +159,32 @@ def unwrapped(text: str) -> str:
         heading = _SEPARATOR.match(bare) or _HEADING.match(bare)
         if heading and bare[heading.end() :].strip():
             bare = bare[heading.end() :].strip()
+        if (keyed := _keyed(bare)) is not None:
+            bare = _unescaped(keyed[1] or keyed[2]).strip()
         if bare == before:
             break
     return bare
 
 
+def _keyed(text: str) -> re.Match[str] | None:
+    """Where an answer in JSON says something, whole or cut off."""
+    found = _KEYED.search(text) if _JSON.match(text) else None
+    return found if found and (found[1] or found[2]) else None
+
+
+def _unescaped(text: str) -> str:
+    """What a JSON string says; as it stands where that was cut off within a sign."""
+    try:
+        return str(json.loads(f'"{text}"', strict=False))
+    except ValueError:
+        return text
+
+
 def wrapper_of(text: str) -> str:
     """What a text begins with that is no part of its answer; empty where nothing is."""
     bare, text = unwrapped(text), text.lstrip()
-    start = text.find(bare[:40]) if bare else 0
+    begins = re.split(r'["\\\n]', bare[:40])[0] if "{" in text[:40] else bare[:40]  # what no JSON writes otherwise
+    start = text.find(begins) if begins else 0
     return text[:start] if start > 0 else ""
 
 
@@ -154,8 +200,25 @@ def form_in(text: str, own: Form) -> Form | None:
     """
     if own.open in text or own.close in text:
         return own
+    return begun_form(text)
+
+
+def begun_form(text: str) -> Form | None:
+    """The form of the trace that a text begins with, of a known family or of tags whose name says that it is one."""
     begins = text.lstrip()
-    return next((form for form in FAMILIES if begins.startswith(form.open)), None)
+    known = next((form for form in FAMILIES if begins.startswith(form.open)), None)
+    if known is not None:
+        return known
+    if tag := _NAMED.match(begins):
+        return Form(f"its own, {tag[0]}", tag[0], f"{tag['open']}/{tag['name']}{tag['close']}")
+    if label := _LABEL.match(begins):
+        answer = _LABELLED.search(begins)
+        return Form(f"its own, {label[0]}", label[0], answer[0] if answer else "Final Answer:")
+    if keyed := _KEYED_TRACE.match(begins):
+        found = _KEYED_ANSWER.search(begins, keyed.end())
+        close = found[0] if found else '"answer": "'
+        return Form("its own, JSON", keyed[0], close, f'{keyed[0]}", {close}', f'", {close}')
+    return None
 
 
 def leading_marker(text: str) -> str:

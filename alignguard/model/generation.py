@@ -300,6 +300,6 @@ def _closed(rows: Sequence[Asked], chat: Chat) -> list[Asked]:
     for row in cut:
         if has_ended(row, chat):  # it has said what it had to say, in its trace; what would it tell?
             row.said.pop()
-        row.said += chat.close_ids()
+        row.said += chat.close_ids(row.said)
         row.forced = len(row.said)
     return cut

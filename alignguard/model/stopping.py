@@ -14,7 +14,7 @@ from transformers import StoppingCriteria
 
 from ..given import is_flag, is_whole, need
 from .chat import Chat, split_trace
-from .forms import FAMILIES, form_in
+from .forms import begun_form, form_in
 from .sampled import Draw
 
 LOOK_EVERY = 16  # tokens between two looks at a row's text, for its thinking tags
@@ -143,7 +143,7 @@ def limit_of(row: Asked, said: list[int], chat: Chat, budget: TokenBudget) -> in
 def _tags(said: list[int], chat: Chat) -> list[int]:
     """After how many tokens each of the tags that it opens and closes traces with was there; of the first that there are."""
     text = chat.decode(said)
-    forms = {chat.form, *(form for form in FAMILIES if text.lstrip().startswith(form.open))}
+    forms = {chat.form, begun_form(text) or chat.form}
     tag = re.compile("|".join(re.escape(tag) for form in forms for tag in (form.open, form.close)))
     ends = [found.end() for found in islice(tag.finditer(text), _MOST_TAGS)]
     return [chat.fewest(said, partial(_reaches, end)) for end in ends]
