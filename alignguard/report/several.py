@@ -137,7 +137,7 @@ def _drops(records: Sequence[Record]) -> list[list[str]]:
         there = [(record, d) for record in records if (d := record.verdict.of(name)) is not None]
         rows += [[name, record.about.model, *paired(d), str(d.n), *proof(d)] for record, d in there]
         for side in dict.fromkeys(side for _, d in there for side in d.sides):
-            sides = [(record, d.watched and d.judged, d.sides[side]) for record, d in there if side in d.sides]
+            sides = [(record, d.watched, d.sides[side]) for record, d in there if side in d.sides]
             rows += [
                 [f"{name}, {side}", record.about.model, *paired(s), str(s.n), *(proof(s) if proves else "--")]
                 for record, proves, s in sides

@@ -93,7 +93,7 @@ def _rows(d: DimensionVerdict, record: Record) -> list[list[str]]:
     marked = mark(record.verdict, d, record.about.is_run)
     rows = [[d.dimension, *paired(d), *counts, "-" if kl is None else f"{kl:.4f}", marked]]
     for s in d.sides.values():
-        told = proof(s) if d.watched and d.judged else "--"
+        told = proof(s) if d.watched else "--"
         rows.append([f"  {s.side}", *paired(s), "", "", str(s.n), *told, "", ""])
     return rows
 
@@ -179,7 +179,7 @@ def _dimension(d: DimensionVerdict) -> dict[str, Any]:
         "called": d.called,
         "sides": {
             s.side: {"reference": s.baseline, "score": s.score, "drop": s.drop, "low": s.low, "high": s.high, "n": s.n}
-            | _told(s.evidence, d.judged and s.judged)
+            | _told(s.evidence, s.judged)
             for s in d.sides.values()
         },
     }
@@ -239,7 +239,7 @@ def format_table(audit: Audit, verdict: Verdict) -> str:
         counts = [str(len(d.flips)), f"{d.unscored}/{d.asked}", str(d.n), *proof(d)]
         rows.append([d.dimension, *paired(d), *counts, mark(verdict, d, steps=True)])
         for s in d.sides.values() if d.watched else ():
-            rows.append([f"  {s.side}", *paired(s), "", "", str(s.n), *(proof(s) if d.judged else "--"), ""])
+            rows.append([f"  {s.side}", *paired(s), "", "", str(s.n), *proof(s), ""])
     lines = [
         "  ".join(filter(None, (f"AlignGuard  step {audit.step}", drift.strip(), trace, time))),
         *(f"  {line}" for line in columns(rows).splitlines()),

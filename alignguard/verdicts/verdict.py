@@ -47,6 +47,7 @@ class _Paired:
 
     n: int
     low: float
+    unjudged: bool
 
     @property
     def fell(self) -> bool:
@@ -56,7 +57,7 @@ class _Paired:
     @property
     def judged(self) -> bool:
         """Whether enough could be judged now: what is unscored counts as unchanged, and of that alone no drop can be told."""
-        return self.n > 0
+        return self.n > 0 and not self.unjudged
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class SideVerdict(_Paired):
             As of a [`DimensionVerdict`].
         evidence ([`Evidence`]):
             Of all audits so far.
+        unjudged (`bool`, *optional*, defaults to `False`):
+            Whether too few of its answers could be judged, or of the dimension's.
     """
 
     side: str
@@ -81,6 +84,7 @@ class SideVerdict(_Paired):
     low: float
     high: float
     evidence: Evidence
+    unjudged: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ class DimensionVerdict(_Paired):
         why (`str`, *optional*):
             Of what is called, or of what is not because too little was scored, in a few words.
         unjudged (`bool`, *optional*, defaults to `False`):
-            Whether too few answers could be judged, of probes of which the start's could be: a model that broke, perhaps.
+            Whether too few answers could be judged, of probes of which the start's could be, in all or on one side: a model that
+            broke, perhaps.
         watched (`bool`, *optional*, defaults to `False`):
             Whether the rule watches it.
         sides (`Mapping[str, SideVerdict]`, *optional*):
@@ -134,11 +139,6 @@ class DimensionVerdict(_Paired):
     unjudged: bool = False
     watched: bool = False
     sides: Mapping[str, SideVerdict] = field(default_factory=dict)
-
-    @property
-    def judged(self) -> bool:
-        """Whether enough could be judged now."""
-        return self.n > 0 and not self.unjudged
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ class Verdict:
             for side in d.sides.values():
                 of_side, e = f"{name}/{side.side}", side.evidence
                 found |= {f"{of_side}_score": side.score, f"{of_side}_drop": side.drop}
-                if d.judged and side.judged:
+                if side.judged:
                     found |= {f"{of_side}_p": e.p, f"{of_side}_detectable": e.detectable}
         if self.together is not None and self.together.judged:
             found[f"{TOGETHER}/drop"] = self.together.drop

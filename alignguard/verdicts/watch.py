@@ -20,6 +20,7 @@ from .verdict import DimensionVerdict, Flip, SideVerdict, Verdict
 _ROUNDING = (
     1e-4  # what a scorer's batches and their padding can make of the same words, whose sign would count as evidence
 )
+_FEW = 4  # probes of a side: whether of fewer one or two can be judged says nothing of it
 
 
 class Watch:
@@ -185,15 +186,19 @@ class Watch:
             then, now = self.baseline[id].score.value, audit.scores[id]
             if then is not None and now is not None and (then >= 0.5) != (now >= 0.5) and id in audit.results:
                 flips.append(Flip(self.baseline[id], audit.results[id]))
+        unjudged = self._unjudged(ids, audit)
         sides: dict[str, SideVerdict] = {}
         for side in self.sides.get(name, ()):
-            part = self._pairs((id for id in ids if side_of(self.baseline[id].probe) == side), audit)
-            sides[side] = SideVerdict(side, *_figures(part), evidence.sides.get(side, Evidence()))
+            of_side = [id for id in ids if side_of(self.baseline[id].probe) == side]
+            few = unjudged or (len(of_side) >= _FEW and self._unjudged(of_side, audit))
+            figures = _figures(self._pairs(of_side, audit))
+            sides[side] = SideVerdict(side, *figures, evidence.sides.get(side, Evidence()), few)
         n, baseline, score, drop, low, high = _figures(pairs)
         unscored = sum(audit.scores[id] is None for id in ids)
-        scored = 1 - unscored / len(ids)
-        scored_then = sum(self.baseline[id].score.value is not None for id in ids) / len(ids)
-        called, why = self._call(name, evidence, score, scored)
+        called, why = self._call(name, evidence, score, 1 - unscored / len(ids))
+        silent = [] if unjudged else [side for side, s in sides.items() if s.unjudged]
+        if silent and not why:
+            why = f"too few answers of {' and '.join(silent)} could be judged: no evidence (min_scored={self.rule.min_scored})"
         return DimensionVerdict(
             dimension=name,
             n=n,
@@ -208,10 +213,16 @@ class Watch:
             evidence=evidence,
             called=called,
             why=why,
-            unjudged=scored < self.rule.min_scored <= scored_then,
+            unjudged=unjudged or bool(silent),
             watched=name in self.rule.dimensions,
             sides=sides,
         )
+
+    def _unjudged(self, ids: Sequence[str], audit: Audit) -> bool:
+        """Whether too few answers could be judged, of probes of which the start's could be."""
+        scored = sum(audit.scores[id] is not None for id in ids) / len(ids)
+        scored_then = sum(self.baseline[id].score.value is not None for id in ids) / len(ids)
+        return scored < self.rule.min_scored <= scored_then
 
     def _together(
         self, watched: Sequence[DimensionVerdict], evidence: Evidence | None, told: bool
