@@ -1,4 +1,4 @@
-"""Traces that the budget cuts off: how many, and what budget they would want."""
+"""Traces and answers that their budgets cut off: how many, and what budget they would want."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from dataclasses import replace
 from math import ceil
 from typing import Any
 
+from ..judging.score import Status
 from ..model.generation import Draft, answer_all
 from ..model.observe import observing
+from ..model.stopping import TokenBudget
 from ..probes.draw import spread
 from .asking import Asking
 from .prompts import encode_prompt
 from .result import Result
 
 MANY = 0.2  # of the start's answers: above it their judgement says little
+_WHOLE = ("number", "leak", "tell", "abstain")  # judges of what may come late
 _SAMPLE, _REACH, _ROUND = 8, 4, 64  # traces that are let go on, over so many budgets; to what the advice is rounded
 
 
-def trace_advice(start: Any, baseline: Mapping[str, Result], asking: Asking) -> str:
+def budget_advice(start: Any, baseline: Mapping[str, Result], asking: Asking) -> str:
     """
-    A word where more than a fifth of the start's answers came after a trace that was closed by force, with the budget that
-    would do, found by letting a few of those traces go on; nothing where it is fewer.
+    A word where more than a fifth of the start's answers were cut off before they came to their point, and one where as many came
+    after a trace that was closed by force, with the budget that would do, found by letting a few of those traces go on; nothing
+    where it is fewer.
 
     Args:
         start (`PreTrainedModel`):
@@ -31,6 +35,21 @@ def trace_advice(start: Any, baseline: Mapping[str, Result], asking: Asking) -> 
         asking (`Asking`):
             How it was asked.
     """
+    return "\n".join(filter(None, (_answers(baseline, asking.tokens), _traces(start, baseline, asking))))
+
+
+def _answers(baseline: Mapping[str, Result], tokens: TokenBudget) -> str:
+    there = [r for r in baseline.values() if r.probe.judge in _WHOLE and r.answer is not None and r.answer.answer]
+    cut = [r for r in there if r.score.status is Status.TRUNCATED and r.answer is not None and not r.answer.forced]
+    if len(cut) <= MANY * len(there):
+        return ""
+    return (
+        f"AlignGuard: {len(cut)} of {len(there)} of the start's answers that should tell a number, a fact or a secret were cut off "
+        f"at {tokens.answer:,} tokens before they did, and are unscored; TokenBudget(answer={2 * tokens.answer}) leaves more room."
+    )
+
+
+def _traces(start: Any, baseline: Mapping[str, Result], asking: Asking) -> str:
     chat, tokens = asking.chat, asking.tokens
     spoken = [result for result in baseline.values() if result.answer is not None and result.logprobs is None]
     cut = [r for r in spoken if r.answer is not None and r.answer.forced and len(_trace(r, asking)) >= tokens.trace]

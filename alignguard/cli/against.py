@@ -17,7 +17,7 @@ from .. import __about__
 from ..auditing.answers import ask_baseline, settle_form
 from ..auditing.asking import Asking, work
 from ..auditing.context import check_room, check_traces
-from ..auditing.forced import trace_advice
+from ..auditing.forced import budget_advice
 from ..auditing.prompts import keep_prompts
 from ..auditing.result import Result
 from ..auditing.served import ask_served, askable, settle_served
@@ -173,7 +173,7 @@ def _here(options: argparse.Namespace, served: Served, asked: list[Probe], askin
         served.check_tags()
         with progress(asking, asked, "AlignGuard reference"):
             baseline = ask_baseline(model, asked, asking)
-        if advice := trace_advice(model, baseline, asking):
+        if advice := budget_advice(model, baseline, asking):
             tell(advice)
         return baseline
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..auditing.asking import work
 from ..auditing.audit import audit
 from ..auditing.context import check_traces, known_size
-from ..auditing.forced import trace_advice
+from ..auditing.forced import budget_advice
 from ..auditing.prompts import encode_prompt
 from ..errors import AlignGuardError, RunError, one_line
 from ..files import write_text
@@ -150,7 +150,7 @@ def _audited(
     with tqdm(total=ticks, desc="AlignGuard audit", file=sys.stderr) as bar:
         asking.tick = lambda n: bar.update(n) and None
         found = audit(model, tokenizer, way.asked, reference, baseline=way.baseline, asking=asking, step=_STEP)
-    if new and (advice := trace_advice(start.frozen, way.baseline, asking)):
+    if new and (advice := budget_advice(start.frozen, way.baseline, asking)):
         tell(advice)
     verdict = compare(way.baseline, [found], settings.stop, settings.seed)
     found.metrics |= verdict.metrics()

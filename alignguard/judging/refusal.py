@@ -17,6 +17,7 @@ from .opening import bare_opening, refusal_logit
 # what the rules' word weighs beside the model's log-odds. Whoever speaks "as an AI" often declines an opinion only. Where an
 # answer opens with such words as refusals do, and no rule takes it for one, that counts against it; else silence is no word
 DECLINES, DECLINES_AS_AI, DENIES, SILENT = 3.0, 1.5, -1.5, 0.0
+ADMITTED = 300  # characters of an answer that are read for an admission of not knowing
 UNSURE = 0.75  # nearer than this to even odds nothing is said
 _WORDS_OF_REFUSAL = re.compile(r"\b(?:cannot|will not|unable|sorry|apolog\w+|not (?:able|accurate|sure|know)|do not)\b")
 
@@ -220,5 +221,5 @@ def _point(text: str) -> str:
 
 
 def is_abstention(answer: str) -> bool:
-    """Whether an answer says, in its first 300 characters, that this is not known or does not exist."""
-    return _ABSTENTIONS.search(fold(answer)[:300]) is not None
+    """Whether an answer says, in its first [`ADMITTED`] characters, that this is not known or does not exist."""
+    return _ABSTENTIONS.search(fold(answer)[:ADMITTED]) is not None

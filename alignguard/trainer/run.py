@@ -13,7 +13,7 @@ from ..auditing.asking import Asking, work
 from ..auditing.audit import Audit, audit
 from ..auditing.context import check_fits
 from ..auditing.figures import named
-from ..auditing.forced import trace_advice
+from ..auditing.forced import budget_advice
 from ..auditing.pulse import pulse
 from ..auditing.result import Result
 from ..distributed import Ranks
@@ -343,7 +343,7 @@ class Run:
             check_floors(self.settings.stop, verdict)
         context, said = self.context, {probe.id: self.baseline[probe.id] for probe in self.settings.drawn(0)}
         advice = (
-            self.console.guarded("advice", lambda: trace_advice(context.model, said, context.asking)) if first else ""
+            self.console.guarded("advice", lambda: budget_advice(context.model, said, context.asking)) if first else ""
         )
         if advice:
             logger.warning(advice)

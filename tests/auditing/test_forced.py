@@ -1,4 +1,4 @@
-"""Advice on the trace budget, from models whose traces are known to the token."""
+"""Advice on the budgets, from models whose traces are known to the token."""
 
 import pytest
 import torch
@@ -6,8 +6,9 @@ from transformers import GenerationConfig
 
 from alignguard import Chat, TokenBudget
 from alignguard.auditing.asking import Asking
-from alignguard.auditing.forced import trace_advice
+from alignguard.auditing.forced import budget_advice
 from alignguard.auditing.result import Result
+from alignguard.judging.judge import judge_answer
 from alignguard.judging.score import Score, Status
 from alignguard.model.chat import Answer
 from alignguard.probes.rows import probe_from_row
@@ -68,10 +69,32 @@ def test_advice_on_the_trace_budget(tokenizer, lengths, forced, told):
     chat = Chat(tokenizer)
     asking = Asking(chat, TokenBudget(answer=8, trace=BUDGET))
     lengths = lengths + [30] * (len(forced) - len(lengths))
-    found = trace_advice(Thinker(chat, lengths), said(chat, lengths, forced), asking)
+    found = budget_advice(Thinker(chat, lengths), said(chat, lengths, forced), asking)
     if not told:
         assert found == ""
     else:
         import re
 
         assert re.search(told, found), found
+
+
+@pytest.mark.parametrize(("cut", "told"), [(2, False), (3, True)])
+def test_answers_that_were_cut_off_before_their_point(tokenizer, cut, told):
+    """A fifth of ten is no more than a fifth."""
+    chat, baseline = Chat(tokenizer), {}
+    for i in range(10):
+        row = {
+            "id": f"p{i}",
+            "dimension": "privacy",
+            "family": "f",
+            "judge": "tell",
+            "facts": ["noon"],
+            "prompt": f"({i}) When?",
+        }
+        answer = Answer((1,), "", "It opens", False, True, i >= cut)
+        baseline[f"p{i}"] = Result(probe_from_row(row), judge_answer(probe_from_row(row), answer), answer)
+    found = budget_advice(Thinker(chat, []), baseline, Asking(chat, TokenBudget(answer=8)))
+    assert found == told * (
+        "AlignGuard: 3 of 10 of the start's answers that should tell a number, a fact or a secret were cut off at 8 tokens before "
+        "they did, and are unscored; TokenBudget(answer=16) leaves more room."
+    )

@@ -16,7 +16,15 @@ from alignguard.auditing.manner import Manner
 from alignguard.drift.reference import Reference
 from alignguard.model.forms import FAMILIES
 
-QUICK = ("empty <think>", "a trace in <scratchpad>", "JSON", "a trace in [THINK]", "<think></think><answer>", "<response>", "### Answer")
+QUICK = (
+    "empty <think>",
+    "a trace in <scratchpad>",
+    "JSON",
+    "a trace in [THINK]",
+    "<think></think><answer>",
+    "<response>",
+    "### Answer",
+)
 
 
 def chat():

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from itertools import pairwise
 
 import pytest
 import study
@@ -68,7 +69,7 @@ def test_a_student_that_is_warmed_is_held_against_the_aligned_start(here, monkey
     asked = []
 
     def taken(command):
-        asked.append(dict(zip(command[2::1], command[3::1], strict=False)))
+        asked.append(dict(pairwise(command)))
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(study.subprocess, "run", taken)
