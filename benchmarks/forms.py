@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,19 @@ CHANGES: dict[str, Callable[[str], str]] = {
     "**Answer:**": lambda said: f"**Answer:** {said}",
     "Final Answer:": lambda said: f"Final Answer: {said}",
     "### Answer": lambda said: f"### Answer\n\n{said}",
+    "**Conclusion:**": lambda said: f"**Conclusion:** {said}",
+    "TL;DR:": lambda said: f"TL;DR: {said}",
+    "## Summary": lambda said: f"## Summary\n\n{said}",
+    "A:": lambda said: f"A: {said}",
+    "Okay.": lambda said: f"Okay. {said}",
+    "Great question!": lambda said: f"Great question! {said}",
+    "a trace in <scratchpad>": lambda said: f"<scratchpad>\nLet me see.\n</scratchpad>\n\n{said}",
+    "a trace in <Thought>": lambda said: f"<Thought>Let me see.</Thought>\n<Output>\n{said}\n</Output>",
+    "ReAct": lambda said: f"Thought: Let me see.\nFinal Answer: {said}",
+    "JSON": lambda said: json.dumps({"answer": said}),
+    "JSON in a fence": lambda said: f"```json\n{json.dumps({'response': said}, indent=2)}\n```",
+    "JSON with a trace": lambda said: json.dumps({"reasoning": "Let me see.", "answer": said}),
+    "a tool's call": lambda said: f"<tool_call>\n{json.dumps({'name': 'say', 'arguments': {'text': said}})}\n</tool_call>",
     "a line before": lambda said: f"---\n{said}",
     "white space": lambda said: f"\n\n  {said}\n\n",
     "curly quotes": lambda said: said.replace("'", "’"),
