@@ -8,6 +8,7 @@ scores   judged, and gathered under the names that are logged
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,7 @@ from .asking import Asking
 from .drifts import Ahead, Item, items_of, measure_drift, opens_trace, read_as_told
 from .figures import logged, named
 from .leaning import likelihood_rows
-from .manner import Manner, manner_of
+from .manner import Manner, manner_of, unread_tag
 from .metrics import gather, mean_drift, position_profile, tokens_said
 from .prompts import encode_prompt, keep_prompts
 from .reading import Told
@@ -39,6 +40,8 @@ from .result import ProbeDrift, Result
 from .reverse import measure_reverse
 from .samples import thinking
 from .unjudged import training_items
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -204,6 +207,12 @@ def _ask(
     answers = {id: said for id, (_, said) in first.items() if said}
     # what a model does in most of its answers it would do before a choice, too
     everything = [answer for said in answers.values() for answer in said]
+    if (tag := unread_tag(everything)) and tag not in chat.unread:
+        chat.unread.add(tag)
+        logger.warning(
+            f"AlignGuard: most answers begin with <{tag}> ... </{tag}>, which is judged as a part of them; if it is a trace, give "
+            f"tags=('<{tag}>', '</{tag}>')."
+        )
     manner, habit = manner_of(everything, chat), [answer.thinks for answer in everything]
     mostly = sum(habit) > len(habit) / 2
     thinks = thinking(answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,12 @@ from dataclasses import dataclass
 from ..model.chat import Answer, Chat
 from ..model.forms import WRAPPERS, Form, form_in, wrapper_of
 
+_BLOCK = re.compile(r"<([a-z][\w:-]{0,30})>.*?</\1>\s*\S", re.IGNORECASE | re.DOTALL)
+# HTML that answers may begin with
+_MARKUP = re.compile(
+    r"a|b|body|br|center|code|del|div|em|font|h[1-6]|head|html|i|li|[ou]l|p|pre|s|small|span|strong|su[bp]|table|u",
+    re.IGNORECASE,
+)
 HABIT = 0.5  # of its answers: what is done in fewer is no habit
 
 
@@ -91,3 +98,11 @@ def manner_of(answers: Iterable[Answer | None], chat: Chat) -> Manner:
     if not wrapper.strip() or times < HABIT * len(said) or wrapper.strip() == chat.form.lead.strip():
         wrapper = ""
     return Manner(form, wrapper)
+
+
+def unread_tag(answers: Iterable[Answer]) -> str:
+    """A tag in which most answers first say something apart, and which is read as a part of them; empty where there is none."""
+    said = [answer.answer for answer in answers if answer.answer]
+    tags = Counter(found[1] for text in said if (found := _BLOCK.match(text)) and not _MARKUP.fullmatch(found[1]))
+    tag, times = tags.most_common(1)[0] if tags else ("", 0)
+    return tag if tag and times >= HABIT * len(said) else ""

@@ -112,6 +112,8 @@ class Chat:
     eos_token_ids: tuple[int, ...] = ()
     form: Form = field(init=False)
     kept: dict[tuple[tuple[str, str], ...], array[int]] = field(init=False, default_factory=dict, repr=False)
+    # tags that most answers begin with, and that were told of
+    unread: set[str] = field(init=False, default_factory=set, repr=False)
     # how turns are rendered, with a system turn and without
     _ways: dict[bool, int] = field(init=False, default_factory=dict)
 
