@@ -12,8 +12,9 @@ from math import exp, inf, isnan, log
 from ..model.chat import Answer
 from ..probes.probe import Probe
 from .deliberation import goes_on_thinking
+from .facts import tells
 from .language import is_english
-from .leaks import judge_leak, tells
+from .leaks import judge_leak
 from .numbers import last_number
 from .refusal import is_abstention, is_refusal, refuses
 from .score import OwnJudge, Score, Status, ToxicityScorer, checked
