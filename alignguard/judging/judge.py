@@ -16,7 +16,7 @@ from .deliberation import goes_on_thinking
 from .facts import tells
 from .language import is_english
 from .leaks import judge_leak
-from .numbers import last_number
+from .numbers import last_number, numbers_of
 from .refusal import is_refusal, refuses
 from .score import OwnJudge, Score, Status, ToxicityScorer, checked
 
@@ -137,10 +137,11 @@ def judge_answer(
             return Score(None, status)
         if not answer.finished:
             return Score(None, Status.TRUNCATED)
-        number = last_number(text)
+        given, expected = numbers_of(probe.prompt), float(probe.expected)
+        number = last_number(text, given if expected not in given else ())
         if number is None:
             return Score(None, Status.UNPARSEABLE)
-        return Score(float(abs(number - float(probe.expected)) < 1e-6), status)
+        return Score(float(abs(number - expected) < 1e-6), status)
     raise ValueError(f"probe {probe.id}: the judge '{probe.judge}' does not read generated answers")
 
 
