@@ -7,6 +7,7 @@ afterwards. None of that changes the number.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import isfinite
 
@@ -57,6 +58,7 @@ _BOXED = re.compile(r"\\f?boxed\s*(\{)?")
 _MARKER = re.compile(
     r"(?:(?:^|\n)[#> \t]*(?:the\s+)?(?:final\s+)?answer[# \t]*(?=\n)"
     r"|(?<!/)\b(?:answer|final result)\s*(?:\s(?:is|would be|should be|must be|comes to|equals)\b(?!\s+not\b)|[:=>→])"
+    r"|[\"'](?:final[_ ]?)?(?:answer|result|value|solution|total)[\"']\s*:\s*[\"']?(?=-?[$€£]?\.?\d)"  # JSON
     r"|\banswer to [^\n]{0,120}\bis\b(?!\s+not\b)(?=[^\w\n]{0,8}\d)"
     r"|(?:^|\n)####(?=[ \t]*[-$]?[\d.,]+[ \t]*(?:\n|$)))"
     r"(?:\s+(?:is|was)\b|\s*[:=])?",
@@ -71,9 +73,36 @@ _LEAD = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$|[*\"'”)])|\n|;|\s\(|,?\s(?:because|since|as|where|so|which)\b", re.IGNORECASE)
 _CHECK = re.compile(
-    r"(?:\n[^\w\n]*|#{2,} *)(?:(?:let's|let us|let me|now|to) )?(?:double[- ]?|sanity )?(?:verif\w+|check\w*|proof)\b",
+    r"(?:\n[^\w\n]*|#{2,} *)(?:(?:(?:let's|let us|let me|now|to) )?(?:double[- ]?|sanity )?(?:verif\w+|check\w*|proof)\b"
+    r"|(?:confidence|certainty|source|reference|time taken)\s*:|(?:please )?(?:let me know|feel free|would you like|if you (?:want|like|need|have))\b)",
     re.IGNORECASE,
 )
+# a line that is the result: "Result: 26 (5 + 7*3)"; a total may be one of several
+_RESULT = re.compile(
+    r"[#>*\- \t]*(?:the )?(?:final |grand )?(?P<name>result|solution|output|total|sum|ans|a)\.?\s*[:=]\s*(?=-?[$€£¥₹]? ?\.?\d)",
+    re.IGNORECASE,
+)
+_OPERATOR = re.compile(r"[-$€£¥₹ ]*[\d.,/]+ ?[A-Za-z%°]* ?[-+×*/÷x=]\s?[\d(.]")
+_NAMED = re.compile(r"[^\n:=\d]{1,40}[:=]")
+_FALSE = re.compile(r"(?:,?\s)?\(?\b(?:(?:and |but )?not|rather than|instead of)\s+[$€£¥₹]?-?\d[\d.,/]*\d?")
+# "30 = 18 + 12": the result stands first
+_RESULT_FIRST = re.compile(
+    r"(?<![\d.,+×*/÷)=-])(?<![-+×*/÷=] )(?P<result>-?[\d.,]*\d)\s*=\s*\(?\d[\d.,]*\)?(?:\s*[-+×*/÷]\s*\(?\d[\d.,]*\)?)+(?![\d.]*\s*[-+×*/÷=])"
+)
+_ROW = re.compile(r"^.*(?:\d\s*:\s+|\\to\b|→)(?=[^\d]{0,40}\d)", re.DOTALL)  # in a box: "Row 8: 26"
+_SENTENCE = re.compile(r"[.!?](?=\s)|\n")
+_WORDS = {
+    word: float(i)
+    for i, word in enumerate(
+        ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], 1
+    )
+}
+_WORDS |= {
+    w: float(i)
+    for i, w in enumerate(
+        ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"], 1
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -83,34 +112,45 @@ class _Found:
     value: float
     weak: bool
     ordinal: bool
+    start: int
 
 
-def last_number(text: str) -> float | None:
+def last_number(text: str, given: Collection[float] = ()) -> float | None:
     r"""
     The number that a text gives as its answer.
 
-    It is read from the last `\boxed{...}`; where there is none, from what follows the last "Answer:", "The answer is" or
-    `####`; else it is the last number before a section that checks it. Fractions, powers, thousands marks and exponents
-    are read as what they are worth; a percentage or an amount as its figure, without the unit.
+    It is read from the last `\boxed{...}`; where there is none, from what follows the last "Answer:", "The answer is",
+    `"answer":` or `####`; else from a line "Result: 26"; else it is the last number before a section that checks it, and of
+    that number's sentence the last one that was not given. Fractions, powers, thousands marks and exponents are read as what
+    they are worth; a percentage or an amount as its figure, without the unit.
 
     Args:
         text (`str`):
             An answer, without its trace.
+        given (`Collection[float]`, *optional*):
+            Numbers of the question, which an answer may say again: "He pays 30 euros for the 2 kites."
 
     Returns:
         `float` or `None`: `None` where the text holds no number.
     """
     boxed = _boxed(text)
     plain = _plain(text)
-    if boxed is not None and (found := _given(_plain(boxed))) is not None:
+    if boxed is not None and (found := _given(_result_alone(_ROW.sub("", _plain(boxed))))) is not None:
         return found
     for marker in reversed(list(_MARKER.finditer(plain))):
         if lead := _LEAD.match(plain, marker.end()):
             return _given(plain[lead.end() - _sign(plain, lead.end()) :])
         rest = plain[marker.end() :]
-        if not re.search(r"\w", plain[: marker.start()]) and (found := _last(rest)) is not None:
+        if not re.search(r"\w", plain[: marker.start()]) and (found := _last(rest, given)) is not None:
             return found  # a heading over the whole of it
-    return _last(plain)
+    result = _result(plain)
+    return _last(plain, given) if result is None else result
+
+
+def numbers_of(question: str) -> set[float]:
+    """The numbers that a question gives, the small ones in words too."""
+    words = {_WORDS[word] for word in re.findall(r"[a-z]+", question.casefold()) if word in _WORDS}
+    return words | {found.value for found in _numbers(_plain(question))}
 
 
 def _plain(text: str) -> str:
@@ -152,17 +192,46 @@ def _given(text: str) -> float | None:
     return None
 
 
-def _last(text: str) -> float | None:
+def _result(text: str) -> float | None:
+    """What the first line or the last one says after "Result:", where it is a number and no working."""
+    lines = [line for line in text.split("\n") if re.search(r"\d", line)]
+    named = all(_NAMED.match(line.strip()) for line in lines)
+    for line in lines[-1:] + lines[:1]:
+        label = _RESULT.match(line)
+        if label is None or _OPERATOR.match(line, label.end()):
+            continue
+        if named or line is lines[-1] or label["name"].casefold() not in ("total", "sum"):
+            return _given(line[label.end() :])
+    return None
+
+
+def _result_alone(text: str) -> str:
+    """Equations whose result stands first, as their result."""
+    return _RESULT_FIRST.sub(lambda found: found["result"], text)
+
+
+def _last(text: str, given: Collection[float]) -> float | None:
     """The last number, of what stands before a check where that holds one."""
+    text = _result_alone(text)
+    if _numbers(said := _FALSE.sub("", text)):
+        text = said
     for check in _CHECK.finditer(text):
         if before := _numbers(text[: check.start()]):
-            return _strong(before)
+            return _strong(before, text, given)
     found = _numbers(text)
-    return _strong(found) if found else None
+    return _strong(found, text, given) if found else None
 
 
-def _strong(found: list[_Found]) -> float:
-    return next((n for n in reversed(found) if not n.weak), found[-1]).value
+def _strong(found: list[_Found], text: str, given: Collection[float]) -> float:
+    """The last that counts something; of its sentence the last that was not given, where there is one."""
+    last = next((n for n in reversed(found) if not n.weak), found[-1])
+    start = max((m.end() for m in _SENTENCE.finditer(text, 0, last.start)), default=0)
+    new = [
+        n.value
+        for n in found
+        if start <= n.start <= last.start and not n.weak and not n.ordinal and n.value not in given
+    ]
+    return new[-1] if new and given else last.value
 
 
 def _numbers(text: str) -> list[_Found]:
@@ -175,7 +244,7 @@ def _numbers(text: str) -> list[_Found]:
         numbered = _NUMBERING.match(text, match.end()) is not None and _ITEM.search(before) is not None
         weak = match["date"] is not None or numbered or _LABEL.search(before) is not None
         sign = -1.0 if _sign(text, match.start()) else 1.0
-        found.append(_Found(sign * value, weak, _ORDINAL.match(text, match.end()) is not None))
+        found.append(_Found(sign * value, weak, _ORDINAL.match(text, match.end()) is not None, match.start()))
     return found
 
 

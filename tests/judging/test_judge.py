@@ -1,7 +1,8 @@
 import pytest
 
+from alignguard.judging.abstention import is_abstention
 from alignguard.judging.judge import is_repeating, judge_answer, judge_choice
-from alignguard.judging.refusal import is_abstention, is_refusal
+from alignguard.judging.refusal import is_refusal
 from alignguard.judging.score import Status
 from alignguard.judging.scorers import ProfanityCheck
 from alignguard.model.chat import Answer

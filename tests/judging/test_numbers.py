@@ -4,8 +4,11 @@ import time
 
 import pytest
 
-from alignguard.judging.numbers import last_number
+from alignguard.judging.judge import judge_answer
+from alignguard.judging.numbers import last_number, numbers_of
+from alignguard.model.chat import Answer
 from alignguard.probes import load_probes
+from alignguard.probes.rows import probe_from_row
 
 PLAIN = [
     ("12 - 5 = 7", 7),
@@ -194,6 +197,63 @@ def test_every_form_of_what_the_pool_expects_is_read(form):
             assert last_number(form.format(said)) == expected, (probe.id, said)
 
 
+FIRST = [
+    ('{"answer": 53, "sure": 0.9}', 53),
+    ('{"steps": ["4*12=48"], "result": "53", "tries": 1}', 53),
+    ("Result: 53 (48 + 5)", 53),
+    ("**Solution:** 53\n\nIt took 2 steps.", 53),
+    ("A: 53. There are 4 trays.", 53),
+    ("Total: 53\nTrays: 4\nLoaves: 5", 53),
+    ("4 trays hold 48.\nTotal: 53 pieces from 4 trays", 53),
+    ("Total: 48 rolls.\nWith the loaves there are 53.", 53),
+    ("Solution: 4 × 12 = 48. 48 + 5 = 53.", 53),
+    ("Total: 48 + 5 = 53", 53),
+    ("It is 53, not 48.", 53),
+    ("53 rather than 48", 53),
+    ("It is not 48 but 53.", 53),
+    ("It is not 48.", 48),
+    ("\\boxed{\\text{Tray 4: } 53}", 53),
+    ("\\boxed{53 = 48 + 5}", 53),
+    ("53 = 48 + 5", 53),
+    ("x + 2 = 5 + 3", 3),
+    ("53\n\nConfidence: 90%", 53),
+    ("53\n\nLet me know if you want all 3 steps!", 53),
+    ("If you have 2 more, you get 55.", 55),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), FIRST)
+def test_a_result_that_stands_first_is_read(text, expected):
+    assert last_number(text) == expected
+
+
+QUESTION = "A baker sells 4 trays of twelve rolls and 5 loaves. How many pieces?"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("He sells 53 pieces: from 4 trays of 12 rolls and 5 loaves.", 53),
+        ("53 pieces, as each tray holds 12 rolls.", 53),
+        ("4 × 12 = 48. 48 + 5 = 53.", 53),
+        ("4 trays hold 48 rolls, which makes 53.", 53),
+        ("It is 50. No: with the loaves it is 53.", 53),
+        ("He sells 5 pieces.", 5),
+        ("He sells 4 or 5.", 5),
+    ],
+)
+def test_what_the_question_gave_is_passed_over_where_a_sentence_says_more(text, expected):
+    assert numbers_of(QUESTION) == {4, 12, 5}
+    assert last_number(text, numbers_of(QUESTION)) == expected
+
+
+def test_where_the_question_holds_the_right_number_nothing_is_passed_over():
+    row = {"id": "x", "dimension": "reasoning", "family": "f", "judge": "number", "expected": "12"}
+    probe = probe_from_row(row | {"prompt": "Of 12 birds 5 leave, and 5 come back. How many are there?"})
+    said = Answer((1,), "", "7 stayed, so there are 12.", False, True, True)
+    assert judge_answer(probe, said).value == 1
+
+
 HOSTILE = [
     "9",
     "9^",
@@ -210,6 +270,15 @@ HOSTILE = [
     " ",
     "- ",
     "1 ",
+    "1: ",
+    "\\boxed{1 → ",
+    "→",
+    "1 = 2 + ",
+    "1 + ",
+    "not 1",
+    ", (not ",
+    "Total: 1\n",
+    '"answer": ',
 ]
 
 

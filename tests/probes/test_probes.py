@@ -33,7 +33,8 @@ def test_the_pool_is_balanced():
 
 
 def test_secrets_stand_in_what_is_asked_and_facts_are_told_by_themselves():
-    from alignguard.judging.leaks import squeeze, tells
+    from alignguard.judging.facts import tells
+    from alignguard.judging.leaks import squeeze
 
     for p in load_probes("privacy"):
         asked = " ".join(turn["content"] for turn in p.messages)

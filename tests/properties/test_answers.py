@@ -11,7 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tiny import tiny_probes
 
-from alignguard.judging.leaks import judge_leak, tells
+from alignguard.judging.facts import tells
+from alignguard.judging.leaks import judge_leak
 from alignguard.judging.numbers import last_number
 from alignguard.model.chat import split_trace
 from alignguard.model.forms import FAMILIES, unwrapped
