@@ -16,8 +16,9 @@ from alignguard import AlignGuardCallback, Schedule, TokenBudget
 from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.tracing.pull import looked_at
 from alignguard.trainer.completions import documents
+from alignguard.trainer.learnt import trained
 from alignguard.trainer.order import Order, batches_to_skip
-from alignguard.trainer.seen import Seen, trained
+from alignguard.trainer.seen import Seen
 
 
 class Watched(TrainerCallback):
@@ -283,6 +284,7 @@ def test_completions_of_several_processes_have_numbers_of_their_own(tmp_path):
     seen = object.__new__(Seen)
     seen.ranks = SimpleNamespace(size=2, together=lambda do: [do(), other])
     seen.console, seen.said, seen._first = SimpleNamespace(writes=True), RowStore(tmp_path / "said"), 10
+    seen._unsaid = {}, []
     seen._given = [TrainedRow(0, [1, 2], [False, True]), TrainedRow(1, [3, 4], [False, True])]
     seen._answered = [(1, [0]), (2, [1])]
     seen._keep_said()
