@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -32,9 +34,19 @@ class Seen:
             0, or where the run is resumed.
         trainer (`Trainer`, *optional*):
             Where it is known: some keep what their model said in training.
+        spent (`Callable[[int, float], Any]`, *optional*):
+            Is told after which step it took how many seconds to write down what was seen.
     """
 
-    def __init__(self, context: RunContext, loader: Any, step: int, trainer: Any = None) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        loader: Any,
+        step: int,
+        trainer: Any = None,
+        spent: Callable[[int, float], Any] = lambda step, seconds: None,
+    ) -> None:
+        self._spent, self._at = spent, step
         self.store, self.console = RowStore(context.store.rows), context.console
         self.loader, self.ranks = loader, context.asking.ranks
         self.listens = context.settings.rows
@@ -114,6 +126,7 @@ class Seen:
         if not self.listens:
             return
         self.batch()
+        self._at = step
         self._steps.append((step, self._now))
         self._now = []
         if self._heard:
@@ -129,10 +142,12 @@ class Seen:
 
     def keep(self) -> None:
         """Write down what has been seen since the last time. All processes call this."""
+        begun = time.perf_counter()
         if self.listens:
             self.console.guarded("the rows' record", self._keep)
         if self.speaks:
             self.console.guarded("the completions' record", self._keep_said)
+        self._spent(self._at, time.perf_counter() - begun)
 
     def _keep(self) -> None:
         mine, self._steps = self._steps, []

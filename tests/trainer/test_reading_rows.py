@@ -2,9 +2,12 @@
 
 import copy
 import functools
+import json
 import logging
 import random
 import threading
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -271,3 +274,25 @@ def test_each_row_is_read_once(tokenizer, tmp_path, monkeypatch):
     train(tokenizer, tmp_path, DataCollatorForSeq2Seq(tokenizer), [guard()], data=table(160), **settings)
     store = RowStore(tmp_path / "_alignguard" / "rows")
     assert store.kept() == set(range(160)) and len(read) <= 160 + 3 * 8
+
+
+class Slow(DataCollatorForSeq2Seq):
+    """A collator that takes its time where a row is read by itself."""
+
+    def __call__(self, examples):
+        time.sleep(0.05 * (len(examples) == 1))
+        return super().__call__(examples)
+
+
+def test_the_time_that_rows_take_is_counted_and_is_none_of_trainings(tokenizer, tmp_path):
+    """Eight rows at each of two checkpoints, each read twice: 0.8 s at each."""
+    callback = guard()
+    callback.settings = replace(callback.settings, schedule=Schedule(at=(4,), every=0, draw=1, overhead=0.9))
+    settings = {"max_steps": 5, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2}
+    train(tokenizer, tmp_path, Slow(tokenizer), [callback], data=table(20), **settings)
+    pace, last = callback.run.pace, callback.audits[-1]
+    decided = json.loads((tmp_path / "alignguard" / "pace.jsonl").read_text().splitlines()[-1])
+    assert decided["step"] == 4 and decided["looked"] >= 0.8 > decided["trained"]
+    assert 1.6 <= pace.looked < 2.6 and pace.audit < 0.8
+    spent, seconds = callback.run._spent, sum(audit.figure("cost/seconds") for audit in callback.audits)
+    assert spent >= seconds + 2.0 and last.figure("cost/overhead") == pytest.approx(pace.share, abs=0.05)
