@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from ..model.observe import restored_rng
 from ..records.rows import RowStore, TrainedRow
+from .before import are_as_before, fingerprint_of, length_of
 from .completions import Completions, keeps_completions
 from .learnt import Reader
 from .order import Order, batches_to_skip
@@ -18,7 +17,6 @@ from .start import RunContext
 
 _MOST_STEPS, _MOST_SAID = 512, 64  # between two times that rows are written, and that completions are
 _MOST_HELD = 2**24  # tokens of completions, while they cannot be written
-_COMPARED = 16  # rows that a resumed run looks at, whether they are what they were
 
 
 class Seen:
@@ -70,44 +68,33 @@ class Seen:
         self._unsaid: tuple[dict[int, list[int]], list[TrainedRow]] = {}, []  # the same of completions
         self._told: tuple[str, str] | None = None
         self._kept: set[int] = set()
+        self._length: int | None = None
+        self._fingerprint: str | None = None
         self._others = False  # rows are not those that the run began with
         if self.listens and self.console.writes:
             self.console.guarded("the rows' record", lambda: self._begin(step))
 
     def _begin(self, step: int) -> None:
+        dataset = getattr(self.loader, "dataset", None)
+        self._length, self._fingerprint = length_of(dataset), fingerprint_of(dataset)
         if step > 0:
             self.store.rewind(step)
             self._kept = self.store.kept()
-            self._others = bool(self._kept) and not self._as_before()
+            with restored_rng():  # a data set may draw
+                self._others = not are_as_before(self.store, dataset, self.reader)
             self.said.rewind(step)
             self._first = self.said.next_row()
-        self._tell(self.order.unknown)
-        if self._others:
+        if self._others:  # on record stays what the run began with
+            self._length, self._fingerprint = self.store.length, self.store.fingerprint
             self.console.tell_once(
                 "rows",
                 "the rows of the training set are others than before this run was resumed, or are read otherwise: which of them go into "
                 "steps from now on is not kept, since they would be taken for those of the same number",
             )
-
-    def _as_before(self) -> bool:
-        """Whether some of the rows that are on record are still what they were."""
-        if self.reader.unread:
-            return True
-        rows = sorted(self._kept)
-        some = set(rows[:: max(1, len(rows) // _COMPARED)])
-        if some and max(some) >= len(self.loader.dataset):
-            return False
-        now = {(text.row, text.part): text for text in self.reader.read(sorted(some))}
-        if self.reader.unread:  # its collator draws, which is told of
-            return True
-        then = {(text.row, text.part): text for text in self.store.texts(some)}
-        return now.keys() == then.keys() and all(
-            np.array_equal(now[place].ids, then[place].ids) and np.array_equal(now[place].learnt, then[place].learnt)
-            for place in then
-        )
+        self._tell(self.order.unknown)
 
     def _tell(self, unknown: str) -> None:
-        self.store.begin(_length(getattr(self.loader, "dataset", None)), unknown, self.reader.unread, self._trained)
+        self.store.begin(self._length, unknown, self.reader.unread, self._trained, self._fingerprint)
         self._told = unknown, self.reader.unread
 
     def epoch(self) -> None:
@@ -196,10 +183,3 @@ def trained_names(model: Any) -> list[str] | None:
     """Which weights train, where not all do; `None` too with adapters, whose start is without them."""
     trains = {name: p.requires_grad for name, p in model.named_parameters()}
     return None if all(trains.values()) or any("lora_" in name for name in trains) else [n for n in trains if trains[n]]
-
-
-def _length(dataset: Any) -> int | None:
-    try:
-        return len(dataset)
-    except TypeError:
-        return None
