@@ -10,7 +10,7 @@ from typing import Any
 from ..model.observe import restored_rng
 from ..records.rows import RowStore, TrainedRow
 from .before import are_as_before, fingerprint_of, length_of
-from .completions import Completions, keeps_completions
+from .completions import Completions, keeps_completions, why_unread
 from .learnt import Reader
 from .order import Order, batches_to_skip
 from .start import RunContext
@@ -53,8 +53,10 @@ class Seen:
         self.said, self.completions = RowStore(context.store.said), Completions(trainer)
         self.speaks = self.listens and keeps_completions(trainer)
         self.reader = Reader(loader if self.listens else None, trainer)
-        if context.settings.trace and self.reader.unread and not self.speaks:
-            self.console.tell_once("rows", f"trace=True has nothing to look at in this run: {self.reader.unread}")
+        self._untold = why_unread(trainer) if self.speaks else ""  # of completions
+        unread = self._untold if self.speaks else self.reader.unread
+        if context.settings.trace and unread:
+            self.console.tell_once("rows", f"trace=True has nothing to look at in this run: {unread}")
         self._trained = trained_names(context.model)
         self._given: list[TrainedRow] = []  # completions that were not written yet
         self._answered: list[tuple[int, list[int]]] = []  # steps, and the numbers of what they were taken on
@@ -92,6 +94,8 @@ class Seen:
                 "steps from now on is not kept, since they would be taken for those of the same number",
             )
         self._tell(self.order.unknown)
+        if self._untold:
+            self.said.begin(None, unread=self._untold)
 
     def _tell(self, unknown: str) -> None:
         self.store.begin(self._length, unknown, self.reader.unread, self._trained, self._fingerprint)
@@ -167,7 +171,7 @@ class Seen:
             def number(own: int, rank: int = rank) -> int:
                 return self._first + own * self.ranks.size + rank
 
-            texts += [replace(text, row=number(text.row)) for text in given]
+            texts += [replace(text, row=number(text.row)) for text in given if not self._untold]
             for step, numbers in answered:
                 steps.setdefault(step, []).extend(map(number, numbers))
         self.said.add(sorted(steps.items()), texts)

@@ -284,7 +284,7 @@ def test_completions_of_several_processes_have_numbers_of_their_own(tmp_path):
     seen = object.__new__(Seen)
     seen.ranks = SimpleNamespace(size=2, together=lambda do: [do(), other])
     seen.console, seen.said, seen._first = SimpleNamespace(writes=True), RowStore(tmp_path / "said"), 10
-    seen._unsaid = {}, []
+    seen._unsaid, seen._untold = ({}, []), ""
     seen._given = [TrainedRow(0, [1, 2], [False, True]), TrainedRow(1, [3, 4], [False, True])]
     seen._answered = [(1, [0]), (2, [1])]
     seen._keep_said()
