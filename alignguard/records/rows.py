@@ -5,7 +5,7 @@ that the model gave in training, numbered as they came: `_alignguard/said/`.
 |---|---|
 | order_00003.parquet | columns `step` and `row`: one line for each row of a step, from where the file before ends to the next audit or checkpoint |
 | texts_00003.parquet | what of those rows is not in an earlier file: `row`, `part` (of a packed row, its documents), token ids, which of them are learnt, and their weight |
-| about.json | how many rows the training set has, and what cannot be told of it |
+| about.json | how many rows the training set has, its fingerprint, and what cannot be told of it |
 
 Of a row that is repeated its tokens are kept once. Token ids take about two bytes each, the order about three bytes a row.
 """
@@ -91,14 +91,19 @@ class RowStore:
         self.folder = folder
 
     def begin(
-        self, rows: int | None, unknown: str = "", unread: str = "", trained: Sequence[str] | None = None
+        self,
+        rows: int | None,
+        unknown: str = "",
+        unread: str = "",
+        trained: Sequence[str] | None = None,
+        fingerprint: str | None = None,
     ) -> None:
         """
-        Write of what training set it is; where it cannot be told which rows are trained on, or what is learnt of them, why; and which
-        weights train, where not all do.
+        Write of what training set it is, and of how many rows; where it cannot be told which rows are trained on, or what is learnt of
+        them, why; and which weights train, where not all do.
         """
         self._prepare()
-        told = {"rows": rows, "unknown": unknown, "unread": unread, "trained": trained}
+        told = {"rows": rows, "fingerprint": fingerprint, "unknown": unknown, "unread": unread, "trained": trained}
         write_text(self._about_path, json.dumps(told), private=True)
 
     @property
@@ -117,6 +122,16 @@ class RowStore:
         return self._about().get("trained")
 
     @property
+    def length(self) -> int | None:
+        """How many rows the training set had; `None` where that is not known."""
+        return self._about().get("rows")
+
+    @property
+    def fingerprint(self) -> str | None:
+        """By which `datasets` knew it; `None` where that is not known."""
+        return self._about().get("fingerprint")
+
+    @property
     def _about_path(self) -> Path:
         return self.folder / "about.json"
 
@@ -126,7 +141,8 @@ class RowStore:
             return {"unknown": _NO_ROWS, "unread": ""}
         try:
             told = json.loads(self._about_path.read_text(encoding="utf-8"))
-            return {"unknown": told["unknown"], "unread": told["unread"], "trained": told.get("trained")}
+            more = {name: told.get(name) for name in ("rows", "fingerprint", "trained")}
+            return {"unknown": told["unknown"], "unread": told["unread"], **more}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self._about_path}: cannot be read ({one_line(error)})") from None
 

@@ -139,7 +139,8 @@ def trace(
     seed = record.about.seed
     looked = screened(alike, screen or len(places), seed)
     chosen = {places[i]: (float(alike[i, 0]), stands_for) for i, stands_for in looked.items()}
-    weights, pad = looked_at(model, share, store.trained), tokenizer.pad_token_id or 0
+    trained = RowStore(record.store.rows).trained  # told there of completions, too
+    weights, pad = looked_at(model, share, trained), tokenizer.pad_token_id or 0
     numbers = sum(p.numel() for p in weights.values())
     of = f"{numbers:,} weights, such as {next(reversed(weights))}"
     tell(Cost(len(chosen), len(sizes), sum(sizes[place] for place in chosen), 4 * 4 * numbers, of))

@@ -214,7 +214,7 @@ class AlignGuardCallback(TrainerCallback):
         run.ranks.together(lambda: run.begin(state.global_step, getattr(loader, "dataset", None), earlier))
         if self._seen is not None:  # of a training that broke off
             self._seen.order.end()
-        self._seen = Seen(run.context, loader, state.global_step, training_loop().get("self", self.trainer))
+        self._seen = Seen(run.context, loader, state.global_step, training_loop().get("self", self.trainer), run.also)
         run.catch_up(state.global_step, kwargs.get("optimizer"))
         self._keep_card(run)
         self._act(control)  # a second train() may begin where the first one ended badly
@@ -262,8 +262,10 @@ class AlignGuardCallback(TrainerCallback):
         assert self.run is not None and self._seen is not None
         due = self.run.due(state.global_step, control.should_training_stop)
         self._seen.step(state.global_step)
+        if due == AUDIT:
+            self._seen.keep()
         if due != NOTHING:
-            self.run.look(state.global_step, kwargs.get("optimizer"), due, self._seen.keep)
+            self.run.look(state.global_step, kwargs.get("optimizer"), due)
         if due == AUDIT:
             self._act(control)
 

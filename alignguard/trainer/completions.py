@@ -61,9 +61,27 @@ def keeps_completions(trainer: Any) -> bool:
     return hasattr(trainer, "_buffered_inputs") and isinstance(logs, dict) and "advantages" in logs
 
 
+def why_unread(trainer: Any) -> str:
+    """Why it is not known what the loss of a trainer's completions is taken of, in a few words; empty where it is."""
+    losses = [
+        getattr(getattr(type(trainer), name, None), "__qualname__", "") for name in ("_compute_loss", "compute_loss")
+    ]
+    if any(loss.partition(".")[0] not in ("GRPOTrainer", "RLOOTrainer") for loss in losses):
+        return f"the loss of {type(trainer).__name__} is one of its own"
+    if (quantile := getattr(trainer, "top_entropy_quantile", 1.0)) < 1:
+        return f"its loss is of the tokens of most entropy alone (top_entropy_quantile={quantile})"
+    if (threshold := getattr(trainer, "off_policy_mask_threshold", None)) is not None:
+        return f"its loss leaves out completions that the policy has moved away from (off_policy_mask_threshold={threshold})"
+    corrects = getattr(trainer, "use_vllm", False) and getattr(trainer, "vllm_importance_sampling_correction", False)
+    if getattr(trainer, "loss_type", "") == "vespo" and corrects:
+        return "its loss (vespo) weighs completions by vLLM's probabilities in a way of its own"
+    return ""
+
+
 def documents(first: int, batch: dict[str, Any]) -> Iterator[TrainedRow]:
     """
-    Completions as what is learnt of them: every token that the loss is taken of, as much as the advantage says.
+    Completions as what is learnt of them: every token that the loss is taken of, as much as the advantage says; times how much likelier
+    they are to the model than to the vLLM that gave them, where the loss is multiplied by that (a mean, where tokens differ).
 
     Args:
         first (`int`):
@@ -81,8 +99,15 @@ def documents(first: int, batch: dict[str, Any]) -> Iterator[TrainedRow]:
         for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages")
     )
     own = batch["tool_mask"].detach().cpu() if isinstance(batch.get("tool_mask"), torch.Tensor) else spoken
+    ratios = batch.get("importance_sampling_ratio")  # (completions, 1 or tokens); 0 where the loss leaves one out
+    ratios = ratios.detach().cpu().expand(said.shape) if isinstance(ratios, torch.Tensor) else None
     for i, advantage in enumerate(advantages.tolist()):
         before, after = asked[i][there[i] > 0], said[i][spoken[i] > 0]  # (tokens,)
         learnt = torch.cat([torch.zeros_like(before, dtype=torch.bool), own[i][spoken[i] > 0] > 0])
-        if learnt.any():
-            yield TrainedRow(first + i, torch.cat([before, after]).int().numpy(), learnt.numpy(), weight=advantage)
+        if not learnt.any():
+            continue
+        if ratios is not None:
+            ratio = torch.cat([torch.zeros_like(before), ratios[i][spoken[i] > 0]])
+            advantage *= ratio[learnt].mean().item()
+            learnt = learnt & (ratio > 0) if advantage else learnt
+        yield TrainedRow(first + i, torch.cat([before, after]).int().numpy(), learnt.numpy(), weight=advantage)

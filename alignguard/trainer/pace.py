@@ -36,7 +36,7 @@ class Pace:
         audit (`float`, *optional*, defaults to `0.0`), pulse (`float`, *optional*, defaults to `0.0`):
             Seconds that one is expected to take.
         trained (`float`, *optional*, defaults to `0.0`), looked (`float`, *optional*, defaults to `0.0`):
-            Seconds of the run so far, and of audits and pulses between step 0 and the last step.
+            Seconds of the run so far, and of audits and pulses between step 0 and the last step, and of what is kept.
         decided (`dict[int, str]`, *optional*):
             By step, in this run or before it was resumed.
     """
@@ -79,6 +79,12 @@ class Pace:
             self._since += seconds
             if step in self.decided:
                 self.took(what, seconds)
+
+    def also(self, step: int, seconds: float) -> None:
+        """What is kept of training, such as its rows, has taken so long: none of training's time, and counted as audits are."""
+        self._since += seconds
+        if step < self.last:
+            self.looked += seconds
 
     def asks(self, step: int) -> bool:
         """Whether there is anything to decide at a step."""
@@ -124,7 +130,7 @@ class Pace:
 
     @property
     def share(self) -> float:
-        """Of the run's time so far that audits and pulses took, those of step 0 and the last step left out."""
+        """Of the run's time so far that audits, pulses and what is kept took, those of step 0 and the last step left out."""
         return self.looked / (self.trained + self.looked) if self.looked else 0.0
 
     def told(self) -> str:

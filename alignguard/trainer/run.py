@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -179,21 +178,25 @@ class Run:
             self.shown.line("pace.jsonl", pace.line(step))
         return did
 
-    def look(self, step: int, optimizer: Any, what: str = AUDIT, before: Callable[[], None] | None = None) -> None:
-        """An audit, with what is kept `before`, or a pulse in training: one that fails fails on all processes, and training goes on."""
+    def look(self, step: int, optimizer: Any, what: str = AUDIT) -> None:
+        """An audit or a pulse in training: one that fails fails on all processes, and training goes on."""
 
         def look() -> None:
             with evaluated_weights(optimizer):
                 self.audit(step) if what == AUDIT else self.pulse(step)
 
         with self.pace.looking(step, what) if self.pace is not None else nullcontext():
-            if before is not None and what == AUDIT:
-                before()
             self.console.guarded(f"the {what}", lambda: self.ranks.together(look))
         verdict = self.verdict
         if self.settings.trace and verdict is not None and verdict.step == step:
             with self.pace.looking(-1, AUDIT) if self.pace is not None else nullcontext():  # none of an audit's time
                 self._spent += trace_new(self.context, self.state, verdict, self.shown)
+
+    def also(self, step: int, seconds: float) -> None:
+        """What is kept of training has taken so long: of the run's time it is a part as audits are."""
+        self._spent += seconds
+        if self.pace is not None:
+            self.pace.also(step, seconds)
 
     def catch_up(self, step: int, optimizer: Any) -> None:
         """Of a resumed run: what was due and is not on record is told of; the checkpoint's own step is asked now."""
@@ -278,9 +281,8 @@ class Run:
         found.metrics |= verdict.metrics() | (state.holder.metrics if state.holder is not None else {})
         self.to_act |= bool(verdict.new)
         self.just_aligned = verdict.last_aligned_step == step and not verdict.since
-        if not self.console.writes:
-            return verdict
-        self.shown.audit(found, state, verdict, asked_anew=bool(missing) or step == 0)
+        if self.console.writes:
+            self.shown.audit(found, state, verdict, asked_anew=bool(missing) or step == 0)
         return verdict
 
     def pulse(self, step: int) -> None:
@@ -342,9 +344,7 @@ class Run:
         if first:
             check_floors(self.settings.stop, verdict)
         context, said = self.context, {probe.id: self.baseline[probe.id] for probe in self.settings.drawn(0)}
-        advice = (
-            self.console.guarded("advice", lambda: budget_advice(context.model, said, context.asking)) if first else ""
-        )
-        if advice:
+        model, asking = context.model, context.asking
+        if first and (advice := self.console.guarded("advice", lambda: budget_advice(model, said, asking))):
             logger.warning(advice)
         self.console.say(from_now_on(context.model, self.settings, context.last, self._seconds))

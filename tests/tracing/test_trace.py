@@ -303,6 +303,25 @@ def test_completions_of_no_advantage_have_no_pull_and_are_on_record(spoken_run, 
     assert "not found" not in capsys.readouterr().out
 
 
+def test_completions_pull_on_the_weights_that_trained(spoken_run, tokenizer):
+    """Frozen ones, too, have gradients at the start: in the first layer, which alone trained here, they are other pulls."""
+    run, _data = spoken_run
+    told = []
+    free = trace(run, tiny_model(tokenizer), tokenizer, "safety", share=0.5, tell=told.append)
+    names = [name for name, _ in tiny_model(tokenizer).named_parameters() if "layers.0." in name]
+    RowStore(run / "_alignguard" / "rows").begin(12, trained=names)
+    found = trace(run, tiny_model(tokenizer), tokenizer, "safety", share=0.5, tell=told.append)
+    assert "layers.0." not in told[0].weights and "layers.0." in told[1].weights
+    assert {row.row: row.pull for row in found.rows} != pytest.approx({row.row: row.pull for row in free.rows})
+
+
+def test_completions_that_may_have_been_learnt_otherwise_are_not_traced(spoken_run, tokenizer):
+    run, _data = spoken_run
+    RowStore(run / "_alignguard" / "said").begin(None, unread="its loss is of some tokens alone")
+    with pytest.raises(RunError, match="no tokens are on record: its loss is of some tokens alone"):
+        trace(run, tiny_model(tokenizer), tokenizer, "safety")
+
+
 def test_rows_that_are_not_in_the_data_set_are_counted_beside_its_values(traced_run, tmp_path, capsys):
     run, _start, data = traced_run
     fewer = tmp_path / "fewer.jsonl"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from tiny import tiny_model, tiny_probes
 from trainers import CASES, ONLINE, SETTINGS, reward
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
@@ -16,8 +16,9 @@ from alignguard import AlignGuardCallback, Schedule, TokenBudget
 from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.tracing.pull import looked_at
 from alignguard.trainer.completions import documents
+from alignguard.trainer.learnt import trained
 from alignguard.trainer.order import Order, batches_to_skip
-from alignguard.trainer.seen import Seen, trained
+from alignguard.trainer.seen import Seen
 
 
 class Watched(TrainerCallback):
@@ -283,6 +284,7 @@ def test_completions_of_several_processes_have_numbers_of_their_own(tmp_path):
     seen = object.__new__(Seen)
     seen.ranks = SimpleNamespace(size=2, together=lambda do: [do(), other])
     seen.console, seen.said, seen._first = SimpleNamespace(writes=True), RowStore(tmp_path / "said"), 10
+    seen._unsaid, seen._untold = ({}, []), ""
     seen._given = [TrainedRow(0, [1, 2], [False, True]), TrainedRow(1, [3, 4], [False, True])]
     seen._answered = [(1, [0]), (2, [1])]
     seen._keep_said()
@@ -435,14 +437,26 @@ def test_a_collator_that_draws_for_some_rows_alone_is_found_out(tokenizer, tmp_p
     assert "draws what is learnt" in RowStore(tmp_path / "_alignguard" / "rows").unread
 
 
+def without(data, row):
+    return data.select([i for i in range(len(data)) if i != row])
+
+
+def edited(data, row):
+    """The set of as many rows, of which one that was trained on says something else."""
+    return Dataset.from_list([{**rows(99)[98 if i == row else i]} for i in range(len(data))])
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda data, settings: (data.select(range(21, -1, -1)), settings),
         lambda data, settings: (data.select(range(20)), settings),
+        lambda data, settings: (without(data, 13), settings),
+        lambda data, settings: (concatenate_datasets([data, rows(1)]), settings),
+        lambda data, settings: (edited(data, 13), settings),
         lambda data, settings: (data, {**settings, "max_length": 22}),
     ],
-    ids=["another-order", "fewer-rows", "cut-shorter"],
+    ids=["another-order", "fewer-rows", "one-removed", "one-more", "one-edited", "cut-shorter"],
 )
 def test_rows_of_another_set_are_not_taken_for_those_of_the_same_number(tokenizer, tmp_path, caplog, change):
     settings = {"num_train_epochs": 1, "save_strategy": "steps", "save_steps": 4}
