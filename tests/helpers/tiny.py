@@ -3,6 +3,7 @@
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alignguard.probes.rows import probe_from_row
@@ -42,6 +43,16 @@ def tiny_tokenizer(template=CHATML, think_tokens=()):
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<pad>")
     tokenizer.chat_template = template
+    return tokenizer
+
+
+def beginning_tokenizer(end=False):
+    """One that begins a text with <bos> by itself, as Llama's and Gemma's do, and so does its template; with `end` it ends one, too."""
+    tokenizer = tiny_tokenizer("{{ bos_token }}" + CHATML, think_tokens=("<bos>",))
+    tokenizer.bos_token = "<bos>"
+    ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<bos>", "<|im_end|>")]
+    text = "<bos> $A <|im_end|>" if end else "<bos> $A"
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single=text, special_tokens=ids)
     return tokenizer
 
 
