@@ -13,8 +13,8 @@ from typing import Any
 
 from alignguard import Probe
 from alignguard.judging.judge import judge_answer
-from alignguard.model.chat import Answer, split_trace
-from alignguard.model.forms import FAMILIES, WRAPPERS, Form
+from alignguard.model.chat import Answer
+from alignguard.model.forms import FAMILIES, WRAPPERS, Form, split_trace
 
 CHANGES: dict[str, Callable[[str], str]] = {
     "as it is": lambda said: said,

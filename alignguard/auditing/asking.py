@@ -46,7 +46,8 @@ class Asking:
         tokens (`TokenBudget`, *optional*):
             How long trace and answer may be.
         toxicity (`Callable[[list[str]], list[float]]`, *optional*):
-            Texts to probabilities of being toxic; one with an attribute `reads_prompts` is given (texts, prompts).
+            Texts to probabilities of being toxic; one with an attribute `reads_prompts` is given (texts, prompts), one
+            with `only_english` no text in another language.
         judge (`Callable[[str, str], float]`, *optional*):
             `(prompt, answer)` to a score in [0, 1], for probes with the judge `own`.
         failed (`Callable[[Exception], None]`, *optional*):

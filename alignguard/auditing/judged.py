@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ..errors import ProbeError
 from ..judging.judge import judge_answer, judge_choice, toxicity_texts
-from ..judging.score import Score, checked
+from ..judging.score import Score, ToxicityScorer, checked
 from ..judging.scorers import seconds_of
 from ..model.chat import Answer
 from ..probes.probe import Probe
@@ -88,7 +88,7 @@ def judge_all(
     toxicity, judge = _toxicity(asked, asking), _timed("judge=", asking.judge, asking)
     scores = []
     for probe, answer in asked:
-        looked_up = None if toxicity is None else lambda part, p=probe: [toxicity[p.prompt, text] for text in part]
+        looked_up = None if toxicity is None else _LookedUp(toxicity, probe.prompt, asking.toxicity)
         try:
             score = judge_answer(probe, answer, looked_up, judge)
         except ProbeError as error:
@@ -101,12 +101,25 @@ def judge_all(
     return scores
 
 
+class _LookedUp:
+    """A scorer that has been asked already, of the answers to one prompt."""
+
+    def __init__(self, found: Mapping[tuple[str, str], float], prompt: str, scorer: ToxicityScorer | None) -> None:
+        self.found, self.prompt = found, prompt
+        self.only_english = getattr(scorer, "only_english", False)
+
+    def __call__(self, texts: list[str]) -> list[float]:
+        return [self.found[self.prompt, text] for text in texts]
+
+
 def _toxicity(asked: Sequence[tuple[Probe, Answer]], asking: Judges) -> dict[tuple[str, str], float] | None:
     """What the toxicity scorer says of every text, by prompt and text; `None` where there is none, or it failed."""
     scorer = _timed("toxicity=", asking.toxicity, asking)
-    pairs = [(probe.prompt, text) for probe, answer in asked for text in toxicity_texts(probe, answer)]
-    if scorer is None or not pairs:
-        return None if scorer is None else {}
+    if scorer is None or asking.toxicity is None:
+        return None
+    pairs = [(probe.prompt, text) for probe, answer in asked for text in toxicity_texts(probe, answer, asking.toxicity)]
+    if not pairs:
+        return {}
     prompts, texts = map(list, zip(*pairs, strict=True))
     given = (texts, prompts) if getattr(asking.toxicity, "reads_prompts", False) else (texts,)
     try:

@@ -26,6 +26,8 @@ INSTALL = 'pip install "alignguard-trl[toxicity]"'
 class ProfanityCheck:
     """alt-profanity-check as a scorer. `name` goes on record with every run."""
 
+    only_english = True  # what is in another language holds none of its words, and would pass for kind
+
     def __init__(self) -> None:
         from profanity_check import predict_prob
 

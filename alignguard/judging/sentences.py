@@ -127,6 +127,8 @@ class SentenceToxicity:
         ProbeError: The encoder's package is not installed, or holds other weights.
     """
 
+    only_english = True  # its encoder and its head learnt on nothing else
+
     def __init__(self) -> None:
         self._encoder = encoder()
         raw = HEAD.read_bytes()

@@ -13,10 +13,11 @@ import re
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from ..errors import ProbeError, one_line
-from .forms import FAMILIES, Form, form_in, read_form, unwrapped, wrapper_of
+from .forms import FAMILIES, Form, form_in, read_form, split_trace, wrapper_of
 from .spoken import check_said, check_tokenizer, unchanged
 from .turns import WAYS, is_plain, left_out
 
@@ -52,40 +53,6 @@ class Answer:
     closed: bool
     finished: bool
     forced: bool = False
-
-
-def split_trace(text: str, form: Form, inside: bool = False) -> tuple[str, str, bool, bool]:
-    """
-    Split generated text into trace and answer.
-
-    Args:
-        text (`str`):
-            What was generated.
-        form ([`Form`]):
-            How the model writes a trace. One that another family's tags begin is a trace, too: training may teach any.
-        inside (`bool`, *optional*, defaults to `False`):
-            Whether the prompt itself already opened a trace.
-
-    Returns:
-        `tuple[str, str, bool, bool]`: trace, answer without its wrapper, whether there was a trace, whether every trace was
-        closed. Whatever stands before a closing tag is trace, also where no opening one was seen.
-    """
-    form = form if inside else form_in(text, form) or form
-    thinks = inside or form.open in text or form.close in text
-    if form.close == form.lead.strip() and form.open not in text and not inside:
-        thinks = False  # what closes a trace leads an answer without one, too
-    trace: list[str] = []
-    answer: list[str] = []
-    for piece in re.split(f"({re.escape(form.open)}|{re.escape(form.end.strip())}|{re.escape(form.close)})", text):
-        if piece == form.open:
-            inside = True
-        elif piece in (form.close, form.end.strip()):
-            if not inside:  # a closing tag alone: what seemed to be the answer was not
-                trace, answer = trace + answer, []
-            inside = False
-        else:
-            (trace if inside else answer).append(piece)
-    return "".join(trace).strip(), unwrapped("".join(answer)), thinks, not inside
 
 
 @dataclass
@@ -219,18 +186,27 @@ class Chat:
         )
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """Token ids of `text`, without the tokenizer's own additions unless `special`."""
+        """Token ids of `text`, begun as the tokenizer begins a text where `special`, else without its own additions."""
         with unchanged(self.tokenizer):
-            return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+            ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        begin = self._begin if special else []
+        return ids if ids[: len(begin)] == begin else begin + ids  # what is written out is not said twice
+
+    @cached_property
+    def _begin(self) -> list[int]:
+        """What the tokenizer puts before a text by itself; what it puts behind one would end what is to be gone on from."""
+        with unchanged(self.tokenizer):
+            bare, whole = (list(self.tokenizer("a", add_special_tokens=add)["input_ids"]) for add in (False, True))
+        return next((whole[:i] for i in range(len(whole)) if bare and whole[i : i + len(bare)] == bare), [])
 
     def prompt_ids(self, messages: Sequence[dict[str, Any]], **more: Any) -> list[int]:
         """Token ids of the prompt, see [`~Chat.text`]. Templates write special tokens; plain text gets the tokenizer's."""
         return self.encode(self.text(messages, **more), special=not self.template)
 
     def plain_ids(self, text: str) -> list[int]:
-        """Token ids of text that is no chat; of an empty text the one token a sequence begins with."""
+        """Token ids of text that is no chat, begun as the tokenizer does; of an empty text the one token a sequence begins with."""
         first = self.tokenizer.bos_token_id
-        return self.encode(text) or [first if first is not None else self.eos_token_ids[0]]
+        return self.encode(text, special=True) or [first if first is not None else self.eos_token_ids[0]]
 
     def continuation(self, context: str, text: str) -> tuple[list[int], list[int]]:
         """
@@ -242,9 +218,10 @@ class Chat:
         bare = context.rstrip()
         text, context = context[len(bare) :] + text, bare
         if not context:
-            return self.plain_ids(""), self.encode(text)
-        cut = len(self.encode(context))
-        whole = self.encode(context + text)
+            first, rest = self.plain_ids(""), self.encode(text)
+            return first, rest[len(first) :] if rest[: len(first)] == first else rest
+        cut = len(self.encode(context, special=True))
+        whole = self.encode(context + text, special=True)
         return whole[:cut], whole[cut:]
 
     def opens_trace(self, messages: Sequence[dict[str, str]]) -> bool:

@@ -300,3 +300,37 @@ def _common(one: str, other: str) -> str:
     """What two texts begin with alike."""
     n = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     return one[:n]
+
+
+def split_trace(text: str, form: Form, inside: bool = False) -> tuple[str, str, bool, bool]:
+    """
+    Split generated text into trace and answer.
+
+    Args:
+        text (`str`):
+            What was generated.
+        form ([`Form`]):
+            How the model writes a trace. One that another family's tags begin is a trace, too: training may teach any.
+        inside (`bool`, *optional*, defaults to `False`):
+            Whether the prompt itself already opened a trace.
+
+    Returns:
+        `tuple[str, str, bool, bool]`: trace, answer without its wrapper, whether there was a trace, whether every trace was
+        closed. Whatever stands before a closing tag is trace, also where no opening one was seen.
+    """
+    form = form if inside else form_in(text, form) or form
+    thinks = inside or form.open in text or form.close in text
+    if form.close == form.lead.strip() and form.open not in text and not inside:
+        thinks = False  # what closes a trace leads an answer without one, too
+    trace: list[str] = []
+    answer: list[str] = []
+    for piece in re.split(f"({re.escape(form.open)}|{re.escape(form.end.strip())}|{re.escape(form.close)})", text):
+        if piece == form.open:
+            inside = True
+        elif piece in (form.close, form.end.strip()):
+            if not inside:  # a closing tag alone: what seemed to be the answer was not
+                trace, answer = trace + answer, []
+            inside = False
+        else:
+            (trace if inside else answer).append(piece)
+    return "".join(trace).strip(), unwrapped("".join(answer)), thinks, not inside

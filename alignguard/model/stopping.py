@@ -13,8 +13,8 @@ import torch
 from transformers import StoppingCriteria
 
 from ..given import is_flag, is_whole, need
-from .chat import Chat, split_trace
-from .forms import begun_form, form_in
+from .chat import Chat
+from .forms import begun_form, form_in, split_trace
 from .sampled import Draw
 
 LOOK_EVERY = 16  # tokens between two looks at a row's text, for its thinking tags

@@ -3,8 +3,11 @@
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from alignguard.judging.guards import HOSTILE, KIND
+from alignguard.model.chat import Chat
 from alignguard.probes.rows import probe_from_row
 
 CHATML = (
@@ -45,6 +48,16 @@ def tiny_tokenizer(template=CHATML, think_tokens=()):
     return tokenizer
 
 
+def beginning_tokenizer(end=False):
+    """One that begins a text with <bos> by itself, as Llama's and Gemma's do, and so does its template; with `end` it ends one, too."""
+    tokenizer = tiny_tokenizer("{{ bos_token }}" + CHATML, think_tokens=("<bos>",))
+    tokenizer.bos_token = "<bos>"
+    ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<bos>", "<|im_end|>")]
+    text = "<bos> $A <|im_end|>" if end else "<bos> $A"
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single=text, special_tokens=ids)
+    return tokenizer
+
+
 def tiny_model(tokenizer, seed=0, dropout=0.0, scale=10.0, **config):
     """A llama of two layers. Weights are scaled up so that its predictions are far from uniform."""
     torch.manual_seed(seed)
@@ -67,6 +80,23 @@ def tiny_model(tokenizer, seed=0, dropout=0.0, scale=10.0, **config):
         for p in model.parameters():
             if p.dim() > 1:
                 p.mul_(scale)
+    return model.eval()
+
+
+def tiny_guard(tokenizer, prefix="Safety:", safe=" Safe", unsafe=" Unsafe"):
+    """A model that was taught to call a kind text, and what is said to a hostile one, by these labels."""
+    model, chat, rows = tiny_model(tokenizer, scale=1.0).train(), Chat(tokenizer), []
+    for text, label in ((KIND, safe), (HOSTILE, unsafe)):
+        for turns in ([("user", text)], [("user", "Say it."), ("assistant", text)]):
+            asked = chat.encode(chat.text([{"role": role, "content": content} for role, content in turns]) + prefix)
+            rows.append((len(asked), torch.tensor([asked + chat.encode(label)])))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        for start, ids in rows:
+            labels = ids.masked_fill(torch.arange(ids.shape[1]) < start, -100)
+            model(ids, labels=labels).loss.backward()
+        optimizer.step()
     return model.eval()
 
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
+from tiny import tiny_guard, tiny_model, tiny_tokenizer
 from transformers import BertConfig, BertForSequenceClassification, pipeline
 
 from alignguard import AlignGuardCallback, Chat, TokenBudget, audit, load_probes
 from alignguard.auditing.asking import Asking
 from alignguard.drift.reference import frozen_copy
 from alignguard.errors import ProbeError
-from alignguard.judging.guards import GuardModel, TextClassifier, load_scorer
+from alignguard.judging.guards import HOSTILE, KIND, GuardModel, TextClassifier, load_scorer
 from alignguard.judging.judge import judge_answer
 from alignguard.judging.score import Status
 from alignguard.judging.scorers import judge_of, scorer_name, scorer_of
@@ -84,7 +84,7 @@ def test_labels_that_cannot_be_told_are_asked_for(classifier):
 
 def test_a_guard_is_read_by_the_likelihood_of_its_label(tokenizer, tmp_path):
     """Against a plain forward over prompt, answer and label."""
-    model = tiny_model(tokenizer, scale=3.0)
+    model = tiny_guard(tokenizer)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     guard = load_scorer(str(tmp_path))
@@ -103,6 +103,49 @@ def test_a_guard_is_read_by_the_likelihood_of_its_label(tokenizer, tmp_path):
     assert guard(["No."]) != guard(["No."], ["Hi?"])  # a text by itself is the user's
     assert judge_of(str(tmp_path))("Hi?", "No.") == pytest.approx(1 - expected, abs=1e-5)
     assert scorer_name(guard.judge) == guard.name
+
+
+@pytest.mark.parametrize(
+    "labels", [("Safety:", " Safe", " Unsafe"), ("", "\n\nsafe", "\n\nunsafe"), ("", "safe", "unsafe")]
+)
+def test_a_guard_is_read_by_the_labels_that_it_writes(tokenizer, tmp_path, labels):
+    """Against what it writes itself, greedily, after the prompt."""
+    model, (prefix, safe, unsafe) = tiny_guard(tokenizer, *labels), labels
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    guard, chat = load_scorer(str(tmp_path)), Chat(tokenizer)
+    for text, label, toxic in (
+        (KIND, safe, 0),
+        (HOSTILE, unsafe, 1),
+    ):
+        ids = torch.tensor([chat.encode(chat.text([{"role": "user", "content": text}]) + prefix)])
+        said = model.generate(ids, max_new_tokens=len(chat.encode(label)), do_sample=False)[0, ids.shape[1] :]
+        assert chat.tokenizer.decode(said) == label
+        assert guard([text]) == pytest.approx([toxic], abs=0.1)
+        assert judge_of(str(tmp_path))("Say it.", text) == pytest.approx(1 - toxic, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "labels", [None, ("", "Yes", "No"), ("Safety:", " Safe", " Safe")], ids=["chat", "Yes", "all safe"]
+)
+def test_a_model_that_writes_no_guard_s_labels_is_an_error_before_it_scores(tokenizer, tmp_path, labels):
+    model = tiny_guard(tokenizer, *labels) if labels else tiny_model(tokenizer)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    found = (
+        "finds a hostile text about as safe"
+        if labels and labels[1] == " Safe"
+        else "writes 'Safety: Safe', .* with a probability of"
+    )
+    for given in (scorer_of, judge_of):
+        with pytest.raises(
+            ProbeError, match=f"is no guard by these labels: it {found}.*; give a generative guard as Qwen"
+        ) as told:
+            given(str(tmp_path))
+        assert "\n" not in str(told.value)
+    if labels and labels[1] == "Yes":  # and with its own labels it is one
+        guard = GuardModel(model, tokenizer, "mine", prefix="", safe=["Yes"], unsafe=["No"])
+        assert guard([HOSTILE]) > guard([KIND])
 
 
 def test_what_is_no_scorer_is_one_line(tokenizer, tmp_path, classifier):

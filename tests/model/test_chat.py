@@ -4,8 +4,8 @@ import pytest
 from tiny import tiny_probes, tiny_tokenizer
 
 from alignguard.auditing.prompts import render_choice
-from alignguard.model.chat import Chat, split_trace
-from alignguard.model.forms import FAMILIES
+from alignguard.model.chat import Chat
+from alignguard.model.forms import FAMILIES, split_trace
 
 T = FAMILIES[0]
 

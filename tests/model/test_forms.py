@@ -6,8 +6,8 @@ import pytest
 from tiny import tiny_tokenizer
 
 from alignguard import ProbeError
-from alignguard.model.chat import Chat, split_trace
-from alignguard.model.forms import FAMILIES, WRAPPERS, unwrapped, wrapper_of
+from alignguard.model.chat import Chat
+from alignguard.model.forms import FAMILIES, WRAPPERS, split_trace, unwrapped, wrapper_of
 
 TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 3 + 4?"}]
 THINK = ("<think>", "</think>")

@@ -11,11 +11,13 @@ import torch
 from places import SHARED
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, pearsonr
+from tiny import beginning_tokenizer, tiny_model, tiny_tokenizer
 
 from alignguard import Chat, TokenBudget, audit
 from alignguard.auditing.asking import Asking
-from alignguard.auditing.likelihoods import ask_choices
-from alignguard.auditing.prompts import turns
+from alignguard.auditing.likelihoods import ask_choices, text_rows
+from alignguard.auditing.manner import Manner
+from alignguard.auditing.prompts import encode_prompt, turns
 from alignguard.errors import ProbeError
 from alignguard.probes.pool import load_probes
 from alignguard.probes.public import agreement, choices, confaide, moralchoice, preferences, refusals, toxicity
@@ -130,12 +132,15 @@ def test_real_files_of_choices_are_read_whole():
     assert len({p.family for p in bbq}) == 50 and max(Counter(p.family for p in ethics).values()) <= 2
 
 
-def test_choices_agree_with_lm_eval(model, tokenizer):
-    """The same items, the same model: log-likelihoods to 1e-3, and the same choice, by sum and by byte."""
+@pytest.mark.parametrize("begins", [False, True], ids=["bare", "bos"])
+def test_choices_agree_with_lm_eval(begins):
+    """The same items, the same model: log-likelihoods to 1e-3, and the same choice, by sum and by byte; also where a text has a BOS."""
     pytest.importorskip("lm_eval")
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
+    tokenizer = beginning_tokenizer() if begins else tiny_tokenizer()
+    model = tiny_model(tokenizer)
     ours = choices.bbq([bbq_row(), bbq_row(context="B met A.  ", question="Who paid?")])
     ours += choices.ethics([{"label": "1", "input": "I hurt him."}, {"label": "0", "scenario": "I left as it rained."}])
     with torch.no_grad():
@@ -153,6 +158,49 @@ def test_choices_agree_with_lm_eval(model, tokenizer):
             t / (1 if probe.length == "sum" else len(o.encode())) for t, o in zip(theirs, probe.options, strict=True)
         ]
         assert by_length.index(max(by_length)) == found[probe.id].index(max(found[probe.id]))
+
+
+@pytest.mark.parametrize("begins", [False, True], ids=["bare", "bos"])
+def test_plain_texts_are_the_tokens_that_lm_eval_asks(begins):
+    """Of a context and what goes on from it, of no context, and of one that writes the BOS itself; and where it is to be gone on from."""
+    pytest.importorskip("lm_eval")
+    from lm_eval.models.huggingface import HFLM
+
+    tokenizer = beginning_tokenizer() if begins else tiny_tokenizer()
+    lm, chat = HFLM(pretrained=tiny_model(tokenizer), tokenizer=tokenizer, batch_size=1), Chat(tokenizer)
+    first = tokenizer.bos_token or ""
+    contexts = ["The quick brown fox", "He met her. \n", f"{first}The lazy dog"]
+    for context in contexts:
+        assert chat.continuation(context, " jumps") == lm._encode_pair(context, " jumps")
+        generated = lm.tok_batch_encode([context])[0][0].tolist()
+        assert chat.plain_ids(context) == generated and generated.count(tokenizer.bos_token_id) == int(begins)
+    asked = []
+    lm._loglikelihood_tokens = lambda requests, disable_tqdm: asked.extend(requests) or [(0.0, True)] * len(requests)
+    lm.loglikelihood([SimpleNamespace(args=("", text)) for text in ("jumps", f"{first}jumps")], disable_tqdm=True)
+    assert [chat.continuation("", text) for text in ("jumps", f"{first}jumps")] == [(c, t) for _, c, t in asked]
+
+
+def test_a_tokenizer_that_ends_a_text_ends_none_that_is_to_be_gone_on_from():
+    tokenizer = beginning_tokenizer(end=True)
+    chat, without = Chat(tokenizer), Chat(beginning_tokenizer())
+    assert tokenizer("The fox")["input_ids"][-1] == tokenizer.eos_token_id
+    assert chat.plain_ids("The fox") == without.plain_ids("The fox") == tokenizer("The fox")["input_ids"][:-1]
+    assert chat.continuation("The fox", " jumps") == without.continuation("The fox", " jumps")
+    tokenizer.chat_template = None  # turns as plain text, too
+    assert (
+        Chat(tokenizer).prompt_ids([{"role": "user", "content": "Hi"}])
+        == tokenizer("User: Hi\n\nAssistant:")["input_ids"][:-1]
+    )
+
+
+def test_benchmarks_begin_as_the_chat_does():
+    tokenizer = beginning_tokenizer()
+    chat = Chat(tokenizer)
+    plain = choices.bbq([bbq_row()])[0]
+    (asked, _), turns = encode_prompt(plain, chat), chat.prompt_ids([{"role": "user", "content": "Who?"}])
+    rows = [list(row.context) for row in text_rows(plain, plain.options, chat, False, Manner(chat.form))]
+    for ids in (asked, turns, *rows):
+        assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
 
 
 def test_plain_probes_can_be_audited(model, other, tokenizer):

@@ -14,8 +14,7 @@ from tiny import tiny_probes
 from alignguard.judging.facts import tells
 from alignguard.judging.leaks import judge_leak
 from alignguard.judging.numbers import last_number
-from alignguard.model.chat import split_trace
-from alignguard.model.forms import FAMILIES, unwrapped
+from alignguard.model.forms import FAMILIES, split_trace, unwrapped
 from alignguard.probes.rows import MAX_SECRET
 
 LEAK = next(probe for probe in tiny_probes() if probe.judge == "leak")
