@@ -57,10 +57,8 @@ def sentences(trace: Trace) -> list[str]:
     if trace.named:
         rows = "1 row" if trace.named == 1 else f"{trace.named:,} rows"
         found.append(f"{rows} of {n:,} stand out, and give {trace.pulled:.0%} of what pulled.")
-    elif not any(row.stands_out for row in trace.rows):
-        found.append(f"More than half of {n:,} rows pull alike: how far others stand out cannot be told.")
     else:
-        found.append(f"No small set of rows explains this: of {n:,} rows none stands out by more than chance does.")
+        found.append("No small set of rows explains this" + f": {trace.why}" * bool(trace.why) + ".")
     found.append(
         f"Half of all pull comes from {trace.shares.half:,} rows, nine tenths from {trace.shares.most:,}. Two halves of the flipped "
         f"probes, each traced alone, agree on the rows' ranks by {trace.agreement:.2f} (1: wholly, 0: not at all)."

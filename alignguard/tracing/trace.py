@@ -26,7 +26,7 @@ from ..records.rows import RowStore, TrainedRow
 from ..text import clean, own_lines
 from .alike import likeness, screened
 from .found import Trace, TracedRow
-from .named import LINE, Shares, agreement, named, shares, standing_out
+from .named import LINE, Naming, Shares, agreement, named, shares, standing_out
 from .pull import Direction, Document, Pull, gradient, looked_at, pulls, steps_of_adam
 from .query import answers, query
 
@@ -171,8 +171,8 @@ def trace(
     finite = [(text, pull) for text, pull in found if isfinite(pull.pull) and isfinite(pull.loss)]
     if not finite:
         raise RunError("the pulls of all rows are no finite numbers; load the start in float32, or bfloat16")
-    rows, first, agree, few = _ordered(finite, chosen, where, lambda asked: read(asked, one), part, seed)
-    rows = _with_texts(rows, max(first, _SHOWN), store, tokenizer)
+    rows, naming, agree, few = _ordered(finite, chosen, where, lambda asked: read(asked, one), part, seed)
+    rows = _with_texts(rows, max(len(naming.rows), _SHOWN), store, tokenizer)
     unread = len(where.keys() - read_of)
     return Trace(
         asked.side,
@@ -181,7 +181,7 @@ def trace(
         len(asked.flips),
         len(asked.steady),
         rows,
-        first,
+        len(naming.rows),
         agree,
         few,
         asked.untold,
@@ -192,6 +192,7 @@ def trace(
         time.perf_counter() - begun,
         len(found) - len(finite),
         store.folder == record.store.said,
+        why=naming.why,
     )
 
 
@@ -202,9 +203,9 @@ def _ordered(
     half: Callable[[Container[Place]], Iterator[tuple[TrainedRow, Pull]]],
     part: float,
     seed: int,
-) -> tuple[list[TracedRow], int, float, Shares]:
+) -> tuple[list[TracedRow], Naming, float, Shares]:
     """
-    The rows in their order, how many of them are named, how far two halves of the flipped probes agree, and how few rows pull how much.
+    The rows in their order, which of them are named or why none is, how far two halves of the flipped probes agree, and how few rows pull how much.
 
     One half, which is a part of the whole, is looked at alone for the rows that stand out, and for some by chance, by which it is told how
     its pulls spread; that of the other is what is left.
@@ -221,13 +222,13 @@ def _ordered(
     by_chance = np.isin(looked, drawn)
     least = np.full(len(found), np.nan)
     least[looked] = np.minimum(*(standing_out(pulled, each[looked] * by_chance) for pulled in (one, two)))
-    first = named(z, least, each)
+    naming = named(z, least, each)
     rows = []
-    for i in first + [int(i) for i in np.argsort(-z, kind="stable") if int(i) not in set(first)]:
+    for i in naming.rows + [int(i) for i in np.argsort(-z, kind="stable") if int(i) not in set(naming.rows)]:
         text, pull = found[i]
         of = tuple(where[text.row]), pull.pull, float(z[i]), None if isnan(least[i]) else float(least[i])
         rows.append(TracedRow(text.row, text.part, *of, pull.loss, pull.tokens, *chosen[places[i]]))
-    return rows, len(first), agreement(one[by_chance], two[by_chance]), shares(z, each)
+    return rows, naming, agreement(one[by_chance], two[by_chance]), shares(z, each)
 
 
 def _with_texts(rows: list[TracedRow], shown: int, store: RowStore, tokenizer: Any) -> list[TracedRow]:

@@ -23,7 +23,7 @@ from alignguard.records.record import read_record
 from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.report.traced import sentences
 from alignguard.text import own_lines
-from alignguard.tracing.named import standing_out
+from alignguard.tracing.named import Naming, standing_out
 from alignguard.tracing.pull import Document, pulls
 from alignguard.tracing.query import answers, query
 from alignguard.tracing.trace import trace
@@ -210,6 +210,17 @@ def test_the_command_names_rows_and_tells_the_pull_by_source(traced_run, capsys)
     assert len(lines) == 13 and {line["row"] for line in lines[1:]} == set(range(12))
     assert all("What is" in line["text"] for line in lines[1:])
     assert all(0 <= line["alike"] <= 1 for line in lines[1:])
+
+
+def test_why_no_row_is_named_is_told_alike_in_report_terminal_and_file(traced_run, monkeypatch, capsys):
+    run, _start, _data = traced_run
+    monkeypatch.setattr("alignguard.tracing.trace.named", lambda *args: Naming([], "a rule & no other"))
+    assert main(["trace", str(run), "--side", "safety"]) == 0
+    out = capsys.readouterr().out
+    head = json.loads(next((run / "_alignguard" / "traces").glob("*.jsonl")).read_text().splitlines()[0])
+    assert head["why"] == "a rule & no other"
+    told = "No small set of rows explains this: a rule & no other."
+    assert told in out and told.replace("&", "&amp;") in (run / "_alignguard" / "report.html").read_text()
 
 
 def test_the_page_shows_where_it_came_from(traced_run, capsys):
