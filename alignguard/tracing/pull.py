@@ -28,8 +28,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..distributed import compute_device, is_quantized
-from ..drift.adapters import are_off, switched_off
+from ..distributed import compute_device
 from ..errors import RunError, one_line
 from ..model.forward import batches
 from ..model.head import Head, read_head
@@ -78,38 +77,6 @@ class Pull:
     loss: float
     pull: float
     tokens: int
-
-
-def looked_at(model: Any, share: float = 1.0, trained: Sequence[str] | None = None) -> dict[str, torch.nn.Parameter]:
-    """
-    The weights that pulls are taken over: those that are trained, of the last layers.
-
-    Args:
-        model (`PreTrainedModel` or `PeftModel`):
-            The model; where nothing in it is trainable, all of it is taken. With adapters it is theirs, unless they are switched off.
-        share (`float`, *optional*, defaults to `1.0`):
-            Of the layers that have any, from the last one down; with 1 all weights, embeddings too.
-        trained (`Sequence[str]`, *optional*):
-            Names of those that trained, where not all did: a copy of a start does not know them.
-
-    Raises:
-        RunError: Its weights are quantised, which have no gradient, or none of them is in a layer.
-    """
-    off = switched_off(model) if are_off(model) else set()
-    named = {name: p for name, p in model.named_parameters() if p.is_floating_point() and id(p) not in off}
-    adapter = {name: p for name, p in named.items() if "lora_" in name}
-    known = {name: named[name] for name in trained or () if name in named}
-    found = adapter or known or {name: p for name, p in named.items() if p.requires_grad and not off} or named
-    if not adapter and any(is_quantized(p) for p in model.parameters()):
-        raise RunError("the model's weights are quantised and have no gradient; load the start in bfloat16 or float32")
-    if share >= 1:
-        return found
-    layers = {name: next((int(part) for part in name.split(".") if part.isdigit()), -1) for name in found}
-    numbers = sorted({number for number in layers.values() if number >= 0})
-    if not numbers:
-        raise RunError("none of the weights that train is in a numbered layer; take all of them (--layers 1)")
-    first = numbers[-max(1, round(share * len(numbers)))]
-    return {name: p for name, p in found.items() if layers[name] >= first}
 
 
 def gradient(

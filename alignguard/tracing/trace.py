@@ -26,8 +26,9 @@ from ..records.rows import RowStore, TrainedRow
 from ..text import clean, own_lines
 from .alike import likeness, screened
 from .found import Trace, TracedRow
+from .layers import looked_at
 from .named import LINE, Naming, Shares, agreement, named, shares, standing_out
-from .pull import Direction, Document, Pull, gradient, looked_at, pulls, steps_of_adam
+from .pull import Direction, Document, Pull, gradient, pulls, steps_of_adam
 from .query import answers, query
 
 Place = tuple[int, int]  # a row, and which of its documents

@@ -14,7 +14,8 @@ from ..errors import AlignGuardError, RunError
 from ..model.observe import memory_given_back, restored_rng
 from ..records.record import read_record
 from ..tracing.found import Trace
-from ..tracing.pull import Document, looked_at, pulls
+from ..tracing.layers import looked_at
+from ..tracing.pull import Document, pulls
 from ..tracing.trace import SHARE, Cost, trace
 from ..verdicts.verdict import Verdict
 from .settings import Settings

@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from alignguard.model.head import Head
-from alignguard.tracing.pull import Document, gradient, looked_at, pulls
+from alignguard.tracing.layers import looked_at
+from alignguard.tracing.pull import Document, gradient, pulls
 
 
 def some_documents(vocabulary, n=6, seed=1):
