@@ -135,7 +135,7 @@ def steps_of_adam(
 ) -> Direction:
     """
     By what Adam would multiply a gradient: one over the root of each weight's second moment, over batches of four documents, damped by
-    a tenth of the root of the mean second moment.
+    a tenth of the root of the mean second moment. Documents without a finite gradient are left out.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`):
@@ -144,18 +144,38 @@ def steps_of_adam(
             A sample of what is trained on.
         names (`Mapping[str, Parameter]`), pad (`int`), max_tokens (`int`), autocast (`torch.dtype`):
             As for [`gradient`].
+
+    Raises:
+        RunError: None of them has one, or it is zero.
     """
     found = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in names.items()}
-    parts = [documents[i : i + _BATCH] for i in range(0, len(documents), _BATCH)]
-    for part in parts:
+
+    def mean(part: Sequence[Document]) -> Direction | None:
         each = gradient(model, part, [1 / len(part)] * len(part), names, pad, max_tokens, autocast)
-        for name, grad in each.items():
-            found[name].addcmul_(grad, grad, value=1 / len(parts))
-    total = sum(float(moment.sum(dtype=torch.float64)) for moment in found.values())
+        return each if is_finite(each) else None
+
+    taken = 0
+    for i in range(0, len(documents), _BATCH):
+        part = documents[i : i + _BATCH]
+        each = mean(part)
+        if each is None and (whole := [document for document in part if mean([document])]):
+            each = mean(whole)
+        if each is not None:
+            taken += 1
+            for name, grad in each.items():
+                found[name].addcmul_(grad, grad)
+    if not taken:
+        raise RunError("no row of a sample has a finite gradient; load the start in float32, or bfloat16")
+    total = sum(float(moment.div_(taken).sum(dtype=torch.float64)) for moment in found.values())
     damping = _DAMPING * (total / sum(moment.numel() for moment in found.values())) ** 0.5
     if not damping > 0:
         raise RunError("the rows have no gradient by the weights that are looked at; take more of them (--layers 1)")
     return {name: moment.sqrt_().add_(damping).reciprocal_() for name, moment in found.items()}
+
+
+def is_finite(direction: Direction) -> bool:
+    """Whether all of its numbers are."""
+    return all(bool(value.isfinite().all()) for value in direction.values())
 
 
 def pulls(

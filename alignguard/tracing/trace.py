@@ -28,7 +28,7 @@ from .alike import likeness, screened
 from .found import Trace, TracedRow
 from .layers import looked_at
 from .named import LINE, Naming, Shares, agreement, named, shares, standing_out
-from .pull import Direction, Document, Pull, gradient, pulls, steps_of_adam
+from .pull import Direction, Document, Pull, gradient, is_finite, pulls, steps_of_adam
 from .query import answers, query
 
 Place = tuple[int, int]  # a row, and which of its documents
@@ -153,6 +153,10 @@ def trace(
         before, after = then[half], now[half]
         each = [1 / len(before)] * len(before) + [-1 / len(after)] * len(after)
         own = gradient(model, [*before, *after], each, weights, pad, max_tokens, autocast)
+        if not is_finite(own):
+            raise RunError(
+                "the answers that are traced have no finite gradient; load the start in float32, or bfloat16"
+            )
         return {name: grad.mul_(scale[name]) for name, grad in own.items()}
 
     one, whole = (moved(half) for half in (slice(0, None, 2), slice(1, None, 2)))
@@ -218,6 +222,7 @@ def _ordered(
     drawn = random.Random(seed).sample(range(len(found)), min(HALVED, len(found)))
     looked = np.union1d(drawn, np.flatnonzero(z >= LINE)).astype(int)
     alone = {(text.row, text.part): pull.pull for text, pull in half({places[i] for i in looked})}
+    looked = looked[[isfinite(alone[places[i]]) for i in looked]]
     one = np.array([alone[places[i]] for i in looked])
     two = (whole[looked] - part * one) / (1 - part)
     by_chance = np.isin(looked, drawn)

@@ -23,9 +23,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from alignguard.errors import RunError
 from alignguard.model.head import Head
 from alignguard.tracing.layers import looked_at
-from alignguard.tracing.pull import Document, gradient, pulls
+from alignguard.tracing.pull import Document, gradient, pulls, steps_of_adam
 
 
 def some_documents(vocabulary, n=6, seed=1):
@@ -203,6 +204,39 @@ def test_rows_may_be_read_in_batches_of_any_size(tokenizer):
     alone = pulls(model, documents, direction, 0, max_tokens=1)
     together = pulls(model, documents, direction, 0, max_tokens=10**6)
     assert [p.pull for p in together] == pytest.approx([p.pull for p in alone], rel=1e-4)
+
+
+def broken_at(tokenizer, token):
+    """A model of which one token's embedding is no number, as of an overflow in half precision."""
+    model = tiny_model(tokenizer, tie_word_embeddings=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = float("nan")
+    return model
+
+
+@pytest.mark.parametrize("at", [0, 3, 8])
+def test_rows_without_a_finite_gradient_are_left_out_of_second_moments(tokenizer, at):
+    model, documents = (
+        broken_at(tokenizer, 5),
+        [Document([6 + i, 7, 8, 9], [False, True, True, True]) for i in range(8)],
+    )
+    weights, bad = looked_at(model, 0.5), Document([5, 6, 7], [False, True, True])
+    found = steps_of_adam(model, [*documents[:at], bad, *documents[at:]], weights, 0)
+    # of a batch of four with one that is broken its other three are a batch
+    parts = [
+        documents[i:j] for i, j in {0: ((0, 3), (3, 7), (7, 8)), 3: ((0, 3), (3, 7), (7, 8)), 8: ((0, 4), (4, 8))}[at]
+    ]
+    each = [gradient(model, part, [1 / len(part)] * len(part), weights, 0) for part in parts]
+    moments = {name: sum(grad[name] ** 2 for grad in each) / len(each) for name in weights}
+    damping = 0.1 * (sum(m.sum() for m in moments.values()) / sum(m.numel() for m in moments.values())).sqrt()
+    for name, moment in moments.items():
+        torch.testing.assert_close(found[name], 1 / (moment.sqrt() + damping))
+
+
+def test_where_no_row_has_a_finite_gradient_that_is_told(tokenizer):
+    model = broken_at(tokenizer, 5)
+    with pytest.raises(RunError, match="no row of a sample has a finite gradient; load the start in float32"):
+        steps_of_adam(model, [Document([5, 6, 7], [False, True, True])], looked_at(model, 0.5), 0)
 
 
 class Largest(TorchDispatchMode):

@@ -173,6 +173,27 @@ def test_rows_whose_pull_is_no_number_are_counted_and_set_aside(traced_run, toke
         broken(range(12))
 
 
+def test_a_row_that_half_of_the_probes_knows_no_number_of_spoils_no_other(traced_run, tokenizer, monkeypatch):
+    plain = {row.row: row.least for row in trace(traced_run[0], tiny_model(tokenizer), tokenizer, "safety").rows}
+    calls = []
+
+    def pulls_but(model, documents, *args):
+        calls.append(len(documents))
+        found = pulls(model, documents, *args)
+        return [replace(found[0], pull=float("inf")), *found[1:]] if len(calls) == 2 else found
+
+    monkeypatch.setattr("alignguard.tracing.trace.pulls", pulls_but)
+    found = {row.row: row.least for row in trace(traced_run[0], tiny_model(tokenizer), tokenizer, "safety").rows}
+    assert sum(least is None for least in found.values()) == 1 and found.keys() == plain.keys()
+
+
+def test_answers_without_a_finite_gradient_are_told_of(traced_run, tokenizer, monkeypatch):
+    model = tiny_model(tokenizer)
+    monkeypatch.setattr("alignguard.tracing.trace.is_finite", lambda direction: False)
+    with pytest.raises(RunError, match="the answers that are traced have no finite gradient"):
+        trace(traced_run[0], model, tokenizer, "safety")
+
+
 def test_a_screen_looks_at_fewer_rows_and_pulls_are_the_same(traced_run, tokenizer):
     whole, seen = (trace(traced_run[0], tiny_model(tokenizer), tokenizer, "safety", screen=n) for n in (None, 3))
     assert len(seen.rows) == 6 and seen.trained == len(whole.rows) == whole.trained == 12
