@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..text import in_a_line
-from ..tracing.found import NOT_FOUND, Trace, TracedRow
+from ..tracing.found import NOT_FOUND, NOT_TOLD, Trace, TracedRow
 from ..verdicts.sides import share_of
 from .terminal import columns
 
@@ -42,7 +42,7 @@ def section(trace: Trace, quote: bool) -> Section:
         (
             column.name,
             [
-                (value if quote or value == NOT_FOUND else f"value {i + 1}", n, named, f"{share:.0%}")
+                (value if quote or value in (NOT_FOUND, NOT_TOLD) else f"value {i + 1}", n, named, f"{share:.0%}")
                 for i, (value, n, named, share) in enumerate(column.values)
             ],
         )

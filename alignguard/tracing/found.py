@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from ..records.rows import name_of
 from .named import Shares
 
-NOT_FOUND = "(not found in the data set)"  # in place of a value
+NOT_FOUND, NOT_TOLD = "(not found in the data set)", "(of rows that say the same, several)"  # in place of a value
 
 
 @dataclass(frozen=True)

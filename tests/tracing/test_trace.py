@@ -349,6 +349,33 @@ def test_rows_that_are_not_in_the_data_set_are_counted_beside_its_values(traced_
     assert sum(value[3] for value in source["values"]) == pytest.approx(1)
 
 
+def test_of_rows_that_say_the_same_a_value_that_differs_is_told_of_none(traced_run, tmp_path, capsys):
+    run, _start, data = traced_run
+    more = tmp_path / "more.jsonl"
+    first = json.loads(data.read_text().splitlines()[0])
+    lines = [json.dumps({**row, "source": source}) for row, source in ((first, "a"), (first, "b"))]
+    more.write_text("\n".join(data.read_text().splitlines()[1:] + lines) + "\n")
+    assert main(["trace", str(run), "--side", "safety", "--data", str(more), "--by", "source", "--json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out)["by"]
+    assert ["(of rows that say the same, several)", 1] in [value[:2] for value in source["values"]]
+    assert main(["trace", str(run), "--side", "safety", "--data", str(more), "--by", "source", "--no-quote"]) == 0
+    assert "(of rows that say the same, several)" in capsys.readouterr().out
+
+
+def test_a_trace_is_kept_though_its_rows_are_never_found(traced_run, monkeypatch):
+    run, _start, data = traced_run
+    for path in (run / "_alignguard" / "traces").glob("*.jsonl"):
+        path.unlink()
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alignguard.cli.trace.find_rows", interrupted)
+    assert main(["trace", str(run), "--side", "safety", "--data", str(data), "--by", "source"]) != 0
+    (path,) = (run / "_alignguard" / "traces").glob("*.jsonl")
+    assert len(path.read_text().splitlines()) == 13
+
+
 def test_rows_that_may_have_been_read_otherwise_are_not_traced(traced_run, tokenizer, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(traced_run[0], run)
