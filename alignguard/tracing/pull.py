@@ -211,6 +211,18 @@ def pulls(
         raise RunError(f"the model cannot be differentiated forwards: {one_line(error, 200)}") from None
 
 
+def check_forwards(model: Any, names: Mapping[str, torch.nn.Parameter], autocast: torch.dtype | None = None) -> None:
+    """
+    Whether a model can be differentiated forwards: two tokens are, before what costs more.
+
+    Raises:
+        RunError: An operation of it has no forward-mode derivative.
+    """
+    name, weight = next(iter(names.items()))  # the first one: through all that comes after it
+    along = {name: torch.zeros_like(weight, dtype=torch.float32)}
+    pulls(model, [Document([0, 0], [False, True])], along, 0, autocast=autocast)
+
+
 def _pulls(
     model: Any,
     documents: Sequence[Document],
@@ -224,7 +236,7 @@ def _pulls(
     found: list[Pull | None] = [None] * len(documents)
     # of length 1 along the pass: in half precision what it sums would not fit
     size = sum(float(tangent.square().sum(dtype=torch.float64)) for tangent in direction.values()) ** 0.5 or 1.0
-    with observing(model, autocast=autocast), sdpa_kernel(SDPBackend.MATH):
+    with observing(model, autocast=autocast), sdpa_kernel(SDPBackend.MATH), _expert_by_expert(model):
         for batch in batches([len(d.ids) for d in documents], max_tokens):
             part = [documents[i] for i in batch]
             with forward_ad.dual_level():
@@ -301,6 +313,21 @@ def _forward(model: Any, documents: Sequence[Document], pad: int, weights: Mappi
         mask[i, : len(document.ids)] = 1
     asked = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
     return model(**asked) if weights is None else functional_call(model, dict(weights), (), asked)
+
+
+@contextmanager
+def _expert_by_expert(model: Any) -> Iterator[None]:
+    """The experts of a mixture each by itself: the product of all of them at once has no forward-mode derivative."""
+    outer = next((m for m in model.modules() if hasattr(m, "get_experts_implementation")), None)
+    before = {} if outer is None else outer.get_experts_implementation()
+    if outer is None or all(kind in (None, "eager") for kind in before.values()):
+        yield
+        return
+    outer.set_experts_implementation("eager")
+    try:
+        yield
+    finally:
+        outer.set_experts_implementation(before)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from .alike import likeness, screened
 from .found import Trace, TracedRow
 from .layers import looked_at
 from .named import LINE, Naming, Shares, agreement, named, shares, standing_out
-from .pull import Direction, Document, Pull, gradient, is_finite, pulls, steps_of_adam
+from .pull import Direction, Document, Pull, check_forwards, gradient, is_finite, pulls, steps_of_adam
 from .query import answers, query
 
 Place = tuple[int, int]  # a row, and which of its documents
@@ -141,6 +141,7 @@ def trace(
     looked = screened(alike, screen or len(places), seed)
     chosen = {places[i]: (float(alike[i, 0]), stands_for) for i, stands_for in looked.items()}
     weights, pad = looked_at(model, share, store.trained), tokenizer.pad_token_id or 0
+    check_forwards(model, weights, autocast)
     numbers = sum(p.numel() for p in weights.values())
     of = f"{numbers:,} weights, such as {next(reversed(weights))}"
     tell(Cost(len(chosen), len(sizes), sum(sizes[place] for place in chosen), 4 * 4 * numbers, of))

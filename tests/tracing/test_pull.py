@@ -17,16 +17,20 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 from alignguard.errors import RunError
 from alignguard.model.head import Head
 from alignguard.tracing.layers import looked_at
-from alignguard.tracing.pull import Document, gradient, pulls, steps_of_adam
+from alignguard.tracing.pull import Document, check_forwards, gradient, pulls, steps_of_adam
 
 
 def some_documents(vocabulary, n=6, seed=1):
@@ -48,6 +52,8 @@ def loss_of(model, document):
 def product(model, document, direction):
     """Oracle: minus the product of a document's gradient with a direction, by autograd, in float64."""
     twin = copy.deepcopy(model).double()
+    if hasattr(twin, "set_experts_implementation"):
+        twin.set_experts_implementation("eager")  # others have no float64
     named = dict(twin.named_parameters())
     for name, p in named.items():
         p.requires_grad_(name in direction)
@@ -60,7 +66,12 @@ def small(kind, model, **more):
     return model(kind(**{**SMALL, **more})).eval()
 
 
+EXPERTS = {"num_key_value_heads": 2, "head_dim": 8, "num_experts_per_tok": 2}
 MODELS = {
+    "qwen3, experts": lambda tokenizer: small(
+        Qwen3MoeConfig, Qwen3MoeForCausalLM, num_experts=4, moe_intermediate_size=16, **EXPERTS
+    ),
+    "mixtral, experts": lambda tokenizer: small(MixtralConfig, MixtralForCausalLM, num_local_experts=4, **EXPERTS),
     "llama": lambda tokenizer: tiny_model(tokenizer),
     "qwen2": lambda tokenizer: small(Qwen2Config, Qwen2ForCausalLM, num_key_value_heads=2),
     "qwen3": lambda tokenizer: small(Qwen3Config, Qwen3ForCausalLM, num_key_value_heads=2, head_dim=8),
@@ -87,6 +98,34 @@ def test_a_pull_is_the_product_of_two_gradients(tokenizer, name, share):
         assert pull.pull == pytest.approx(product(model, row, direction), rel=1e-4, abs=1e-7)
         assert pull.loss == pytest.approx(loss_of(model, row).item(), rel=1e-5)
         assert pull.tokens == sum(row.learnt)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_experts_are_afterwards_computed_as_they_were(wrapped):
+    model = MODELS["qwen3, experts"](None)
+    model.set_experts_implementation("grouped_mm")
+    asked = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])) if wrapped else model
+    check_forwards(asked, looked_at(asked, 0.5))
+    assert model.get_experts_implementation() == {"": "grouped_mm"}
+
+
+def test_what_cannot_be_differentiated_forwards_is_told_before_anything_is(tokenizer):
+    class Doubled(torch.autograd.Function):
+        """An operation that knows its backward alone, as a kernel of one's own does."""
+
+        @staticmethod
+        def forward(ctx, value):
+            return 2 * value
+
+        @staticmethod
+        def backward(ctx, grad):
+            return 2 * grad
+
+    model = tiny_model(tokenizer)
+    last = model.model.layers[1].mlp
+    last.register_forward_hook(lambda module, inputs, output: Doubled.apply(output))
+    with pytest.raises(RunError, match="the model cannot be differentiated forwards"):
+        check_forwards(model, looked_at(model, 0.5))
 
 
 def test_a_head_that_is_not_the_usual_one_is_read_through_the_model(tokenizer, monkeypatch):
