@@ -44,8 +44,9 @@ from alignguard.tracing.alike import likeness
 from alignguard.tracing.found import Trace
 from alignguard.tracing.kept import read_traces, write_trace
 from alignguard.tracing.layers import looked_at
+from alignguard.tracing.losses import Document
 from alignguard.tracing.named import agreement
-from alignguard.tracing.pull import Document, gradient, pulls, steps_of_adam
+from alignguard.tracing.pull import gradient, pulls, steps_of_adam
 from alignguard.tracing.query import answers, query
 from alignguard.tracing.trace import HALVED, SHARE, trace
 from alignguard.verdicts.sides import side_of

@@ -20,44 +20,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..distributed import compute_device
 from ..errors import RunError, one_line
 from ..model.forward import batches
-from ..model.head import Head, read_head
 from ..model.observe import observing
+from .losses import Document, losses_of
 
 Direction = dict[str, torch.Tensor]  # by a parameter's name, of its shape, float32
-_TOKENS = 512  # tokens whose logits are held at a time
 _BATCH, _DAMPING = 4, 0.1  # of second moments
-
-
-@dataclass(frozen=True)
-class Document:
-    """
-    What is learnt of one row.
-
-    Args:
-        ids (`Sequence[int]`):
-            Token ids.
-        learnt (`Sequence[bool]`):
-            Which of them the loss is taken of; the first one never is.
-    """
-
-    ids: Sequence[int]
-    learnt: Sequence[bool]
-
-    @property
-    def places(self) -> list[int]:
-        """Where the tokens stand that the loss is taken of."""
-        return [i for i, learnt in enumerate(self.learnt) if learnt and i > 0]
 
 
 @dataclass(frozen=True)
@@ -115,7 +91,7 @@ def gradient(
         for batch in batches([len(d.ids) for d in documents], max_tokens):
             part = [documents[i] for i in batch]
             scale = torch.tensor([weights[i] / len(documents[i].places) for i in batch])
-            losses, of = _losses(model, part, pad)
+            losses, of = losses_of(model, part, pad)
             total = (losses * scale.to(losses.device)[of.to(losses.device)]).sum()
             for name, grad in zip(
                 names, torch.autograd.grad(total, list(names.values()), allow_unused=True), strict=True
@@ -244,7 +220,7 @@ def _pulls(
                     name: forward_ad.make_dual(own[name].detach(), (tangent / size).to(own[name].dtype))
                     for name, tangent in direction.items()
                 }
-                losses, of = _losses(model, part, pad, dual)
+                losses, of = losses_of(model, part, pad, dual)
                 primal, tangent = forward_ad.unpack_dual(losses)
                 tangent = torch.zeros_like(primal) if tangent is None else tangent
                 counts = torch.bincount(of.cpu(), minlength=len(part))
@@ -254,65 +230,6 @@ def _pulls(
                 found[i] = Pull(loss / count, -moved * size / count, count)
             tick(len(batch))
     return [pull for pull in found if pull is not None]
-
-
-def _losses(
-    model: Any, documents: Sequence[Document], pad: int, weights: Mapping[str, torch.Tensor] | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The loss of every learnt token of a batch, (n,), and which document each is of, (n,); with other weights where they are given.
-    """
-    head, device = read_head(model), compute_device(model)
-    caught: list[tuple[Any, Any, Any]] = []
-    learnt = [(i, place) for i, document in enumerate(documents) for place in document.places]
-    of, place = (torch.tensor(column, device=device) for column in zip(*learnt, strict=True))
-    target = torch.tensor([int(documents[i].ids[place]) for i, place in learnt], device=device)
-
-    def catch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden = inputs[0][of.to(inputs[0].device), place.to(inputs[0].device) - 1]  # (n, d)
-        # within the forward the module's own weights are the ones that are differentiated
-        caught.append((hidden, getattr(module, "weight", None), getattr(module, "bias", None)))
-        return (hidden[None, : None if head.weight is None else 1], *inputs[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(catch)
-    try:
-        said = _forward(model, documents, pad, weights)
-    finally:
-        handle.remove()
-    hidden, weight, bias = caught[0]
-    if head.weight is None:  # the model's own logits, of these tokens alone
-        hidden, now = said.logits[0], None
-    else:
-        now = replace(head, weight=weight, bias=bias)
-    parts = torch.arange(len(learnt), device=hidden.device).split(_TOKENS)
-    return torch.cat([_loss(now, hidden[part], target.to(hidden.device)[part]) for part in parts]), of
-
-
-def _loss(head: Head | None, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """-log p of each target, (n,), from hidden states, (n, d), or without a head from logits, (n, V)."""
-    logits = hidden.float()
-    if head is not None:
-        assert head.weight is not None
-        with torch.autocast(hidden.device.type, enabled=False):
-            logits = hidden.float() @ head.weight.float().T  # (n, V)
-        if head.bias is not None:
-            logits = logits + head.bias.float()
-        logits = logits * head.scale
-        if head.softcap:
-            logits = head.softcap * torch.tanh(logits / head.softcap)
-    return logits.logsumexp(1) - logits.gather(1, target[:, None])[:, 0]
-
-
-def _forward(model: Any, documents: Sequence[Document], pad: int, weights: Mapping[str, torch.Tensor] | None) -> Any:
-    """One forward of the whole model, with other weights where they are given."""
-    width, device = max(len(document.ids) for document in documents), compute_device(model)
-    ids = torch.full((len(documents), width), pad)
-    mask = torch.zeros((len(documents), width), dtype=torch.long)
-    for i, document in enumerate(documents):
-        ids[i, : len(document.ids)] = torch.tensor(document.ids)
-        mask[i, : len(document.ids)] = 1
-    asked = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
-    return model(**asked) if weights is None else functional_call(model, dict(weights), (), asked)
 
 
 @contextmanager

@@ -27,8 +27,9 @@ from ..text import clean, own_lines
 from .alike import likeness, screened
 from .found import Trace, TracedRow
 from .layers import looked_at
+from .losses import Document, bytes_of
 from .named import LINE, Naming, Shares, agreement, named, shares, standing_out
-from .pull import Direction, Document, Pull, check_forwards, gradient, is_finite, pulls, steps_of_adam
+from .pull import Direction, Pull, check_forwards, gradient, is_finite, pulls, steps_of_adam
 from .query import answers, query
 
 Place = tuple[int, int]  # a row, and which of its documents
@@ -144,7 +145,7 @@ def trace(
     check_forwards(model, weights, autocast)
     numbers = sum(p.numel() for p in weights.values())
     of = f"{numbers:,} weights, such as {next(reversed(weights))}"
-    tell(Cost(len(chosen), len(sizes), sum(sizes[place] for place in chosen), 4 * 4 * numbers, of))
+    tell(Cost(len(chosen), len(sizes), sum(sizes[place] for place in chosen), 16 * numbers + bytes_of(model), of))
     sampled = set(random.Random(seed).sample(sorted(sizes), min(_SAMPLE, len(sizes))))
     sample = [Document(t.ids, t.learnt) for t in store.texts({row for row, _ in sampled}) if (t.row, t.part) in sampled]
     scale = steps_of_adam(model, sample, weights, pad, max_tokens, autocast)

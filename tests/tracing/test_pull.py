@@ -30,7 +30,8 @@ from transformers import (
 from alignguard.errors import RunError
 from alignguard.model.head import Head
 from alignguard.tracing.layers import looked_at
-from alignguard.tracing.pull import Document, check_forwards, gradient, pulls, steps_of_adam
+from alignguard.tracing.losses import Document
+from alignguard.tracing.pull import check_forwards, gradient, pulls, steps_of_adam
 
 
 def some_documents(vocabulary, n=6, seed=1):
@@ -134,7 +135,7 @@ def test_a_head_that_is_not_the_usual_one_is_read_through_the_model(tokenizer, m
     weights = looked_at(model)
     direction = gradient(model, documents[:2], [1.0, -0.5], weights, 0)
     usual = pulls(model, documents, direction, 0)
-    monkeypatch.setattr("alignguard.tracing.pull.read_head", lambda model: Head(None, size=len(tokenizer)))
+    monkeypatch.setattr("alignguard.tracing.losses.read_head", lambda model: Head(None, size=len(tokenizer)))
     other = gradient(model, documents[:2], [1.0, -0.5], weights, 0)
     assert all(torch.allclose(direction[name], other[name], rtol=1e-3, atol=1e-6) for name in weights)
     assert [p.pull for p in pulls(model, documents, other, 0)] == pytest.approx([p.pull for p in usual], rel=1e-3)

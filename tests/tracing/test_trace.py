@@ -23,8 +23,9 @@ from alignguard.records.record import read_record
 from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.report.traced import sentences
 from alignguard.text import own_lines
+from alignguard.tracing.losses import Document
 from alignguard.tracing.named import Naming, standing_out
-from alignguard.tracing.pull import Document, pulls
+from alignguard.tracing.pull import pulls
 from alignguard.tracing.query import answers, query
 from alignguard.tracing.trace import trace
 
