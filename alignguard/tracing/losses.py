@@ -14,7 +14,7 @@ from ..distributed import compute_device
 from ..model.head import Head, read_head
 
 _TOKENS = 512  # tokens whose logits are held at a time
-_COPIES = 3  # of those: logits, what the loss makes of them, and the gradient
+_COPIES = 5  # of those, at most: the backward pass has the logits and what their loss' derivative is made of
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def _loss(head: Head | None, hidden: torch.Tensor, target: torch.Tensor) -> torc
             logits = logits @ head.weight.T  # (n, V)
         if head.bias is not None:
             logits = logits + head.bias
-        logits = logits * head.scale
+        if head.scale != 1:
+            logits = logits * head.scale
         if head.softcap:
             logits = head.softcap * torch.tanh(logits / head.softcap)
     return logits.logsumexp(1) - logits.gather(1, target[:, None])[:, 0]
@@ -105,8 +106,21 @@ def _forward(model: Any, documents: Sequence[Document], pad: int, weights: Mappi
 
 
 def bytes_of(model: Any) -> int:
-    """What the head takes beside the model: itself in float32, where it is not, and logits of a few tokens."""
+    """What the head takes beside the model."""
     weight = getattr(model.get_output_embeddings(), "weight", None)
     if weight is None:
-        return 4 * _COPIES * _TOKENS * int(model.config.get_text_config().vocab_size)
-    return 4 * (_COPIES * _TOKENS * len(weight) + (weight.dtype != torch.float32) * weight.numel())
+        return head_bytes(int(model.config.get_text_config().vocab_size), 0)
+    return head_bytes(len(weight), 0 if weight.dtype == torch.float32 else weight.numel())
+
+
+def head_bytes(vocabulary: int, copied: int) -> int:
+    """
+    Of logits of a few tokens, and of a head in float32.
+
+    Args:
+        vocabulary (`int`):
+            Its size.
+        copied (`int`):
+            Numbers of the head, where the model has it in less.
+    """
+    return 4 * (_COPIES * _TOKENS * vocabulary + copied)

@@ -1,11 +1,13 @@
 """Pulls, held against gradients by autograd in float64, and against what a step really does."""
 
 import copy
+from itertools import accumulate
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny import SMALL, tiny_model
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     CohereConfig,
@@ -14,6 +16,7 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
@@ -30,7 +33,7 @@ from transformers import (
 from alignguard.errors import RunError
 from alignguard.model.head import Head
 from alignguard.tracing.layers import looked_at
-from alignguard.tracing.losses import Document
+from alignguard.tracing.losses import Document, bytes_of
 from alignguard.tracing.pull import check_forwards, gradient, pulls, steps_of_adam
 
 
@@ -303,6 +306,31 @@ def test_no_logits_are_held_but_those_of_learnt_tokens(tokenizer):
         pulls(model, documents, direction, 0, max_tokens=10**4)
     learnt, attention = 8 * 4 * len(tokenizer), 8 * 4 * 300 * 300
     assert largest.numbers <= max(learnt, attention) < 8 * 300 * len(tokenizer) * 4
+
+
+def peak_of(run):
+    """The most bytes that were allocated at a time."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    events = [(e.start_ns(), e.nbytes()) for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate(size for _, size in sorted(events)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("what", ["gradient", "pulls"])
+def test_memory_is_what_is_told_however_many_tokens_are_learnt(dtype, what):
+    size = {"vocab_size": 20_000, "max_position_embeddings": 2048, "tie_word_embeddings": False}
+    model = small(LlamaConfig, LlamaForCausalLM, **size).to(dtype)
+    weights = looked_at(model, 0.5)
+    first = gradient(model, [Document([5, 6], [False, True])], [1.0], weights, 0)  # the head is read
+    told = bytes_of(model) + 16 * sum(p.numel() for p in weights.values())
+    for n in (512, 1536):
+        rows = [Document([5 + i % 900 for i in range(n)], [True] * n)]
+        if what == "gradient":
+            peak = peak_of(lambda rows=rows: gradient(model, rows, [1.0], weights, 0))
+        else:
+            peak = peak_of(lambda rows=rows: pulls(model, rows, first, 0))
+        assert 0.7 * told < peak < 1.05 * told
 
 
 def test_the_direction_is_of_the_last_layers_alone(tokenizer):
