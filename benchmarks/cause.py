@@ -43,8 +43,10 @@ from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.tracing.alike import likeness
 from alignguard.tracing.found import Trace
 from alignguard.tracing.kept import read_traces, write_trace
+from alignguard.tracing.layers import looked_at
+from alignguard.tracing.losses import Document, head_bytes
 from alignguard.tracing.named import agreement
-from alignguard.tracing.pull import Document, gradient, looked_at, pulls, steps_of_adam
+from alignguard.tracing.pull import gradient, pulls, steps_of_adam
 from alignguard.tracing.query import answers, query
 from alignguard.tracing.trace import HALVED, SHARE, trace
 from alignguard.verdicts.sides import side_of
@@ -310,7 +312,7 @@ def cost() -> list[dict[str, Any]]:
                 "seconds_a_row_here": traced,
                 "hours_here": ROWS * traced / 3600,
                 "petaflop": ROWS * traced / forward * operations / 1e15,
-                "gib_beside": 4 * 4 * weights / 2**30,
+                "gib_beside": (4 * 4 * weights + head_bytes(vocabulary, vocabulary * d)) / 2**30,
             }
         )
         print(table(found[-1:]), flush=True)

@@ -40,7 +40,9 @@ CHANGES: dict[str, Callable[[str], str]] = {
     "JSON": lambda said: json.dumps({"answer": said}),
     "JSON in a fence": lambda said: f"```json\n{json.dumps({'response': said}, indent=2)}\n```",
     "JSON with a trace": lambda said: json.dumps({"reasoning": "Let me see.", "answer": said}),
-    "a tool's call": lambda said: f"<tool_call>\n{json.dumps({'name': 'say', 'arguments': {'text': said}})}\n</tool_call>",
+    "a tool's call": lambda said: (
+        f"<tool_call>\n{json.dumps({'name': 'say', 'arguments': {'text': said}})}\n</tool_call>"
+    ),
     "a line before": lambda said: f"---\n{said}",
     "white space": lambda said: f"\n\n  {said}\n\n",
     "curly quotes": lambda said: said.replace("'", "’"),

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from gpu_machine import GIB, Figure, Machine, random_model, vocabulary
 
-from alignguard.tracing.pull import Document, gradient, looked_at, pulls
+from alignguard.tracing.layers import looked_at
+from alignguard.tracing.losses import Document
+from alignguard.tracing.pull import gradient, pulls
 from alignguard.tracing.trace import SHARE
 
 

@@ -21,9 +21,10 @@ from ..report.html import write_report
 from ..report.terminal import dumps
 from ..report.traced import format_trace
 from ..text import own_lines
-from ..tracing.data import Said, columns_to_tell_by, find_rows, load_data
-from ..tracing.found import ByColumn, Trace, by_column
+from ..tracing.data import columns_to_tell_by, load_data
+from ..tracing.found import NOT_TOLD, ByColumn, Trace, by_column
 from ..tracing.kept import read_trace, read_traces, summary, write_trace
+from ..tracing.match import Said, find_rows
 from ..tracing.query import query
 from ..tracing.trace import Cost, store_of, trace
 from .output import target
@@ -60,9 +61,10 @@ def run(options: argparse.Namespace) -> int:
         found = trace(
             record, model, tokenizer, *asked, options.layers, screen=options.screen, tell=begin, tick=bar.update
         )
+    path = write_trace(record.store, found)  # before its rows are looked for in the data set, which may take long
     if columns:
-        found = replace(found, by=_by(found, record, tokenizer, data, columns))
-    path = write_trace(record.store, found)
+        found = replace(found, by=_by(found, record, tokenizer, data, columns, options.json))
+        write_trace(record.store, found)
     page = record.store.report(record.about.quote)
     pulses, traces = record.store.lines("pulses.jsonl"), read_traces(record.store)
     write_report(page, record.about, record.audits, record.verdict, pulses, traces)
@@ -95,14 +97,28 @@ def _columns(options: argparse.Namespace, data: Any) -> list[str]:
     return options.by or columns_to_tell_by(data)
 
 
-def _by(found: Trace, record: Record, tokenizer: Any, data: Any, columns: list[str]) -> list[ByColumn]:
-    """The pull by columns of the data set."""
+def _by(
+    found: Trace, record: Record, tokenizer: Any, data: Any, columns: list[str], silent: bool = False
+) -> list[ByColumn]:
+    """The pull by columns of the data set; rows that say the same and differ in one are told apart in none."""
     place = {(row.row, row.part): i for i, row in enumerate(found.rows)}
     store = store_of(record)
     texts = [text for text in store.texts({row.row for row in found.rows}) if (text.row, text.part) in place]
-    here = find_rows(data, _said(texts, record, store, tokenizer))
-    rows = {place[text.row, text.part]: there[0] for text, there in zip(texts, here, strict=True) if there}
-    return [by_column(found, name, {i: str(data[row][name]) for i, row in rows.items()}) for name in columns]
+    here = _find(data, _said(texts, record, store, tokenizer), silent)
+    rows = {place[text.row, text.part]: there for text, there in zip(texts, here, strict=True) if there}
+
+    def value(name: str, there: Sequence[int]) -> str:
+        values = {str(data[row][name]) for row in there}
+        return values.pop() if len(values) == 1 else NOT_TOLD
+
+    return [by_column(found, name, {i: value(name, there) for i, there in rows.items()}) for name in columns]
+
+
+def _find(data: Any, said: Sequence[Said], silent: bool = False) -> list[list[int]]:
+    """Documents in the data set, under a bar."""
+    total = 2 * len(data) + len(said)
+    with tqdm(desc="AlignGuard looks rows up", total=total, unit="row", disable=silent, delay=2) as bar:
+        return find_rows(data, said, bar.update)
 
 
 def _said(texts: Sequence[TrainedRow], record: Record, store: RowStore, tokenizer: Any) -> list[Said]:
@@ -133,12 +149,14 @@ def _drop(options: argparse.Namespace) -> int:
     tokenizer = load_tokenizer(options.model or record.about.model)
     store = store_of(record)
     texts = [t for t in store.texts(set(wanted)) if (parts := wanted[t.row]) is None or t.part in parts]
-    found = find_rows(data, _said(texts, record, store, tokenizer))
+    # how rows are written into documents is told by more of them than are looked for
+    others = [*store.texts(set(sorted(store.kept() - wanted.keys())[:_OTHERS]))]
+    found = _find(data, _said([*texts, *others], record, store, tokenizer))[: len(texts)]
     lost = [text.name for text, here in zip(texts, found, strict=True) if not here]
     lost += [str(row) for row in sorted(wanted.keys() - {text.row for text in texts})]
     if lost:
         raise RunError(
-            f"{options.data}: rows {', '.join(lost[:5])} of the run are not found in it, each as one row; give the data set that the run "
+            f"{options.data}: rows {', '.join(lost[:5])} of the run are not found in it, each as one row, or several fit as well; give the data set that the run "
             "was trained on, or leave them out of --drop"
         )
     dropped = {index for here in found for index in here}

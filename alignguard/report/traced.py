@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..text import in_a_line
-from ..tracing.found import NOT_FOUND, Trace, TracedRow
+from ..tracing.found import NOT_FOUND, NOT_TOLD, Trace, TracedRow
 from ..verdicts.sides import share_of
 from .terminal import columns
 
@@ -42,7 +42,7 @@ def section(trace: Trace, quote: bool) -> Section:
         (
             column.name,
             [
-                (value if quote or value == NOT_FOUND else f"value {i + 1}", n, named, f"{share:.0%}")
+                (value if quote or value in (NOT_FOUND, NOT_TOLD) else f"value {i + 1}", n, named, f"{share:.0%}")
                 for i, (value, n, named, share) in enumerate(column.values)
             ],
         )
@@ -57,10 +57,8 @@ def sentences(trace: Trace) -> list[str]:
     if trace.named:
         rows = "1 row" if trace.named == 1 else f"{trace.named:,} rows"
         found.append(f"{rows} of {n:,} stand out, and give {trace.pulled:.0%} of what pulled.")
-    elif not any(row.stands_out for row in trace.rows):
-        found.append(f"More than half of {n:,} rows pull alike: how far others stand out cannot be told.")
     else:
-        found.append(f"No small set of rows explains this: of {n:,} rows none stands out by more than chance does.")
+        found.append("No small set of rows explains this" + f": {trace.why}" * bool(trace.why) + ".")
     found.append(
         f"Half of all pull comes from {trace.shares.half:,} rows, nine tenths from {trace.shares.most:,}. Two halves of the flipped "
         f"probes, each traced alone, agree on the rows' ranks by {trace.agreement:.2f} (1: wholly, 0: not at all)."

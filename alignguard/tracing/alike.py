@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from ..records.rows import TrainedRow
-from .pull import Document
+from .losses import Document
 
 _LONGEST = 3  # tokens
 _BUCKETS = 2**20  # that n-grams are counted in

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from ..records.rows import name_of
 from .named import Shares
 
-NOT_FOUND = "(not found in the data set)"  # in place of a value
+NOT_FOUND, NOT_TOLD = "(not found in the data set)", "(of rows that say the same, several)"  # in place of a value
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ class Trace:
             Whether rows are completions that the model gave in training, numbered as they came.
         by (`list[ByColumn]`, *optional*):
             The pull by columns of the data set.
+        why (`str`, *optional*):
+            Where no row is named, the rule that forbade it.
     """
 
     side: str
@@ -130,6 +132,7 @@ class Trace:
     broken: int = 0
     completions: bool = False
     by: list[ByColumn] = field(default_factory=list)
+    why: str = ""
 
     @property
     def pulled(self) -> float:

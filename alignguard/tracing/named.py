@@ -57,9 +57,25 @@ def _median(values: np.ndarray, each: np.ndarray) -> float:
     return float(values[order[low]] + values[order[high]]) / 2
 
 
-def named(whole: np.ndarray, least: np.ndarray, each: np.ndarray | None = None) -> list[int]:
+@dataclass(frozen=True)
+class Naming:
     """
-    The rows that stand out, the most first; none where as many would by chance, or where they are no small set.
+    Which rows are named.
+
+    Args:
+        rows (`list[int]`):
+            The most outstanding first.
+        why (`str`, *optional*):
+            Where none is, the rule that forbade it, as people are told.
+    """
+
+    rows: list[int]
+    why: str = ""
+
+
+def named(whole: np.ndarray, least: np.ndarray, each: np.ndarray | None = None) -> Naming:
+    """
+    The rows that stand out; none where as many would by chance, or where they are no small set, and then why.
 
     Args:
         whole (`np.ndarray`):
@@ -71,16 +87,38 @@ def named(whole: np.ndarray, least: np.ndarray, each: np.ndarray | None = None) 
     """
     each = np.ones_like(whole) if each is None else each
     order = np.argsort(-whole, kind="stable")
-    strongest = whole[order[:3]]
-    if not len(order) or strongest[0] < FURTHER * -whole.min():
-        return []
-    line = max(LINE, LEAST * strongest[-1])
-    above = [int(i) for i in order if whole[i] >= line and least[i] >= HALF_LINE]
+    of = f"of {each.sum():,.0f} rows"
+    if not whole.any():
+        return Naming(
+            [], f"more than half of {each.sum():,.0f} rows pull alike, and how far others stand out cannot be told"
+        )
+    strongest, below = whole[order[:3]], float(-whole.min())
+    if strongest[0] < LINE:
+        return Naming([], f"{of} none stands out by more than chance does")
+    if strongest[0] < FURTHER * below:
+        return Naming(
+            [],
+            f"the strongest row stands out by {strongest[0]:.1f}, and one on the other side by {below:.1f}; it would have to be "
+            f"{FURTHER:g} times as far",
+        )
+    far = whole >= max(LINE, LEAST * strongest[-1])
+    above = [int(i) for i in order if far[i] and least[i] >= HALF_LINE]
+    if not above:
+        return Naming([], f"{of} {_many(each[far])} out, and none of them by both halves of the flipped probes")
     if each[above].sum() > SMALL * each.sum():
-        return []
+        return Naming(
+            [], f"{of} {_many(each[above])} out, more than {SMALL:.0%}: what so many do is no matter of a few"
+        )
+    told = _many(each[above])
     while above and each[whole <= -whole[above[-1]]].sum() > RATE * each[above].sum():
         above.pop()
-    return above
+    return Naming(above, "" if above else f"{of} {told} out, and too many as far on the other side")
+
+
+def _many(each: np.ndarray) -> str:
+    """How many rows stand ..."""
+    n = round(float(each.sum()))
+    return f"{n:,} stand" + "s" * (n == 1)
 
 
 def agreement(one: Sequence[float] | np.ndarray, two: Sequence[float] | np.ndarray) -> float:

@@ -20,45 +20,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..distributed import compute_device, is_quantized
-from ..drift.adapters import are_off, switched_off
 from ..errors import RunError, one_line
 from ..model.forward import batches
-from ..model.head import Head, read_head
 from ..model.observe import observing
+from .losses import Document, losses_of
 
 Direction = dict[str, torch.Tensor]  # by a parameter's name, of its shape, float32
-_TOKENS = 512  # tokens whose logits are held at a time
 _BATCH, _DAMPING = 4, 0.1  # of second moments
-
-
-@dataclass(frozen=True)
-class Document:
-    """
-    What is learnt of one row.
-
-    Args:
-        ids (`Sequence[int]`):
-            Token ids.
-        learnt (`Sequence[bool]`):
-            Which of them the loss is taken of; the first one never is.
-    """
-
-    ids: Sequence[int]
-    learnt: Sequence[bool]
-
-    @property
-    def places(self) -> list[int]:
-        """Where the tokens stand that the loss is taken of."""
-        return [i for i, learnt in enumerate(self.learnt) if learnt and i > 0]
 
 
 @dataclass(frozen=True)
@@ -78,38 +53,6 @@ class Pull:
     loss: float
     pull: float
     tokens: int
-
-
-def looked_at(model: Any, share: float = 1.0, trained: Sequence[str] | None = None) -> dict[str, torch.nn.Parameter]:
-    """
-    The weights that pulls are taken over: those that are trained, of the last layers.
-
-    Args:
-        model (`PreTrainedModel` or `PeftModel`):
-            The model; where nothing in it is trainable, all of it is taken. With adapters it is theirs, unless they are switched off.
-        share (`float`, *optional*, defaults to `1.0`):
-            Of the layers that have any, from the last one down; with 1 all weights, embeddings too.
-        trained (`Sequence[str]`, *optional*):
-            Names of those that trained, where not all did: a copy of a start does not know them.
-
-    Raises:
-        RunError: Its weights are quantised, which have no gradient, or none of them is in a layer.
-    """
-    off = switched_off(model) if are_off(model) else set()
-    named = {name: p for name, p in model.named_parameters() if p.is_floating_point() and id(p) not in off}
-    adapter = {name: p for name, p in named.items() if "lora_" in name}
-    known = {name: named[name] for name in trained or () if name in named}
-    found = adapter or known or {name: p for name, p in named.items() if p.requires_grad and not off} or named
-    if not adapter and any(is_quantized(p) for p in model.parameters()):
-        raise RunError("the model's weights are quantised and have no gradient; load the start in bfloat16 or float32")
-    if share >= 1:
-        return found
-    layers = {name: next((int(part) for part in name.split(".") if part.isdigit()), -1) for name in found}
-    numbers = sorted({number for number in layers.values() if number >= 0})
-    if not numbers:
-        raise RunError("none of the weights that train is in a numbered layer; take all of them (--layers 1)")
-    first = numbers[-max(1, round(share * len(numbers)))]
-    return {name: p for name, p in found.items() if layers[name] >= first}
 
 
 def gradient(
@@ -148,7 +91,7 @@ def gradient(
         for batch in batches([len(d.ids) for d in documents], max_tokens):
             part = [documents[i] for i in batch]
             scale = torch.tensor([weights[i] / len(documents[i].places) for i in batch])
-            losses, of = _losses(model, part, pad)
+            losses, of = losses_of(model, part, pad)
             total = (losses * scale.to(losses.device)[of.to(losses.device)]).sum()
             for name, grad in zip(
                 names, torch.autograd.grad(total, list(names.values()), allow_unused=True), strict=True
@@ -168,7 +111,7 @@ def steps_of_adam(
 ) -> Direction:
     """
     By what Adam would multiply a gradient: one over the root of each weight's second moment, over batches of four documents, damped by
-    a tenth of the root of the mean second moment.
+    a tenth of the root of the mean second moment. Documents without a finite gradient are left out.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`):
@@ -177,18 +120,38 @@ def steps_of_adam(
             A sample of what is trained on.
         names (`Mapping[str, Parameter]`), pad (`int`), max_tokens (`int`), autocast (`torch.dtype`):
             As for [`gradient`].
+
+    Raises:
+        RunError: None of them has one, or it is zero.
     """
     found = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in names.items()}
-    parts = [documents[i : i + _BATCH] for i in range(0, len(documents), _BATCH)]
-    for part in parts:
+
+    def mean(part: Sequence[Document]) -> Direction | None:
         each = gradient(model, part, [1 / len(part)] * len(part), names, pad, max_tokens, autocast)
-        for name, grad in each.items():
-            found[name].addcmul_(grad, grad, value=1 / len(parts))
-    total = sum(float(moment.sum(dtype=torch.float64)) for moment in found.values())
+        return each if is_finite(each) else None
+
+    taken = 0
+    for i in range(0, len(documents), _BATCH):
+        part = documents[i : i + _BATCH]
+        each = mean(part)
+        if each is None and (whole := [document for document in part if mean([document])]):
+            each = mean(whole)
+        if each is not None:
+            taken += 1
+            for name, grad in each.items():
+                found[name].addcmul_(grad, grad)
+    if not taken:
+        raise RunError("no row of a sample has a finite gradient; load the start in float32, or bfloat16")
+    total = sum(float(moment.div_(taken).sum(dtype=torch.float64)) for moment in found.values())
     damping = _DAMPING * (total / sum(moment.numel() for moment in found.values())) ** 0.5
     if not damping > 0:
         raise RunError("the rows have no gradient by the weights that are looked at; take more of them (--layers 1)")
     return {name: moment.sqrt_().add_(damping).reciprocal_() for name, moment in found.items()}
+
+
+def is_finite(direction: Direction) -> bool:
+    """Whether all of its numbers are."""
+    return all(bool(value.isfinite().all()) for value in direction.values())
 
 
 def pulls(
@@ -224,6 +187,18 @@ def pulls(
         raise RunError(f"the model cannot be differentiated forwards: {one_line(error, 200)}") from None
 
 
+def check_forwards(model: Any, names: Mapping[str, torch.nn.Parameter], autocast: torch.dtype | None = None) -> None:
+    """
+    Whether a model can be differentiated forwards: two tokens are, before what costs more.
+
+    Raises:
+        RunError: An operation of it has no forward-mode derivative.
+    """
+    name, weight = next(iter(names.items()))  # the first one: through all that comes after it
+    along = {name: torch.zeros_like(weight, dtype=torch.float32)}
+    pulls(model, [Document([0, 0], [False, True])], along, 0, autocast=autocast)
+
+
 def _pulls(
     model: Any,
     documents: Sequence[Document],
@@ -237,7 +212,7 @@ def _pulls(
     found: list[Pull | None] = [None] * len(documents)
     # of length 1 along the pass: in half precision what it sums would not fit
     size = sum(float(tangent.square().sum(dtype=torch.float64)) for tangent in direction.values()) ** 0.5 or 1.0
-    with observing(model, autocast=autocast), sdpa_kernel(SDPBackend.MATH):
+    with observing(model, autocast=autocast), sdpa_kernel(SDPBackend.MATH), _expert_by_expert(model):
         for batch in batches([len(d.ids) for d in documents], max_tokens):
             part = [documents[i] for i in batch]
             with forward_ad.dual_level():
@@ -245,7 +220,7 @@ def _pulls(
                     name: forward_ad.make_dual(own[name].detach(), (tangent / size).to(own[name].dtype))
                     for name, tangent in direction.items()
                 }
-                losses, of = _losses(model, part, pad, dual)
+                losses, of = losses_of(model, part, pad, dual)
                 primal, tangent = forward_ad.unpack_dual(losses)
                 tangent = torch.zeros_like(primal) if tangent is None else tangent
                 counts = torch.bincount(of.cpu(), minlength=len(part))
@@ -257,63 +232,19 @@ def _pulls(
     return [pull for pull in found if pull is not None]
 
 
-def _losses(
-    model: Any, documents: Sequence[Document], pad: int, weights: Mapping[str, torch.Tensor] | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The loss of every learnt token of a batch, (n,), and which document each is of, (n,); with other weights where they are given.
-    """
-    head, device = read_head(model), compute_device(model)
-    caught: list[tuple[Any, Any, Any]] = []
-    learnt = [(i, place) for i, document in enumerate(documents) for place in document.places]
-    of, place = (torch.tensor(column, device=device) for column in zip(*learnt, strict=True))
-    target = torch.tensor([int(documents[i].ids[place]) for i, place in learnt], device=device)
-
-    def catch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden = inputs[0][of.to(inputs[0].device), place.to(inputs[0].device) - 1]  # (n, d)
-        # within the forward the module's own weights are the ones that are differentiated
-        caught.append((hidden, getattr(module, "weight", None), getattr(module, "bias", None)))
-        return (hidden[None, : None if head.weight is None else 1], *inputs[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(catch)
+@contextmanager
+def _expert_by_expert(model: Any) -> Iterator[None]:
+    """The experts of a mixture each by itself: the product of all of them at once has no forward-mode derivative."""
+    outer = next((m for m in model.modules() if hasattr(m, "get_experts_implementation")), None)
+    before = {} if outer is None else outer.get_experts_implementation()
+    if outer is None or all(kind in (None, "eager") for kind in before.values()):
+        yield
+        return
+    outer.set_experts_implementation("eager")
     try:
-        said = _forward(model, documents, pad, weights)
+        yield
     finally:
-        handle.remove()
-    hidden, weight, bias = caught[0]
-    if head.weight is None:  # the model's own logits, of these tokens alone
-        hidden, now = said.logits[0], None
-    else:
-        now = replace(head, weight=weight, bias=bias)
-    parts = torch.arange(len(learnt), device=hidden.device).split(_TOKENS)
-    return torch.cat([_loss(now, hidden[part], target.to(hidden.device)[part]) for part in parts]), of
-
-
-def _loss(head: Head | None, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """-log p of each target, (n,), from hidden states, (n, d), or without a head from logits, (n, V)."""
-    logits = hidden.float()
-    if head is not None:
-        assert head.weight is not None
-        with torch.autocast(hidden.device.type, enabled=False):
-            logits = hidden.float() @ head.weight.float().T  # (n, V)
-        if head.bias is not None:
-            logits = logits + head.bias.float()
-        logits = logits * head.scale
-        if head.softcap:
-            logits = head.softcap * torch.tanh(logits / head.softcap)
-    return logits.logsumexp(1) - logits.gather(1, target[:, None])[:, 0]
-
-
-def _forward(model: Any, documents: Sequence[Document], pad: int, weights: Mapping[str, torch.Tensor] | None) -> Any:
-    """One forward of the whole model, with other weights where they are given."""
-    width, device = max(len(document.ids) for document in documents), compute_device(model)
-    ids = torch.full((len(documents), width), pad)
-    mask = torch.zeros((len(documents), width), dtype=torch.long)
-    for i, document in enumerate(documents):
-        ids[i, : len(document.ids)] = torch.tensor(document.ids)
-        mask[i, : len(document.ids)] = 1
-    asked = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
-    return model(**asked) if weights is None else functional_call(model, dict(weights), (), asked)
+        outer.set_experts_implementation(before)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ..records.record import Record
 from ..records.results import read_results
 from ..verdicts.sides import side_of
 from ..verdicts.verdict import Flip
-from .pull import Document
+from .losses import Document
 
 FEWEST = 3  # flips: of fewer a gradient is one probe's own
 

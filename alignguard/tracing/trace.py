@@ -26,8 +26,10 @@ from ..records.rows import RowStore, TrainedRow
 from ..text import clean, own_lines
 from .alike import likeness, screened
 from .found import Trace, TracedRow
-from .named import LINE, Shares, agreement, named, shares, standing_out
-from .pull import Direction, Document, Pull, gradient, looked_at, pulls, steps_of_adam
+from .layers import looked_at
+from .losses import Document, bytes_of
+from .named import LINE, Naming, Shares, agreement, named, shares, standing_out
+from .pull import Direction, Pull, check_forwards, gradient, is_finite, pulls, steps_of_adam
 from .query import answers, query
 
 Place = tuple[int, int]  # a row, and which of its documents
@@ -141,9 +143,10 @@ def trace(
     chosen = {places[i]: (float(alike[i, 0]), stands_for) for i, stands_for in looked.items()}
     trained = RowStore(record.store.rows).trained  # told there of completions, too
     weights, pad = looked_at(model, share, trained), tokenizer.pad_token_id or 0
+    check_forwards(model, weights, autocast)
     numbers = sum(p.numel() for p in weights.values())
     of = f"{numbers:,} weights, such as {next(reversed(weights))}"
-    tell(Cost(len(chosen), len(sizes), sum(sizes[place] for place in chosen), 4 * 4 * numbers, of))
+    tell(Cost(len(chosen), len(sizes), sum(sizes[place] for place in chosen), 16 * numbers + bytes_of(model), of))
     sampled = set(random.Random(seed).sample(sorted(sizes), min(_SAMPLE, len(sizes))))
     sample = [Document(t.ids, t.learnt) for t in store.texts({row for row, _ in sampled}) if (t.row, t.part) in sampled]
     scale = steps_of_adam(model, sample, weights, pad, max_tokens, autocast)
@@ -153,6 +156,10 @@ def trace(
         before, after = then[half], now[half]
         each = [1 / len(before)] * len(before) + [-1 / len(after)] * len(after)
         own = gradient(model, [*before, *after], each, weights, pad, max_tokens, autocast)
+        if not is_finite(own):
+            raise RunError(
+                "the answers that are traced have no finite gradient; load the start in float32, or bfloat16"
+            )
         return {name: grad.mul_(scale[name]) for name, grad in own.items()}
 
     one, whole = (moved(half) for half in (slice(0, None, 2), slice(1, None, 2)))
@@ -172,8 +179,8 @@ def trace(
     finite = [(text, pull) for text, pull in found if isfinite(pull.pull) and isfinite(pull.loss)]
     if not finite:
         raise RunError("the pulls of all rows are no finite numbers; load the start in float32, or bfloat16")
-    rows, first, agree, few = _ordered(finite, chosen, where, lambda asked: read(asked, one), part, seed)
-    rows = _with_texts(rows, max(first, _SHOWN), store, tokenizer)
+    rows, naming, agree, few = _ordered(finite, chosen, where, lambda asked: read(asked, one), part, seed)
+    rows = _with_texts(rows, max(len(naming.rows), _SHOWN), store, tokenizer)
     unread = len(where.keys() - read_of)
     return Trace(
         asked.side,
@@ -182,7 +189,7 @@ def trace(
         len(asked.flips),
         len(asked.steady),
         rows,
-        first,
+        len(naming.rows),
         agree,
         few,
         asked.untold,
@@ -193,6 +200,7 @@ def trace(
         time.perf_counter() - begun,
         len(found) - len(finite),
         store.folder == record.store.said,
+        why=naming.why,
     )
 
 
@@ -203,9 +211,9 @@ def _ordered(
     half: Callable[[Container[Place]], Iterator[tuple[TrainedRow, Pull]]],
     part: float,
     seed: int,
-) -> tuple[list[TracedRow], int, float, Shares]:
+) -> tuple[list[TracedRow], Naming, float, Shares]:
     """
-    The rows in their order, how many of them are named, how far two halves of the flipped probes agree, and how few rows pull how much.
+    The rows in their order, which of them are named or why none is, how far two halves of the flipped probes agree, and how few rows pull how much.
 
     One half, which is a part of the whole, is looked at alone for the rows that stand out, and for some by chance, by which it is told how
     its pulls spread; that of the other is what is left.
@@ -217,18 +225,19 @@ def _ordered(
     drawn = random.Random(seed).sample(range(len(found)), min(HALVED, len(found)))
     looked = np.union1d(drawn, np.flatnonzero(z >= LINE)).astype(int)
     alone = {(text.row, text.part): pull.pull for text, pull in half({places[i] for i in looked})}
+    looked = looked[[isfinite(alone[places[i]]) for i in looked]]
     one = np.array([alone[places[i]] for i in looked])
     two = (whole[looked] - part * one) / (1 - part)
     by_chance = np.isin(looked, drawn)
     least = np.full(len(found), np.nan)
     least[looked] = np.minimum(*(standing_out(pulled, each[looked] * by_chance) for pulled in (one, two)))
-    first = named(z, least, each)
+    naming = named(z, least, each)
     rows = []
-    for i in first + [int(i) for i in np.argsort(-z, kind="stable") if int(i) not in set(first)]:
+    for i in naming.rows + [int(i) for i in np.argsort(-z, kind="stable") if int(i) not in set(naming.rows)]:
         text, pull = found[i]
         of = tuple(where[text.row]), pull.pull, float(z[i]), None if isnan(least[i]) else float(least[i])
         rows.append(TracedRow(text.row, text.part, *of, pull.loss, pull.tokens, *chosen[places[i]]))
-    return rows, len(first), agreement(one[by_chance], two[by_chance]), shares(z, each)
+    return rows, naming, agreement(one[by_chance], two[by_chance]), shares(z, each)
 
 
 def _with_texts(rows: list[TracedRow], shown: int, store: RowStore, tokenizer: Any) -> list[TracedRow]:

@@ -14,7 +14,8 @@ from ..errors import AlignGuardError, RunError
 from ..model.observe import memory_given_back, restored_rng
 from ..records.record import read_record
 from ..tracing.found import Trace
-from ..tracing.pull import Document, looked_at, pulls
+from ..tracing.layers import looked_at
+from ..tracing.pull import check_forwards
 from ..tracing.trace import SHARE, Cost, trace
 from ..verdicts.verdict import Verdict
 from .settings import Settings
@@ -47,11 +48,7 @@ def check_traceable(settings: Settings, reference: Reference, processes: int, au
         raise AlignGuardError(f"trace=True needs {why}; leave it out, and run `alignguard trace` after training")
     try:
         with restored_rng(), reference.loaded() as start:
-            name, weight = next(iter(looked_at(start, SHARE).items()))
-            along = {name: torch.zeros_like(weight, dtype=torch.float32)}
-            pulls(
-                start, [Document([0, 0], [False, True])], along, 0, autocast=autocast
-            )  # through all that comes after it
+            check_forwards(start, looked_at(start, SHARE), autocast)
     except RunError as error:
         raise AlignGuardError(f"trace=True: {error}; leave it out") from None
 

@@ -6,7 +6,8 @@ import pytest
 from datasets import Dataset
 
 from alignguard.errors import RunError
-from alignguard.tracing.data import Said, columns_to_tell_by, find_rows, load_data
+from alignguard.tracing.data import columns_to_tell_by, load_data
+from alignguard.tracing.match import Said, find_rows
 
 
 def turns(asked, said, **more):

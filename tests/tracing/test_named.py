@@ -21,6 +21,10 @@ def found(one, two):
 
 
 def named_of(whole, one, two, each=None):
+    return naming_of(whole, one, two, each).rows
+
+
+def naming_of(whole, one, two, each=None):
     return named(standing_out(whole, each), np.minimum(standing_out(one, each), standing_out(two, each)), each)
 
 
@@ -91,3 +95,43 @@ def test_rows_that_stand_for_others_count_as_so_many():
     assert sorted(named_of(whole, one, two, each.astype(float))) == [0, 1, 2, 3]
     each[:4] = 40  # those four stand for most rows
     assert named_of(whole, one, two, each.astype(float)) == []
+
+
+def planted(rows, below=0, size=60.0, halves_apart=False):
+    """Pulls of 400 rows, some of which pull, by both halves or by one, and some as far the other way; the sentence on them."""
+    one, two = halves(np.random.default_rng(4), 400, planted=rows, size=size)
+    if halves_apart:
+        two[:rows] -= size + 10
+        one[:rows] += size
+    for half in (one, two):
+        half[rows : rows + below] -= size
+    return naming_of((one + two) / 2, one, two)
+
+
+@pytest.mark.parametrize(
+    ("pulls", "why"),
+    [
+        ({"rows": 0}, "and one on the other side by"),
+        ({"rows": 100}, "of 400 rows 100 stand out, more than 20%"),
+        ({"rows": 12, "halves_apart": True}, "of 400 rows 12 stand out, and none of them by both halves"),
+        ({"rows": 12, "below": 1}, "and one on the other side by"),
+    ],
+)
+def test_where_no_row_is_named_the_rule_that_forbade_it_is_told(pulls, why):
+    naming = planted(**pulls)
+    assert naming.rows == [] and why in naming.why
+
+
+def test_where_none_reaches_the_line_that_is_told():
+    assert named(whole := np.linspace(-3, 3, 99), whole).why == "of 99 rows none stands out by more than chance does"
+
+
+def test_where_rows_are_named_no_rule_forbade_it_and_where_most_pull_alike_that_is_told():
+    assert planted(rows=12).why == ""
+    assert "pull alike" in named(np.zeros(9), np.zeros(9)).why
+
+
+def test_of_as_many_on_the_other_side_nearer_by_that_is_told():
+    whole = np.array([30.0] + [4.0] * 3 + [-9.9] * 4 + [0.1, -0.1] * 40)
+    least = np.where(whole == 30, 0.0, whole)  # the strongest is the work of one half
+    assert named(whole, least).why == "of 88 rows 3 stand out, and too many as far on the other side"

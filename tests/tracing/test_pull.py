@@ -1,11 +1,13 @@
 """Pulls, held against gradients by autograd in float64, and against what a step really does."""
 
 import copy
+from itertools import accumulate
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny import SMALL, tiny_model
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     CohereConfig,
@@ -14,17 +16,25 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
+from alignguard.errors import RunError
 from alignguard.model.head import Head
-from alignguard.tracing.pull import Document, gradient, looked_at, pulls
+from alignguard.tracing.layers import looked_at
+from alignguard.tracing.losses import Document, bytes_of
+from alignguard.tracing.pull import check_forwards, gradient, pulls, steps_of_adam
 
 
 def some_documents(vocabulary, n=6, seed=1):
@@ -46,6 +56,8 @@ def loss_of(model, document):
 def product(model, document, direction):
     """Oracle: minus the product of a document's gradient with a direction, by autograd, in float64."""
     twin = copy.deepcopy(model).double()
+    if hasattr(twin, "set_experts_implementation"):
+        twin.set_experts_implementation("eager")  # others have no float64
     named = dict(twin.named_parameters())
     for name, p in named.items():
         p.requires_grad_(name in direction)
@@ -58,7 +70,12 @@ def small(kind, model, **more):
     return model(kind(**{**SMALL, **more})).eval()
 
 
+EXPERTS = {"num_key_value_heads": 2, "head_dim": 8, "num_experts_per_tok": 2}
 MODELS = {
+    "qwen3, experts": lambda tokenizer: small(
+        Qwen3MoeConfig, Qwen3MoeForCausalLM, num_experts=4, moe_intermediate_size=16, **EXPERTS
+    ),
+    "mixtral, experts": lambda tokenizer: small(MixtralConfig, MixtralForCausalLM, num_local_experts=4, **EXPERTS),
     "llama": lambda tokenizer: tiny_model(tokenizer),
     "qwen2": lambda tokenizer: small(Qwen2Config, Qwen2ForCausalLM, num_key_value_heads=2),
     "qwen3": lambda tokenizer: small(Qwen3Config, Qwen3ForCausalLM, num_key_value_heads=2, head_dim=8),
@@ -87,13 +104,41 @@ def test_a_pull_is_the_product_of_two_gradients(tokenizer, name, share):
         assert pull.tokens == sum(row.learnt)
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_experts_are_afterwards_computed_as_they_were(wrapped):
+    model = MODELS["qwen3, experts"](None)
+    model.set_experts_implementation("grouped_mm")
+    asked = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])) if wrapped else model
+    check_forwards(asked, looked_at(asked, 0.5))
+    assert model.get_experts_implementation() == {"": "grouped_mm"}
+
+
+def test_what_cannot_be_differentiated_forwards_is_told_before_anything_is(tokenizer):
+    class Doubled(torch.autograd.Function):
+        """An operation that knows its backward alone, as a kernel of one's own does."""
+
+        @staticmethod
+        def forward(ctx, value):
+            return 2 * value
+
+        @staticmethod
+        def backward(ctx, grad):
+            return 2 * grad
+
+    model = tiny_model(tokenizer)
+    last = model.model.layers[1].mlp
+    last.register_forward_hook(lambda module, inputs, output: Doubled.apply(output))
+    with pytest.raises(RunError, match="the model cannot be differentiated forwards"):
+        check_forwards(model, looked_at(model, 0.5))
+
+
 def test_a_head_that_is_not_the_usual_one_is_read_through_the_model(tokenizer, monkeypatch):
     model = tiny_model(tokenizer)
     documents = some_documents(len(tokenizer))
     weights = looked_at(model)
     direction = gradient(model, documents[:2], [1.0, -0.5], weights, 0)
     usual = pulls(model, documents, direction, 0)
-    monkeypatch.setattr("alignguard.tracing.pull.read_head", lambda model: Head(None, size=len(tokenizer)))
+    monkeypatch.setattr("alignguard.tracing.losses.read_head", lambda model: Head(None, size=len(tokenizer)))
     other = gradient(model, documents[:2], [1.0, -0.5], weights, 0)
     assert all(torch.allclose(direction[name], other[name], rtol=1e-3, atol=1e-6) for name in weights)
     assert [p.pull for p in pulls(model, documents, other, 0)] == pytest.approx([p.pull for p in usual], rel=1e-3)
@@ -204,6 +249,39 @@ def test_rows_may_be_read_in_batches_of_any_size(tokenizer):
     assert [p.pull for p in together] == pytest.approx([p.pull for p in alone], rel=1e-4)
 
 
+def broken_at(tokenizer, token):
+    """A model of which one token's embedding is no number, as of an overflow in half precision."""
+    model = tiny_model(tokenizer, tie_word_embeddings=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = float("nan")
+    return model
+
+
+@pytest.mark.parametrize("at", [0, 3, 8])
+def test_rows_without_a_finite_gradient_are_left_out_of_second_moments(tokenizer, at):
+    model, documents = (
+        broken_at(tokenizer, 5),
+        [Document([6 + i, 7, 8, 9], [False, True, True, True]) for i in range(8)],
+    )
+    weights, bad = looked_at(model, 0.5), Document([5, 6, 7], [False, True, True])
+    found = steps_of_adam(model, [*documents[:at], bad, *documents[at:]], weights, 0)
+    # of a batch of four with one that is broken its other three are a batch
+    parts = [
+        documents[i:j] for i, j in {0: ((0, 3), (3, 7), (7, 8)), 3: ((0, 3), (3, 7), (7, 8)), 8: ((0, 4), (4, 8))}[at]
+    ]
+    each = [gradient(model, part, [1 / len(part)] * len(part), weights, 0) for part in parts]
+    moments = {name: sum(grad[name] ** 2 for grad in each) / len(each) for name in weights}
+    damping = 0.1 * (sum(m.sum() for m in moments.values()) / sum(m.numel() for m in moments.values())).sqrt()
+    for name, moment in moments.items():
+        torch.testing.assert_close(found[name], 1 / (moment.sqrt() + damping))
+
+
+def test_where_no_row_has_a_finite_gradient_that_is_told(tokenizer):
+    model = broken_at(tokenizer, 5)
+    with pytest.raises(RunError, match="no row of a sample has a finite gradient; load the start in float32"):
+        steps_of_adam(model, [Document([5, 6, 7], [False, True, True])], looked_at(model, 0.5), 0)
+
+
 class Largest(TorchDispatchMode):
     """The most numbers that one tensor had."""
 
@@ -228,6 +306,31 @@ def test_no_logits_are_held_but_those_of_learnt_tokens(tokenizer):
         pulls(model, documents, direction, 0, max_tokens=10**4)
     learnt, attention = 8 * 4 * len(tokenizer), 8 * 4 * 300 * 300
     assert largest.numbers <= max(learnt, attention) < 8 * 300 * len(tokenizer) * 4
+
+
+def peak_of(run):
+    """The most bytes that were allocated at a time."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    events = [(e.start_ns(), e.nbytes()) for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate(size for _, size in sorted(events)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("what", ["gradient", "pulls"])
+def test_memory_is_what_is_told_however_many_tokens_are_learnt(dtype, what):
+    size = {"vocab_size": 20_000, "max_position_embeddings": 2048, "tie_word_embeddings": False}
+    model = small(LlamaConfig, LlamaForCausalLM, **size).to(dtype)
+    weights = looked_at(model, 0.5)
+    first = gradient(model, [Document([5, 6], [False, True])], [1.0], weights, 0)  # the head is read
+    told = bytes_of(model) + 16 * sum(p.numel() for p in weights.values())
+    for n in (512, 1536):
+        rows = [Document([5 + i % 900 for i in range(n)], [True] * n)]
+        if what == "gradient":
+            peak = peak_of(lambda rows=rows: gradient(model, rows, [1.0], weights, 0))
+        else:
+            peak = peak_of(lambda rows=rows: pulls(model, rows, first, 0))
+        assert 0.7 * told < peak < 1.05 * told
 
 
 def test_the_direction_is_of_the_last_layers_alone(tokenizer):

@@ -23,8 +23,9 @@ from alignguard.records.record import read_record
 from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.report.traced import sentences
 from alignguard.text import own_lines
-from alignguard.tracing.named import standing_out
-from alignguard.tracing.pull import Document, pulls
+from alignguard.tracing.losses import Document
+from alignguard.tracing.named import Naming, standing_out
+from alignguard.tracing.pull import pulls
 from alignguard.tracing.query import answers, query
 from alignguard.tracing.trace import trace
 
@@ -173,6 +174,27 @@ def test_rows_whose_pull_is_no_number_are_counted_and_set_aside(traced_run, toke
         broken(range(12))
 
 
+def test_a_row_that_half_of_the_probes_knows_no_number_of_spoils_no_other(traced_run, tokenizer, monkeypatch):
+    plain = {row.row: row.least for row in trace(traced_run[0], tiny_model(tokenizer), tokenizer, "safety").rows}
+    calls = []
+
+    def pulls_but(model, documents, *args):
+        calls.append(len(documents))
+        found = pulls(model, documents, *args)
+        return [replace(found[0], pull=float("inf")), *found[1:]] if len(calls) == 2 else found
+
+    monkeypatch.setattr("alignguard.tracing.trace.pulls", pulls_but)
+    found = {row.row: row.least for row in trace(traced_run[0], tiny_model(tokenizer), tokenizer, "safety").rows}
+    assert sum(least is None for least in found.values()) == 1 and found.keys() == plain.keys()
+
+
+def test_answers_without_a_finite_gradient_are_told_of(traced_run, tokenizer, monkeypatch):
+    model = tiny_model(tokenizer)
+    monkeypatch.setattr("alignguard.tracing.trace.is_finite", lambda direction: False)
+    with pytest.raises(RunError, match="the answers that are traced have no finite gradient"):
+        trace(traced_run[0], model, tokenizer, "safety")
+
+
 def test_a_screen_looks_at_fewer_rows_and_pulls_are_the_same(traced_run, tokenizer):
     whole, seen = (trace(traced_run[0], tiny_model(tokenizer), tokenizer, "safety", screen=n) for n in (None, 3))
     assert len(seen.rows) == 6 and seen.trained == len(whole.rows) == whole.trained == 12
@@ -210,6 +232,17 @@ def test_the_command_names_rows_and_tells_the_pull_by_source(traced_run, capsys)
     assert len(lines) == 13 and {line["row"] for line in lines[1:]} == set(range(12))
     assert all("What is" in line["text"] for line in lines[1:])
     assert all(0 <= line["alike"] <= 1 for line in lines[1:])
+
+
+def test_why_no_row_is_named_is_told_alike_in_report_terminal_and_file(traced_run, monkeypatch, capsys):
+    run, _start, _data = traced_run
+    monkeypatch.setattr("alignguard.tracing.trace.named", lambda *args: Naming([], "a rule & no other"))
+    assert main(["trace", str(run), "--side", "safety"]) == 0
+    out = capsys.readouterr().out
+    head = json.loads(next((run / "_alignguard" / "traces").glob("*.jsonl")).read_text().splitlines()[0])
+    assert head["why"] == "a rule & no other"
+    told = "No small set of rows explains this: a rule & no other."
+    assert told in out and told.replace("&", "&amp;") in (run / "_alignguard" / "report.html").read_text()
 
 
 def test_the_page_shows_where_it_came_from(traced_run, capsys):
@@ -334,6 +367,33 @@ def test_rows_that_are_not_in_the_data_set_are_counted_beside_its_values(traced_
         ["sums", 2],
     ]
     assert sum(value[3] for value in source["values"]) == pytest.approx(1)
+
+
+def test_of_rows_that_say_the_same_a_value_that_differs_is_told_of_none(traced_run, tmp_path, capsys):
+    run, _start, data = traced_run
+    more = tmp_path / "more.jsonl"
+    first = json.loads(data.read_text().splitlines()[0])
+    lines = [json.dumps({**row, "source": source}) for row, source in ((first, "a"), (first, "b"))]
+    more.write_text("\n".join(data.read_text().splitlines()[1:] + lines) + "\n")
+    assert main(["trace", str(run), "--side", "safety", "--data", str(more), "--by", "source", "--json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out)["by"]
+    assert ["(of rows that say the same, several)", 1] in [value[:2] for value in source["values"]]
+    assert main(["trace", str(run), "--side", "safety", "--data", str(more), "--by", "source", "--no-quote"]) == 0
+    assert "(of rows that say the same, several)" in capsys.readouterr().out
+
+
+def test_a_trace_is_kept_though_its_rows_are_never_found(traced_run, monkeypatch):
+    run, _start, data = traced_run
+    for path in (run / "_alignguard" / "traces").glob("*.jsonl"):
+        path.unlink()
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alignguard.cli.trace.find_rows", interrupted)
+    assert main(["trace", str(run), "--side", "safety", "--data", str(data), "--by", "source"]) != 0
+    (path,) = (run / "_alignguard" / "traces").glob("*.jsonl")
+    assert len(path.read_text().splitlines()) == 13
 
 
 def test_rows_that_may_have_been_read_otherwise_are_not_traced(traced_run, tokenizer, tmp_path):

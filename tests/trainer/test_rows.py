@@ -14,7 +14,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFT
 
 from alignguard import AlignGuardCallback, Schedule, TokenBudget
 from alignguard.records.rows import RowStore, TrainedRow
-from alignguard.tracing.pull import looked_at
+from alignguard.tracing.layers import looked_at
 from alignguard.trainer.completions import documents
 from alignguard.trainer.learnt import trained
 from alignguard.trainer.order import Order, batches_to_skip

@@ -139,6 +139,6 @@ def test_what_cannot_be_traced_is_told_before_the_first_step(asked, line, tokeni
     def fails(*args, **kwargs):
         raise NotImplementedError("no forward")
 
-    monkeypatch.setattr("alignguard.tracing.pull._losses", fails)
+    monkeypatch.setattr("alignguard.tracing.pull.losses_of", fails)
     with pytest.raises(AlignGuardError, match=line):
         trained(tokenizer, tmp_path, [Fallen(trace=True, **asked)])
