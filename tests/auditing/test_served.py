@@ -158,7 +158,7 @@ def test_an_audit_holds_it_against_a_baseline_and_has_no_drift(model, other, tok
         found = audit_served(served, tiny_probes(), baseline, asks(chat), 1)
         alone = {}
         audit_served(served, tiny_probes(), alone, asks(chat), 0)
-    assert not [name for name in found.metrics if "kl" in name] and found.figure("privacy/score") is not None
+    assert not [name for name in found.metrics if "kl" in name] and found.figure("safety/score") is not None
     assert all(result.drift is None for result in found.results.values())
     here = ask_baseline(model, tiny_probes(), asks(Chat.of(model, tokenizer)))
     assert {id: r.score.value for id, r in found.results.items()} == {id: r.score.value for id, r in here.items()}

@@ -155,7 +155,7 @@ def test_an_audit_is_the_one_of_the_library(there, tmp_path, tokenizer, capsys):
     other, start = tiny_model(tokenizer, seed=1), tiny_model(tokenizer)
     asking = Asking(Chat.of(other, tokenizer), TokenBudget(8, 8))
     found = audit(other, tokenizer, read_probe_file(there / "probes.jsonl"), start, asking=asking).metrics
-    for name in ("kl/answer", "kl/raw", "ethics/drop", "privacy/score", "status/answered"):
+    for name in ("kl/answer", "kl/raw", "ethics/drop", "safety/score", "status/answered"):
         assert said[f"alignguard/{name}"] == pytest.approx(found[f"alignguard/{name}"], abs=1e-6), name
     assert said["alignguard/kl/answer"] > 0.1
 
@@ -185,9 +185,7 @@ def test_a_broken_model_does_not_pass(there, tmp_path, capsys):
     """Nothing of it can be judged, so no regression can be proven; that must not look like a good end."""
     assert run(there, "mute", output=tmp_path / "out") == 1
     out, err = capsys.readouterr()
-    missing = (
-        "no verdict: too few answers could be judged in safety, toxicity, privacy, ood, where the reference's could be"
-    )
+    missing = "no verdict: too few answers could be judged in safety, toxicity, where the reference's could be"
     assert missing in out and err.splitlines()[-1].startswith(f"alignguard: {missing}; what was said stands in ")
     assert main(["report", str(tmp_path / "out")]) == main(["compare", str(tmp_path / "out")]) == 1
     assert (

@@ -279,7 +279,7 @@ def told_of(output):
 
 def test_a_record_of_another_version_is_told_until_both_sides_are_judged_anew(there, tmp_path, tokenizer, capsys):
     with serving(tiny_model(tokenizer), tokenizer) as server:
-        few = ("--probes", write_probes(tmp_path / "few.jsonl", ROWS[2:]), "--engine", server.url)
+        few = ("--probes", write_probes(tmp_path / "few.jsonl", ROWS[:2]), "--engine", server.url)
         assert audit(there, *few, output=tmp_path / "start") == 0
         baseline = tmp_path / "start" / "baseline.json"
         baseline.write_text(json.dumps(json.loads(baseline.read_text()) | {"alignguard": "0.0.1"}))
