@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import ProbeError, one_line
 from .forms import FAMILIES, Form, form_in, read_form, split_trace, wrapper_of
 from .spoken import check_said, check_tokenizer, unchanged
-from .turns import WAYS, is_plain, left_out
+from .turns import WAYS, end_of_turn, is_plain, left_out
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Chat:
         tags (`tuple[str, str]`, *optional*):
             Thinking tags. Found in the chat template by default, else `<think>` and `</think>`.
         eos_token_ids (`tuple[int, ...]`, *optional*):
-            Tokens that end an answer. The tokenizer's by default.
+            Tokens that end an answer. By default the tokenizer's, and that with which the template ends a turn.
 
     What was asked before stays in `kept` as token ids, by its turns (see `auditing/prompts.py`).
     """
@@ -100,8 +100,20 @@ class Chat:
                     f"AlignGuard: the chat template knows no {name!r} of template_kwargs; it changes nothing."
                 )
         self._read_form()
-        if not self.eos_token_ids and self.tokenizer.eos_token_id is not None:
-            self.eos_token_ids = (self.tokenizer.eos_token_id,)
+        if not self.eos_token_ids:
+            self._read_end()
+
+    def _read_end(self) -> None:
+        """What ends an answer: the tokenizer's own token, and that with which the template ends a turn, which training may teach."""
+        own = () if self.tokenizer.eos_token_id is None else (self.tokenizer.eos_token_id,)
+        marks = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
+        more, text = end_of_turn(self._render, self.encode, marks, own)
+        self.eos_token_ids = own if more is None else (*own, more)
+        if text:
+            logger.warning(
+                f"AlignGuard: the chat template ends a turn by {text[:40]!r}, which is no token that could end an answer; what a model "
+                "says after it is taken for its answer. A token of its own for the end of a turn would tell."
+            )
 
     def _read_form(self) -> None:
         opener, closer = (tag.strip() for tag in self.tags)

@@ -1,10 +1,11 @@
-"""Ways in which a chat template takes turns, and whether every word of them is in what it wrote."""
+"""Ways in which a chat template takes turns, whether every word of them is in what it wrote, and how it ends one."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile
 from typing import Any
 
 from ..errors import one_line
@@ -66,4 +67,57 @@ def left_out(turns: Turns, text: str, tools: Any = None) -> str:
     for name, calls in called.items():  # told of by the tools themselves, it was not called yet
         if squeezed.count(name) < calls + json.dumps(tools).count(name) + sum(w.count(name) for _, _, w in said):
             return f"a call of the tool {name}"
+    return ""
+
+
+_ASKED, _SAID, _NEXT = "Question 4711", "Answer 4713", "Question 4714"  # what no template writes by itself
+
+
+def end_of_turn(
+    render: Callable[[Turns, bool, dict[str, Any]], str],
+    encode: Callable[[str], list[int]],
+    marks: Collection[int],
+    known: Collection[int],
+) -> tuple[int | None, str]:
+    """
+    The token with which a chat template ends an assistant's turn, where that is none of those known to end an answer: the last mark
+    that stands behind every turn; behind the last one, where they differ; or, where nothing does, that which begins the next turn.
+
+    Args:
+        render (`Callable`):
+            From turns, whether the assistant's is to be begun, and further options of the template, to text.
+        encode (`Callable`):
+            From text to token ids.
+        marks (`Collection[int]`):
+            Tokens that are no text, so that one of them can end an answer.
+        known (`Collection[int]`):
+            Tokens that end an answer in any case.
+
+    Returns:
+        `tuple[int | None, str]`: the token, and, where there is neither such a token nor a known one, the text with which the template
+        goes on after an answer.
+    """
+    turns: list[dict[str, Any]] = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}]
+    last = _written(render, turns).rpartition(_SAID)
+    amid = _written(render, [*turns, {"role": "user", "content": _NEXT}]).partition(_SAID)
+    closing, follows = last[2] if last[1] else "", amid[2].partition(_NEXT)[0]
+    ends, goes_on = encode(closing), encode(follows)
+    shared = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(ends, goes_on, strict=False))]
+    begins = encode(follows.lstrip())[:1] if not closing.strip() else []
+    for ids in (shared, ends, begins):
+        found = [token for token in ids if token in marks or token in known]
+        if found:
+            return (None if any(token in known for token in found) else found[-1]), ""
+    return None, (closing if closing.strip() else follows).strip()
+
+
+def _written(render: Callable[[Turns, bool, dict[str, Any]], str], turns: Turns) -> str:
+    """Turns as the template writes them, in the first way in which it keeps what is said; nothing where it takes none."""
+    for way in WAYS[:2]:
+        try:
+            text = render(way(turns) or turns, False, {})
+        except Exception:  # a template that takes no such turns tells nothing by it
+            continue
+        if _SAID in text:
+            return text
     return ""
