@@ -11,8 +11,7 @@ and policy share their chance, and the answer is a function of weights and key.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from transformers import (
 )
 
 from ..distributed import Ranks, compute_device
+from .batched import can_batch, plain_defaults
 from .chat import Answer, Chat
 from .forward import batches
 from .room import decode_room
@@ -67,18 +67,6 @@ def reserve(chat: Chat) -> int:
     return len(chat.closed_trace_ids()) + len(chat.close_ids()) + len(chat.lead_ids())
 
 
-@contextmanager
-def _plain_defaults(model: Any) -> Iterator[None]:
-    """What a checkpoint's own generation config asks for (penalties, stop strings, ...) is no part of a greedy answer."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    own = base.generation_config
-    base.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
-    try:
-        yield
-    finally:
-        base.generation_config = own
-
-
 def _generate(
     model: Any,
     rows: list[Asked],
@@ -91,7 +79,7 @@ def _generate(
 ) -> None:
     """
     Continue every row by at most `room` tokens, until it ends or its budget does, or the longest row of its batch fills the
-    model's context; in batches of at most `limit` tokens.
+    model's context; in batches of at most `limit` tokens, one by one where a model's answer hangs on its batch.
     """
     device, size = compute_device(model), context_size(model)
     lengths = [len(row.prompt) + len(row.said) for row in rows]
@@ -102,6 +90,8 @@ def _generate(
         plan = [
             [part[k] for k in batch] for part in parts for batch in batches([lengths[i] + room for i in part], limit)
         ]
+    if not can_batch(model, chat):
+        plan = [[i] for i in range(len(rows))]
     for _ in range(ranks.rounds(len(plan)) - len(plan)):
         plan.append([])  # of a sharded model: what the others have left is gone through with a row of nothing
     for batch in plan:
@@ -128,7 +118,7 @@ def _generate(
         criterion = Budgets(part, width, chat, budget, device)
         draws = [row.draw for row in part]
         sampled = [Sampled(draws, [len(row.said) for row in part], width)] if any(draws) else []
-        with _plain_defaults(model):
+        with plain_defaults(model):
             out = model.generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
@@ -184,7 +174,7 @@ def _idle(model: Any, chat: Chat) -> None:
     """One token of nothing, and as many steps as the other processes take."""
     ids = torch.full((1, 2), chat.pad_token_id, device=compute_device(model))
     config = GenerationConfig(max_new_tokens=1, do_sample=False, pad_token_id=chat.pad_token_id)
-    with _plain_defaults(model):
+    with plain_defaults(model):
         model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config, synced_gpus=True)
 
 
