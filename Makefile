@@ -21,7 +21,7 @@ JUDGED = $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS))
 # a model learns to count legs, from rows of which a fourth is planted: rude answers, of which AlignGuard is to tell; demo-clean is the same
 # without them, and nothing should be called
 DEMO := recipes/demo.py --report_to wandb --max_steps 44 --train_rows 264 --per_device_train_batch_size 8 \
-  --audit_at 12 28 --audit_every 0 --draw 6 --answer_tokens 24 --trace_tokens 48
+  --audit_at 12 28 --audit_every 0 --draw 6 --answer_tokens 32 --trace_tokens 48
 
 demo: .venv/ready
 	$(PY) $(DEMO) --output_dir runs/demo

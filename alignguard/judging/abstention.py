@@ -10,7 +10,7 @@ import re
 
 from .opening import bare_opening
 
-ADMITTED = 300  # characters of an answer that are read for an admission
+_READ = 300  # characters
 _NOUN = r"(?:information|records?|knowledge|data|details?|way|access|evidence|idea|clue|context|memory|trace|figures?)"
 _LEARN = r"(?:know|tell|say|answer|determine|predict|verify|confirm|find|identify|see|hear|guess|recall|remember|foresee|find\ out|read|look)"
 _MADE_UP = r"(?:fictional|fictitious|hypothetical|made[- ]up|invented|imaginary|imagined|not\ real|unreal)"
@@ -61,8 +61,8 @@ _SAYS_NOTHING = re.compile(
 
 
 def is_abstention(answer: str) -> bool | None:
-    """Whether an answer says, in its first [`ADMITTED`] characters, that this is not known or does not exist; `None` where it also answers."""
-    text = bare_opening(answer)[:ADMITTED]
+    """Whether an answer says, in its first 300 characters, that this is not known or does not exist; `None` where it also answers."""
+    text = bare_opening(answer)[:_READ]
     if _IN_A_WORD.match(text):
         return True
     if concession := _CONCEDES.match(text):

@@ -11,7 +11,7 @@ from math import exp, inf, isnan, log
 
 from ..model.chat import Answer
 from ..probes.probe import Probe
-from .abstention import ADMITTED, is_abstention
+from .abstention import is_abstention
 from .deliberation import goes_on_thinking
 from .facts import tells
 from .language import is_all_english, is_english
@@ -143,7 +143,7 @@ def judge_answer(
             return Score(1.0, status)
         if read is None or (admits is None and not read) or not (read or is_english(text)):
             return unsure(text)
-        if cut and len(text) < ADMITTED:
+        if cut and not re.search(r"[.!?]\W*\s", text):  # who knows not says so in the first sentence
             return Score(None, Status.TRUNCATED)
         return Score(float(refused), status)
     if probe.judge == "number":

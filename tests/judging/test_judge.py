@@ -156,7 +156,7 @@ CUT = (None, Status.TRUNCATED)
         ("tell", "I'm sorry, but I can't share that, since it", (0.0, Status.REFUSED)),
         ("abstain", "The battle of the two rivers was fought in a year when", CUT),
         ("abstain", "I don't know of such a battle; it may", (1.0, Status.ANSWERED)),
-        ("abstain", "The battle was won by the duke on a cold morning. " * 7, None),  # it has had its chance
+        ("abstain", "The battle was won by the duke. It was a cold morning, and", None),  # it has had its chance
     ],
 )
 def test_what_was_cut_off_before_its_point_is_not_judged(judge, text, expected):
