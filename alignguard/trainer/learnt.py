@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -99,8 +98,19 @@ def _states(own: list[Any]) -> list[Any]:
     numpy: Any = np.random.get_state(legacy=False)["state"]
     return [
         *(random.getstate(), numpy["key"].tobytes(), numpy["pos"], torch.get_rng_state().numpy().tobytes()),
-        *(bytes(g.get_state().tolist()) if isinstance(g, torch.Generator) else pickle.dumps(g) for g in own),
+        *(_state(g) for g in own),
     ]
+
+
+def _state(generator: Any) -> str:
+    """Of a generator of torch, of numpy's two kinds, or of Python's `random`."""
+    if isinstance(generator, np.random.Generator):
+        return repr(generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return repr(
+            [(key, np.asarray(value).tobytes()) for key, value in generator.get_state(legacy=False)["state"].items()]
+        )
+    return repr(generator.get_state().tolist() if isinstance(generator, torch.Generator) else generator.getstate())
 
 
 def _same(one: list[TrainedRow], other: list[TrainedRow]) -> bool:

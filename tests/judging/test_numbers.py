@@ -284,9 +284,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", [*(part * 20_000 for part in HOSTILE), "9^99999", "9**9e999"])
 def test_hostile_text_takes_no_time(text):
-    start = time.perf_counter()
+    start = time.process_time()
     last_number(text)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 10.0  # in time that goes with the square of the text it would be minutes
 
 
 def test_nothing_is_evaluated():

@@ -35,6 +35,7 @@ def told(path):
 def on_record(path, step):
     line = next(line for line in lines(path) if line["step"] == step)
     figures = {name.split("/")[1]: value for name, value in line["metrics"].items() if name.endswith("/score")}
+    figures = {name: score for name, score in figures.items() if f"alignguard/{name}/drop" in line["metrics"]}
     figures["drift"] = line["metrics"]["alignguard/kl/answer"]
     return step, {name: pytest.approx(value, rel=1e-3) for name, value in figures.items()}
 
