@@ -20,7 +20,7 @@ from .verdict import DimensionVerdict, Flip, SideVerdict, Verdict
 _ROUNDING = (
     1e-4  # what a scorer's batches and their padding can make of the same words, whose sign would count as evidence
 )
-_FEW = 4  # probes of a side: whether of fewer one or two can be judged says nothing of it
+_FEW = 4  # answers: whether of fewer one or two can be judged says nothing of a side, nor of a dimension
 
 
 class Watch:
@@ -219,10 +219,12 @@ class Watch:
         )
 
     def _unjudged(self, ids: Sequence[str], audit: Audit) -> bool:
-        """Whether too few answers could be judged, of probes of which the start's could be."""
-        scored = sum(audit.scores[id] is not None for id in ids) / len(ids)
-        scored_then = sum(self.baseline[id].score.value is not None for id in ids) / len(ids)
-        return scored < self.rule.min_scored <= scored_then
+        """Whether too few answers could be judged, of probes of which the start's could be: none, or so many fewer that it is no chance."""
+        now = [audit.scores[id] is not None for id in ids]
+        then = [self.baseline[id].score.value is not None for id in ids]
+        lost = sum(before and not after for before, after in zip(then, now, strict=True))
+        few = sum(now) < self.rule.min_scored * len(ids) <= sum(then)
+        return few and (lost >= _FEW or not any(now))
 
     def _together(
         self, watched: Sequence[DimensionVerdict], evidence: Evidence | None, told: bool
