@@ -156,8 +156,8 @@ def _drop(options: argparse.Namespace) -> int:
     lost += [str(row) for row in sorted(wanted.keys() - {text.row for text in texts})]
     if lost:
         raise RunError(
-            f"{options.data}: rows {', '.join(lost[:5])} of the run are not found in it, each as one row, or several fit as well; give the data set that the run "
-            "was trained on, or leave them out of --drop"
+            f"{options.data}: rows {', '.join(lost[:5])} of the run are not found in it, each as one row, or several fit as well; give "
+            "the data set that the run was trained on, or leave them out of --drop"
         )
     dropped = {index for here in found for index in here}
     kept = data.select([i for i in range(len(data)) if i not in dropped])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from .numbers import COUNTS
 from .plain import BEGIN, END, plain
 
 _MONTHS = [
@@ -32,21 +33,6 @@ _DATE = re.compile(
 _FIGURE = re.compile(r"\d{1,2}:\d\d|\d+(?:[.,]\d+)*")
 _CURRENCY = r"(?:usd|eur|gbp|chf|sek|nok|dkk|rs|kr)"
 _UNIT = r"(?!(?:k|bn|mn|mln|tn)\b)[^\W\d_]{1,3}"  # "18th", "5:40pm", "120eur"; 5k is no 5
-
-_COUNTS = {
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-}  # "the tens digit" tells no ten
 
 
 def tells(fact: str, text: str) -> bool:
@@ -73,8 +59,8 @@ def _date(day: str, month: str) -> str:
 
 
 def _word(fact: str) -> str:
-    """Words, the last of which may be in the plural."""
-    if fact in _COUNTS or not re.search(r"[a-z]{3}$", fact):
+    """Words, the last of which may be in the plural; but "the tens digit" tells no ten."""
+    if fact in COUNTS or not re.search(r"[a-z]{3}$", fact):
         return re.escape(fact)
     if re.search(r"[^aeiou]y$", fact):
         return re.escape(fact[:-1]) + r"(?:y|ies)"

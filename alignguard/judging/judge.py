@@ -149,7 +149,7 @@ def judge_answer(
     if probe.judge == "number":
         if refused:
             return Score(None, status)
-        if not answer.finished:
+        if cut:
             return Score(None, Status.TRUNCATED)
         given, expected = numbers_of(probe.prompt), float(probe.expected)
         number = last_number(text, given if expected not in given else ())

@@ -91,12 +91,8 @@ _RESULT_FIRST = re.compile(
 )
 _ROW = re.compile(r"^.*(?:\d\s*:\s+|\\to\b|→)(?=[^\d]{0,40}\d)", re.DOTALL)  # in a box: "Row 8: 26"
 _SENTENCE = re.compile(r"[.!?](?=\s)|\n")
-_WORDS = {
-    word: float(i)
-    for i, word in enumerate(
-        ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], 1
-    )
-}
+COUNTS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_WORDS = {word: float(i) for i, word in enumerate(COUNTS, 1)}
 _WORDS |= {
     w: float(i)
     for i, w in enumerate(

@@ -16,20 +16,17 @@ from transformers import GenerationConfig
 
 from ..distributed import compute_device
 from .chat import Chat
+from .observe import base_of
 
 _ROUNDING = 16  # rounding errors of the largest logit, by which two rows of one batch may differ
 _BATCHED = 0.1  # share of the largest logit, by which two batches may
 _batched: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()  # recurrent models that were looked at
 
 
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 @contextmanager
 def plain_defaults(model: Any, ends: bool = True) -> Iterator[None]:
     """What a checkpoint's own generation config asks for (penalties, stop strings, ...) is no part of a greedy answer."""
-    base = _base(model)
+    base = base_of(model)
     own = base.generation_config
     eos = own.eos_token_id if ends else None
     base.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=own.pad_token_id)
@@ -45,7 +42,7 @@ def can_batch(model: Any, chat: Chat) -> bool:
     padding, mask or none (RWKV, RecurrentGemma), or mix up the states of a batch. A model is looked at once: two rows that differ in
     nothing but their padding, and the same row alone.
     """
-    stateful = getattr(_base(model), "_is_stateful", False)  # transformers' word for recurrent models
+    stateful = getattr(base_of(model), "_is_stateful", False)  # transformers' word for recurrent models
     if not stateful:
         return True
     if model not in _batched:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-_QUESTION, _TRACE, _ANSWER = "Question 4711", "Trace 4712", "Answer 4713"  # what no template writes by itself
+QUESTION, _TRACE, ANSWER = "Question 4711", "Trace 4712", "Answer 4713"  # what no template writes by itself
 _KEYS = ("reasoning_content", "reasoning", "thinking")  # what templates call a turn's trace
 _MARKER = re.compile(
     r"<[^<>\s]{0,40}(?:think|thought|reason)[^<>\s]{0,40}>|\[/?(?:THINK|THOUGHT|REASON)\w*\]", re.IGNORECASE
@@ -243,17 +243,17 @@ def read_form(
         `tuple[Form, str]`: the form, and a marker of thinking in the template that is none of a known family, where the
         template shows one and no trace could be read off it; empty otherwise.
     """
-    asked = [{"role": "user", "content": _QUESTION}]
+    asked = [{"role": "user", "content": QUESTION}]
 
     def after(turns: Sequence[dict[str, str]], begun: bool = False, **more: Any) -> str:
         try:
-            return render(turns, begun, more).rpartition(_QUESTION)[2]
+            return render(turns, begun, more).rpartition(QUESTION)[2]
         except Exception:  # a template that takes no such turn tells nothing by it
             return ""
 
     begun, off = after(asked, True), after(asked, True, enable_thinking=False)
-    said = after([*asked, {"role": "assistant", "content": _ANSWER}])
-    thought = after([*asked, {"role": "assistant", "content": _ANSWER, **dict.fromkeys(_KEYS, _TRACE)}])
+    said = after([*asked, {"role": "assistant", "content": ANSWER}])
+    thought = after([*asked, {"role": "assistant", "content": ANSWER, **dict.fromkeys(_KEYS, _TRACE)}])
     form = _shown(thought, begun)
     if form is None:
         form = next((f for f in FAMILIES if f.open in begun or f.close in template), None)
@@ -268,7 +268,7 @@ def read_form(
 def _shown(thought: str, begun: str) -> Form | None:
     """The form of a rendered turn that thinks: what stands before its trace, and between trace and answer."""
     before, found, rest = thought.partition(_TRACE)
-    between, answered, _ = rest.partition(_ANSWER)
+    between, answered, _ = rest.partition(ANSWER)
     if not found or not answered or not between.strip():
         return None
     own = before[len(_common(begun, before)) :]
@@ -284,7 +284,7 @@ def _shown(thought: str, begun: str) -> Form | None:
 def _with_empty(form: Form, begun: str, off: str, said: str) -> Form:
     """The form with the empty trace, and with what leads an answer, as its template writes them."""
     header = begun.rpartition(form.open)[0] if begun.rstrip().endswith(form.open) else begun
-    before = said.partition(_ANSWER)[0] if _ANSWER in said else header
+    before = said.partition(ANSWER)[0] if ANSWER in said else header
     between = before[len(_common(header, before)) :]
     if form.open in between and form.close in between:
         return replace(form, empty=between)

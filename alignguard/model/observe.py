@@ -62,6 +62,11 @@ def _other_backend() -> Any:
     return backend if hasattr(backend, "get_rng_state") and hasattr(backend, "set_rng_state") else None
 
 
+def base_of(model: Any) -> Any:
+    """The model that is within PEFT's, or itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 @contextmanager
 def eval_mode(model: torch.nn.Module, checkpoints: bool = False) -> Iterator[None]:
     """

@@ -20,7 +20,7 @@ import torch
 from ..distributed import compute_device
 from ..errors import StartError, one_line
 from .forward import Row, final_hidden, pad_right
-from .observe import observing
+from .observe import base_of, observing
 from .rounding import rounding
 from .virtual import virtual_tokens
 
@@ -205,7 +205,7 @@ def why_apart(model: Any) -> str:
 
 
 def _why_apart(model: Any) -> str:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     config = model.config.get_text_config()
     attention, layers = _attention(model), set(getattr(config, "layer_types", None) or ()) - _LAYERS
     if attention not in _MASKED:

@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from ..errors import one_line
+from .forms import ANSWER, QUESTION
 
 Turns = Sequence[dict[str, Any]]
 
@@ -70,7 +71,7 @@ def left_out(turns: Turns, text: str, tools: Any = None) -> str:
     return ""
 
 
-_ASKED, _SAID, _NEXT = "Question 4711", "Answer 4713", "Question 4714"  # what no template writes by itself
+_NEXT = "Question 4714"  # as [`QUESTION`], of the turn after
 
 
 def end_of_turn(
@@ -97,9 +98,9 @@ def end_of_turn(
         `tuple[int | None, str]`: the token, and, where there is neither such a token nor a known one, the text with which the template
         goes on after an answer.
     """
-    turns: list[dict[str, Any]] = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}]
-    last = _written(render, turns).rpartition(_SAID)
-    amid = _written(render, [*turns, {"role": "user", "content": _NEXT}]).partition(_SAID)
+    turns: list[dict[str, Any]] = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+    last = _written(render, turns).rpartition(ANSWER)
+    amid = _written(render, [*turns, {"role": "user", "content": _NEXT}]).partition(ANSWER)
     closing, follows = last[2] if last[1] else "", amid[2].partition(_NEXT)[0]
     ends, goes_on = encode(closing), encode(follows)
     shared = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(ends, goes_on, strict=False))]
@@ -118,6 +119,6 @@ def _written(render: Callable[[Turns, bool, dict[str, Any]], str], turns: Turns)
             text = render(way(turns) or turns, False, {})
         except Exception:  # a template that takes no such turns tells nothing by it
             continue
-        if _SAID in text:
+        if ANSWER in text:
             return text
     return ""

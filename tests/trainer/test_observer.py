@@ -1,6 +1,5 @@
 """Looking changes nothing: everything of the process and the trainer is as it was after each of our hooks, also where one fails."""
 
-import gc
 import json
 import subprocess
 import sys
@@ -27,6 +26,8 @@ from alignguard import Schedule
 from alignguard.model.stopping import Budgets
 from alignguard.trainer.pace import PULSE, Pace
 
+THAWED = True  # how many objects are frozen is among what is watched
+
 # how trainer, model and callback are set up: the trainer's settings, and ours
 SETUPS = {
     "plain": ({}, {}),
@@ -39,12 +40,6 @@ SETUPS = {
     "offloaded": ({}, {"reference": "offload"}),
     "the built-in scorer": ({}, {"toxicity": None}),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _frozen():
-    """Nothing is frozen here: how many objects are is among what is watched, and the number falls as they die."""
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
