@@ -23,6 +23,8 @@ def load_data(name: str, split: str = "train") -> Any:
     path = Path(name)
     if path.suffix in _KINDS and not path.exists():
         raise RunError(f"--data {name}: no such file")
+    if path.is_file() and path.stat().st_size == 0:
+        raise RunError(f"--data {name}: is empty; give the data set that the run was trained on")
     try:
         if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
             found = load_from_disk(name)

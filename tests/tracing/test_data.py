@@ -96,6 +96,9 @@ def test_a_data_set_that_is_not_there_is_told_of(tmp_path):
     with pytest.raises(RunError, match=r"nothing\.jsonl: no such file"):
         load_data(str(tmp_path / "nothing.jsonl"))
     (tmp_path / "broken.jsonl").write_text("{")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(RunError, match=r"empty\.jsonl: is empty; give the data set that the run was trained on$"):
+        load_data(str(tmp_path / "empty.jsonl"))
     with pytest.raises(RunError, match=r"broken\.jsonl: cannot be loaded"):
         load_data(str(tmp_path / "broken.jsonl"))
 
