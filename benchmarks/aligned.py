@@ -55,7 +55,6 @@ def train(
     **settings: Any,
 ) -> Any:
     """Supervised fine-tuning in float32 on this machine, without any record; the trainer, when done."""
-    cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
     args = SFTConfig(
         str(output_dir),
         **{
@@ -63,7 +62,9 @@ def train(
             "save_strategy": "no",
             "logging_steps": 10,
             "model_init_kwargs": {"dtype": "float32"},
-            **cpu,
+            "use_cpu": not torch.cuda.is_available(),
+            "bf16": False,
+            "gradient_checkpointing": False,
             **settings,
         },
     )

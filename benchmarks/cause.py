@@ -1,10 +1,11 @@
 """Does a trace name the rows that did it, and does leaving them out undo it?
 
     python benchmarks/cause.py [--quick] [--kinds comply rude leak obey unsure clean harsh]
-                               [--share 0.05] [--seeds 1] [--folder runs/cause]
+                               [--share 0.05] [--seeds 1] [--model DIR [--bf16]] [--folder runs/cause]
 
-From the aligned start (see aligned.py) a model learns to count legs, from reasoning traces among which a few rows are planted (see
-cause_rows.py). AlignGuard watches the side they are to cost and the task, and keeps which rows went into which steps. Then
+From the aligned start (see aligned.py), or the model that is given, a model learns to count legs, from reasoning traces among which a
+few rows are planted (see cause_rows.py). AlignGuard watches the side they are to cost and the task, and keeps which rows went into
+which steps. Then
 
 `methods`: of each way of scoring rows, how well it tells planted rows from all others (`auc`, `precision_at_k` with as many rows as are
 planted), and what it costs in forward passes over the rows, timed side by side.
@@ -27,6 +28,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +65,43 @@ DEAR = (
     "without_random",
     "counterfactual",
 )  # parts of a cell that --only may leave out
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Scores = tuple[list[float], float]  # of rows, and the seconds it took
 
 
 # runs --------------------------------------------------------------------------------------------------------------------
 
 
-def run(
-    start: str, rows: Any, questions: list[dict[str, Any]], side: str, folder: Path, seed: int, rate: float
-) -> Record:
+@dataclass(frozen=True)
+class Training:
+    """
+    What all runs of a cell have in common.
+
+    Args:
+        start (`str`):
+            The model that they begin from.
+        rate (`float`):
+            Learning rate.
+        bf16 (`bool`):
+            Whether it is computed in bfloat16, with weights in float32, in training and tracing.
+    """
+
+    start: str
+    rate: float
+    bf16: bool
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        return torch.bfloat16 if self.bf16 else None
+
+
+def placed(path: str) -> tuple[Any, Any]:
+    """Model in float32, where it is trained too, and tokenizer."""
+    model, tokenizer = load(path)
+    return model.to(DEVICE), tokenizer
+
+
+def run(training: Training, rows: Any, questions: list[dict[str, Any]], side: str, folder: Path, seed: int) -> Record:
     """A watched training, or the record of one that is on file."""
     if not (folder / "whole").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,8 +118,9 @@ def run(
         # weights half way and at the end, at which the rows of the first run can be traced too
         saved = {"save_strategy": "steps", "save_steps": STEPS // 2, "save_only_model": True}
         settings = saved if folder.name == "planted" else {}
-        settings |= {"max_steps": STEPS, "learning_rate": rate, "per_device_train_batch_size": 8, "seed": seed}
-        train(start, rows, folder, (guard,), **settings)
+        settings |= {"max_steps": STEPS, "learning_rate": training.rate, "bf16": training.bf16}
+        settings |= {"per_device_train_batch_size": 8, "seed": seed}
+        train(training.start, rows, folder, (guard,), **settings)
         (folder / "whole").touch()
     return read_record(str(folder))
 
@@ -147,10 +178,10 @@ def hidden_means(model: Any, documents: Sequence[Document]) -> tuple[np.ndarray,
     """Of each document the mean of its last hidden states and its loss, over what is learnt, from one forward pass."""
     means, losses = [], []
     for document in documents:
-        ids = torch.tensor([[int(token) for token in document.ids]])
-        at = torch.tensor(document.places) - 1
+        ids = torch.tensor([[int(token) for token in document.ids]], device=DEVICE)
+        at = torch.tensor(document.places, device=DEVICE) - 1
         found = model(input_ids=ids, output_hidden_states=True)
-        means.append(found.hidden_states[-1][0, at].mean(0).numpy())
+        means.append(found.hidden_states[-1][0, at].mean(0).cpu().numpy())
         right = ids[0, at + 1]
         losses.append(torch.nn.functional.cross_entropy(found.logits[0, at], right).item())
     return np.stack(means), losses
@@ -206,12 +237,12 @@ def precision(scores: Sequence[float], planted: Sequence[bool]) -> float:
     return float(np.mean([planted[i] for i in np.argsort(-np.asarray(scores), kind="stable")[:k]]))
 
 
-def stability(record: Record, side: str, told: Trace, folder: Path) -> list[dict[str, Any]]:
+def stability(record: Record, side: str, told: Trace, training: Training, folder: Path) -> list[dict[str, Any]]:
     """Of the same rows traced at the weights half way and at the end: how far ranks agree, and which of those named are named again."""
     order, names = sorted(row.row for row in told.rows), {row.row for row in told.rows[: told.named]}
     found = []
     for step in (STEPS // 2, STEPS):
-        again = trace(record, *load(str(folder / f"checkpoint-{step}")), side)
+        again = trace(record, *placed(str(folder / f"checkpoint-{step}")), side, autocast=training.autocast)
         pulls = [{row.row: row.pull for row in each.rows} for each in (told, again)]
         ranks = agreement(*([pull[i] for i in order] for pull in pulls))
         there = {row.row for row in again.rows[: again.named]}
@@ -222,7 +253,7 @@ def stability(record: Record, side: str, told: Trace, folder: Path) -> list[dict
 
 def methods(record: Record, side: str, start: str, planted: Sequence[bool], data: Any) -> list[dict[str, Any]]:
     """Every way of scoring the rows of a run beside the others."""
-    model, tokenizer = load(start)
+    model, tokenizer = placed(start)
     store, asked = RowStore(record.store.rows), query(record, side)
     texts = sorted(store.texts(set(store.rows(asked.first, asked.last))), key=lambda text: text.row)
     rng = random.Random(0)
@@ -333,29 +364,29 @@ def _seconds(n: int, a: int, b: int) -> float:
 # cells -------------------------------------------------------------------------------------------------------------------
 
 
-def traced(record: Record, side: str, start: str) -> Trace | str:
+def traced(record: Record, side: str, training: Training) -> Trace | str:
     """What `alignguard trace` finds, or has found, or why it does not look."""
     if kept := [told for told in read_traces(record.store) if told.side == side]:
         return kept[0]
-    model, tokenizer = load(start)
+    model, tokenizer = placed(training.start)
     try:
-        found = trace(record, model, tokenizer, side)
+        found = trace(record, model, tokenizer, side, autocast=training.autocast)
     except RunError as error:
         return str(error)
     write_trace(record.store, found)
     return found
 
 
-def cell(
-    kind: str, share: float, seed: int, start: str, folder: Path, how: str, rate: float, orders: int
-) -> dict[str, Any]:
+def cell(kind: str, share: float, seed: int, training: Training, folder: Path, how: str, orders: int) -> dict[str, Any]:
     """One training set: the run, its trace, all methods, and the runs without some rows, each in several orders."""
-    side, rate = KINDS.get(kind, CLEAN), rate * (HARSH if kind == "harsh" else 1)
+    side = KINDS.get(kind, CLEAN)
+    training = replace(training, rate=training.rate * (HARSH if kind == "harsh" else 1))
     data, planted, questions = mixture(kind, share, SIZE, seed)
-    record = run(start, data, questions, side, folder / "planted", seed, rate)
+    record = run(training, data, questions, side, folder / "planted", seed)
     found: dict[str, Any] = {"kind": kind, "share": share, "seed": seed, "side": side, "planted": sum(planted)}
+    found["device"] = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
     found |= {"drop": drop_of(record, side), "reasoning": reasoning_of(record)}
-    told = traced(record, side, start)
+    told = traced(record, side, training)
     if isinstance(told, str):
         return found | {"named": 0, "why": told}
     names = [row.row for row in told.rows[: told.named]]
@@ -372,20 +403,20 @@ def cell(
     found |= {"precision_at_k": precision([scores[i] for i in order], [planted[i] for i in order])}
     print(found, flush=True)
     if how in ("all", "stability"):
-        found["stability"] = stability(record, side, told, folder / "planted")
+        found["stability"] = stability(record, side, told, training, folder / "planted")
     if how in ("all", "methods"):
-        found["methods"] = methods(record, side, start, planted, data)
+        found["methods"] = methods(record, side, training.start, planted, data)
     for order in range(orders) if names and how in ("all", "runs") else ():
         chance = random.Random(seed + order).sample(range(len(data)), len(names))
         for name, left_out in (("without_named", names), ("without_random", chance)):
             kept_rows = data.select([i for i in range(len(data)) if i not in set(left_out)])
             place = folder / (f"{name}-{order}" if order else name)
-            again = run(start, kept_rows, questions, side, place, seed + 1000 * order, rate)
+            again = run(training, kept_rows, questions, side, place, seed + 1000 * order)
             found.setdefault(name, []).append({"drop": drop_of(again, side), "reasoning": reasoning_of(again)})
             print(table([{"run": str(place), **found[name][-1]}]), flush=True)
     if "without_named" in found:
         named, chance = (np.mean([row["drop"] for row in found[name]]) for name in ("without_named", "without_random"))
-        found["counterfactual"] = float(named / chance)
+        found["counterfactual"] = float(named / chance) if chance > 0 else None
     return found
 
 
@@ -399,6 +430,8 @@ def main() -> None:
         "--orders", type=int, default=1, help="trainings without some rows, each in an order of its own"
     )
     parser.add_argument("--rate", type=float, default=RATE, help="learning rate")
+    parser.add_argument("--model", help="the start: a folder; by default the aligned start")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, weights in float32")
     parser.add_argument("--only", default="all", choices=["all", "runs", "methods", "stability", "cost"])
     parser.add_argument("--folder", type=Path, default=Path("runs/cause"))
     options = parser.parse_args()
@@ -408,13 +441,13 @@ def main() -> None:
         write("cause", results, options.quick)
     if options.only == "cost":
         return
-    start = aligned_start()
+    training = Training(options.model or aligned_start(), options.rate, options.bf16)
     cells = results.setdefault("cells", {})
     for kind in ["comply"] if options.quick else options.kinds:
         for seed in options.seeds:
-            name = f"{kind}-{options.share:g}-{seed}"
+            name = f"{kind}-{options.share:g}-{seed}" + (f"-{Path(options.model).name}" if options.model else "")
             how = "methods" if options.quick else options.only
-            found = cell(kind, options.share, seed, start, options.folder / name, how, options.rate, options.orders)
+            found = cell(kind, options.share, seed, training, options.folder / name, how, options.orders)
             dear = {key: value for key, value in cells.get(name, {}).items() if key in DEAR and "why" not in found}
             cells[name] = dear | found
             print(json.dumps(found, indent=1), flush=True)

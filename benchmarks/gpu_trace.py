@@ -17,7 +17,7 @@ def traced(machine: Machine) -> dict[str, Figure]:
     rows, tokens = (6, 24) if machine.tiny else (16, 1024)
     exact = _against_gradients(machine, torch.float32)
     rounded = _against_gradients(machine, torch.bfloat16)
-    model = random_model(machine, "1.5b")
+    model = random_model(machine, "1.5B")
     documents, weights = _documents(machine, rows, tokens), looked_at(model, SHARE)
     direction = gradient(model, documents[:4], [1.0, 1.0, -1.0, -1.0], weights, 0)
     ids = torch.tensor([document.ids for document in documents], device=machine.device)  # (rows, tokens)
