@@ -46,15 +46,28 @@ def points(drop: float) -> str:
 def detectable(verdict: Verdict) -> str:
     """What would have been found, as the end of a sentence that begins with what was."""
     counted = [d for d in verdict.counted if d.watched]
-    if not any(d.evidence.looks for d in counted):
+    if not verdict.step:
         return "only the start was asked so far"
-    blind = [d.dimension for d in counted if isnan(d.evidence.detectable)]
-    found = max((d.evidence.detectable for d in counted if not isnan(d.evidence.detectable)), default=float("nan"))
-    if not blind:
-        return f"a drop of {points(found)} or more would have been"
-    few = "with so few probes, or so little to lose, none could have been, however large"
-    none = f"{few}, in {', '.join(blind)}" if len(blind) < len(counted) else few
-    return none if not isfinite(found) else f"{none}; elsewhere one of {points(found)} or more would have been"
+    if verdict.awaits:
+        more = f"{verdict.awaits} more audit{'s' * (verdict.awaits > 1)}"
+        return f"none can be called before {more}, by the rule's patience"
+    read = [d for d in counted if d.judged and d.evidence.looks]
+    drops = [d.evidence.detectable for d in read if not isnan(d.evidence.detectable)]
+    found = f"{points(max(drops))} or more would have been" if drops else ""
+    if len(drops) == len(counted):
+        return f"a drop of {found}"
+    reasons = {
+        "with so few probes, or so little to lose, none could have been, however large": [
+            d.dimension for d in read if isnan(d.evidence.detectable)
+        ],
+        "with so few answers that could be judged, none could have been": [
+            d.dimension for d in counted if d not in read
+        ],
+    }
+    none = [
+        f"{why}, in {', '.join(names)}" if len(names) < len(counted) else why for why, names in reasons.items() if names
+    ]
+    return "; ".join([*none, *([f"elsewhere one of {found}"] if found else [])])
 
 
 def no_verdict(verdict: Verdict, was: str) -> str:

@@ -314,7 +314,7 @@ def test_what_could_not_be_judged_proves_nothing_and_would_have_found_nothing(tm
     """What is unscored counts as unchanged: of that alone neither p nor a drop that would have been found is told."""
     record = recorded(tmp_path, {0: 1.0, 8: 1.0})
     audit, d = record.audits[-1], record.verdict.dimensions["toxicity"]
-    assert (d.n, d.unscored, d.judged) == (0, 2, False) and d.evidence.looks and record.verdict.together.unjudged
+    assert (d.n, d.unscored, d.judged) == (0, 2, False) and not d.evidence.looks and record.verdict.together.unjudged
     for text in (format_table(audit, record.verdict), tables(record)):
         for name in ("toxicity", "together"):
             (row,) = (line for line in text.splitlines() if line.strip().startswith(f"{name} "))
