@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -38,6 +39,14 @@ def frozen_copy(model: Any, device: str | torch.device | None = None) -> Any:
             for name in bound:
                 del module.__dict__[name]
     return clone.eval().requires_grad_(False)
+
+
+def take_precision(model: Any, policy: Any) -> None:
+    """Each weight and buffer of the same name in the precision that it has in the policy."""
+    now = dict(chain(policy.named_parameters(), policy.named_buffers()))
+    for name, own in chain(model.named_parameters(), model.named_buffers()):
+        if name in now and own.is_floating_point() and now[name].is_floating_point():
+            own.data = own.data.to(now[name].dtype)
 
 
 def _knows_only(forward: Any, module: Any) -> bool:

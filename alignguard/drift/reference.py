@@ -22,11 +22,11 @@ import torch
 
 from ..distributed import compute_device, is_sharded
 from ..errors import StartError
-from ..model.loading import load_model
+from ..model.loading import load_model, lossless_dtype
 from ..model.observe import observing
 from .adapters import is_peft, swapped, switched_off, without_adapters
 from .cache import Cache
-from .copies import frozen_copy
+from .copies import frozen_copy, take_precision
 from .fingerprint import fingerprint, samples, weights
 from .kept import Kept
 
@@ -159,7 +159,6 @@ class Reference:
         Raises:
             StartError: The start was kept before the vocabulary grew. More rows, for padding, do no harm.
         """
-        now = dict(chain(policy.named_parameters(), policy.named_buffers()))
         if self.kind in ("copy", "offload", "adapter") and not is_sharded(policy):
             size = _rows(policy)
             # adapters share their rows with the start, so that none may have come
@@ -173,11 +172,10 @@ class Reference:
         if self.kind in ("adapter", "cache") and self.model is not None:
             self.model = policy
         if self.kind == "adapter":
+            now = dict(chain(policy.named_parameters(), policy.named_buffers()))
             self.start = {name: kept.to(now[name].dtype) for name, kept in self.start.items()}
         elif self.model is not None and self.model is not policy:
-            for name, own in chain(self.model.named_parameters(), self.model.named_buffers()):
-                if name in now and own.is_floating_point() and now[name].is_floating_point():
-                    own.data = own.data.to(now[name].dtype)
+            take_precision(self.model, policy)
 
     @property
     def models(self) -> tuple[Any, ...]:
@@ -309,17 +307,23 @@ def _cheapest(model: Any) -> tuple[str, str]:
 
 def load_reference(model: Any, name: str) -> Any:
     """
-    A reference by path or hub id, in the policy's dtype and on its device.
+    A reference by path or hub id, in the policy's dtype and on its device; where the policy's weights have several, each in that of
+    its own.
 
     Raises:
         StartError: It cannot be loaded, or lacks weights.
     """
+    dtype, device = model.dtype if is_peft(model) else lossless_dtype(model), compute_device(model)
     try:
-        return load_model(name, model.dtype, compute_device(model))
+        if dtype == model.dtype:
+            return load_model(name, dtype, device)
+        found = load_model(name, dtype, torch.device("cpu"))  # wider than it will be: the device need not hold that
     except StartError as error:
         raise StartError(
             f"reference={name!r} is neither one of {', '.join(KINDS)} nor a model that can be loaded: {error}"
         ) from None
+    take_precision(found, model)
+    return found.to(device)
 
 
 def given_reference(model: Any, reference: Any) -> Reference:

@@ -100,6 +100,14 @@ def from_pretrained(kind: Any, name: str | Path, **options: Any) -> Any:
     return model
 
 
+def lossless_dtype(model: Any) -> torch.dtype:
+    """The narrowest dtype in which none of a model's weights is rounded: a body in half precision may have a head in float32."""
+    found = {weight.dtype for weight in model.state_dict().values() if weight.is_floating_point()}
+    if len(found) == 1:
+        return found.pop()
+    return torch.float64 if torch.float64 in found else torch.float32
+
+
 def load_model(name: str, dtype: str | torch.dtype, device: torch.device) -> Any:
     """
     A causal language model by path or hub id, or an adapter on its base.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import RunError, StartError, one_line
-from .loading import from_pretrained
+from .loading import from_pretrained, lossless_dtype
 
 
 def restore_weights(model: Any, folder: Path) -> None:
@@ -38,7 +38,7 @@ def restore_weights(model: Any, folder: Path) -> None:
             set_peft_model_state_dict(model, state, adapter_name=name)
         return
     try:  # the library's own way in: it knows how weights are split, renamed and tied
-        loaded = from_pretrained(type(model), folder, dtype=next(model.parameters()).dtype)
+        loaded = from_pretrained(type(model), folder, dtype=lossless_dtype(model))
     except StartError as error:
         raise RunError(str(error)) from None
     except (

@@ -191,6 +191,18 @@ def test_a_model_by_object_or_path_serves(tokenizer, model, other, tmp_path):
         freeze_start(model, wider)
 
 
+def test_a_model_by_path_is_rounded_no_more_than_the_policy(tokenizer, tmp_path):
+    """A head in float32 on a body in half precision, which is saved as it is."""
+    policy = tiny_model(tokenizer, tie_word_embeddings=False).bfloat16()
+    policy.lm_head.float()
+    with torch.no_grad():
+        policy.lm_head.weight.add_(1e-3 * torch.randn_like(policy.lm_head.weight))
+    policy.save_pretrained(tmp_path)
+    start = freeze_start(policy, str(tmp_path)).model
+    for name, p in policy.named_parameters():
+        assert start.get_parameter(name).dtype == p.dtype and torch.equal(start.get_parameter(name), p), name
+
+
 def test_tokenizers_that_differ_are_named(tokenizer):
     from tiny import tiny_tokenizer
 

@@ -302,6 +302,28 @@ def test_restoring_takes_weights_in_several_files(tokenizer, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(deeper.parameters(), before, strict=True))  # all or nothing
 
 
+@pytest.mark.parametrize(("body", "head"), [(torch.bfloat16, torch.float32), (torch.bfloat16, torch.float16)])
+def test_restoring_rounds_nothing_of_weights_of_several_precisions(body, head, tokenizer, tmp_path):
+    """A body in half precision with a head of its own, as `GRPOConfig(cast_lm_head_to_fp32=True)` trains."""
+    from alignguard.model.restore import restore_weights
+
+    model = tiny_model(tokenizer, tie_word_embeddings=False).to(body)
+    model.lm_head.to(head)
+    with torch.no_grad():
+        model.lm_head.weight.add_(1e-3 * torch.randn_like(model.lm_head.weight))
+    start = {name: p.clone() for name, p in model.state_dict().items()}
+    assert not torch.equal(
+        start["lm_head.weight"].to(body).to(head), start["lm_head.weight"]
+    )  # the body's would round it
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+    restore_weights(model, tmp_path)
+    for name, p in model.state_dict().items():
+        assert p.dtype == start[name].dtype and torch.equal(p, start[name]), name
+
+
 def test_without_an_aligned_checkpoint_the_start_is_put_back(tokenizer, tmp_path, capsys):
     trainer = slow(tokenizer, tmp_path, [planted(audits=1, stop=StopRule(restore=True))], max_steps=3)
     start = {name: p.clone() for name, p in trainer.model.state_dict().items()}
