@@ -20,7 +20,7 @@ from ..verdicts.verdict import DimensionVerdict, State, Verdict
 from . import charts, traced
 from .flips import rows, sections
 from .page import fill
-from .words import detectable, fell, finds, gained, no_verdict, proof, regressed, side_that_fell, to_do, told
+from .words import detectable, fell, finds, gained, no_verdict, proof, regressed, side_that_fell, tested, to_do, told
 
 _MANY_UNSCORED = 0.3
 
@@ -72,6 +72,7 @@ def render(
         alone=about.is_alone,
         headline=_with_notes(about, _headline(verdict, run, was)),
         finds=finds,
+        tested=tested,
         dimensions=[_row(d, verdict, audits[-1]) for d in verdict.rows],
         warnings=[visible(warning) for warning in verdict.warnings],
         cards=_cards(audits, verdict, run, was),

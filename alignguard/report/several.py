@@ -16,7 +16,7 @@ from .charts import against_drift
 from .page import fill
 from .svg import Series
 from .terminal import columns, figure, headline, is_natural, paired, proof, reference_metrics, sampled, summary
-from .words import finds
+from .words import finds, tested
 
 _COLOURS = 8  # of the page's style sheet
 _MARKS = {State.REGRESSED: "!", State.UNJUDGED: "?", State.FELL: "*"}
@@ -116,7 +116,7 @@ def _verdicts(records: Sequence[Record], failed: Mapping[str, str]) -> list[list
         drifts = [record.audits[-1].figure(f"kl/{name}") for name in ("answer", "raw", "reverse")]
         verdict = record.verdict
         watched = [d for d in verdict.counted if d.watched]
-        p = min((d.evidence.p for d in verdict.rows if d.watched and d.judged), default=float("nan"))
+        p = min((d.evidence.p for d in verdict.rows if tested(d)), default=float("nan"))
         rows.append(
             [
                 record.about.model,
@@ -137,11 +137,8 @@ def _drops(records: Sequence[Record]) -> list[list[str]]:
         there = [(record, d) for record in records if (d := record.verdict.of(name)) is not None]
         rows += [[name, record.about.model, *paired(d), str(d.n), *proof(d)] for record, d in there]
         for side in dict.fromkeys(side for _, d in there for side in d.sides):
-            sides = [(record, d.watched, d.sides[side]) for record, d in there if side in d.sides]
-            rows += [
-                [f"{name}, {side}", record.about.model, *paired(s), str(s.n), *(proof(s) if proves else "--")]
-                for record, proves, s in sides
-            ]
+            sides = [(record, d.sides[side]) for record, d in there if side in d.sides]
+            rows += [[f"{name}, {side}", record.about.model, *paired(s), str(s.n), *proof(s)] for record, s in sides]
     return rows
 
 

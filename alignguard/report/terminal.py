@@ -14,10 +14,9 @@ from ..auditing.metrics import gather
 from ..records.about import About
 from ..records.record import Record
 from ..text import in_a_line, visible, visible_json
-from ..verdicts.evidence import Evidence
 from ..verdicts.sides import TOGETHER
 from ..verdicts.verdict import DimensionVerdict, SideVerdict, Verdict
-from .words import finds, mark
+from .words import finds, mark, tested
 from .words import in_a_line as verdict_in_a_line
 
 _SHARES = ("/harmful_refusal", "/benign_refusal", "status/", "degenerate", "forced")
@@ -93,8 +92,7 @@ def _rows(d: DimensionVerdict, record: Record) -> list[list[str]]:
     marked = mark(record.verdict, d, record.about.is_run)
     rows = [[d.dimension, *paired(d), *counts, "-" if kl is None else f"{kl:.4f}", marked]]
     for s in d.sides.values():
-        told = proof(s) if d.watched else "--"
-        rows.append([f"  {s.side}", *paired(s), "", "", str(s.n), *told, "", ""])
+        rows.append([f"  {s.side}", *paired(s), "", "", str(s.n), *proof(s), "", ""])
     return rows
 
 
@@ -111,10 +109,8 @@ def paired(d: DimensionVerdict | SideVerdict) -> list[str]:
 
 
 def proof(d: DimensionVerdict | SideVerdict) -> list[str]:
-    """p, and what would have been found; nothing of what nobody watches, or too little of could be judged."""
-    if not d.judged or (isinstance(d, DimensionVerdict) and not d.watched):
-        return ["-", "-"]
-    return [str(d.evidence), finds(d.evidence.detectable)]
+    """p, and what would have been found; nothing of what no test looks at, or too little of could be judged."""
+    return [str(d.evidence), finds(d.evidence.detectable)] if tested(d) else ["-", "-"]
 
 
 def figure(name: str, value: float) -> str:
@@ -165,29 +161,21 @@ def _alone(d: DimensionVerdict) -> dict[str, Any]:
 
 
 def _dimension(d: DimensionVerdict) -> dict[str, Any]:
-    return {
-        "reference": d.baseline,
-        "score": d.score,
-        "drop": d.drop if d.n else None,
-        "low": d.low if d.n else None,
-        "high": d.high if d.n else None,
-        "n": d.n,
-        "asked": d.asked,
-        "unscored": d.unscored,
-        "flips": len(d.flips),
-        **_told(d.evidence, d.judged),
-        "called": d.called,
-        "sides": {
-            s.side: {"reference": s.baseline, "score": s.score, "drop": s.drop, "low": s.low, "high": s.high, "n": s.n}
-            | _told(s.evidence, s.judged)
-            for s in d.sides.values()
-        },
-    }
+    counts = {"asked": d.asked, "unscored": d.unscored, "flips": len(d.flips)}
+    sides = {s.side: _paired(s) | _proof(s) for s in d.sides.values()}
+    return _paired(d) | counts | _proof(d) | {"called": d.called, "sides": sides}
 
 
-def _told(e: Evidence, judged: bool) -> dict[str, Any]:
-    """What all audits so far prove; the interval is valid for the whole run. Where too little was judged, counts alone."""
-    if not judged:
+def _paired(d: DimensionVerdict | SideVerdict) -> dict[str, Any]:
+    """Both ends over the same pairs, and the drop between them with its interval for this look."""
+    drop = {"drop": d.drop, "low": d.low, "high": d.high}
+    return {"reference": d.baseline, "score": d.score, **(drop if d.n else dict.fromkeys(drop)), "n": d.n}
+
+
+def _proof(d: DimensionVerdict | SideVerdict) -> dict[str, Any]:
+    """What all audits so far prove; the interval is valid for the whole run. Where nothing is tested there are counts alone."""
+    e = d.evidence
+    if not tested(d):
         e = replace(e, p=nan, strength=nan, detectable=nan, drop=nan, low=nan, high=nan)
     whole_run = {"looks": e.looks, "n": e.n, "unscored": e.unscored, "drop": e.drop, "low": e.low, "high": e.high}
     return {"p": e.p, "evidence": e.strength, "part": e.part, "detectable": e.detectable, "whole_run": whole_run}

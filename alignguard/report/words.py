@@ -151,8 +151,18 @@ def told(verdict: Verdict, d: DimensionVerdict) -> tuple[str, str]:
             return (state.value if d.watched or d in verdict.counted else "-"), ""
 
 
+def tested(d: DimensionVerdict | SideVerdict) -> bool:
+    """
+    Whether there is a proof to tell of: enough was judged, and a test has looked at it. None looks at what the rule does not watch,
+    at the start, or, where whole dimensions are tested, at their sides.
+    """
+    return d.judged and d.evidence.looks > 0
+
+
 def proof(e: Evidence) -> str:
     """How sure it is."""
+    if not e.looks:
+        return "no test is made of it"
     if e.strength < 1 and e.p >= 0.5:
         return "too few changed to tell"
     return f"{'significant' if e.strength >= 1 else 'not significant'} for the whole run, p {e}"

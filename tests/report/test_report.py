@@ -338,3 +338,55 @@ def test_a_table_says_nothing_of_what_is_not_there(run):
     bare = replace(audits[-1], metrics={"alignguard/kl/raw": 0.5})
     assert format_table(bare, verdict).splitlines()[0] == "AlignGuard  step 5  (raw 0.5000)"
     assert "nan" not in format_table(replace(bare, metrics={}), verdict)
+
+
+@pytest.mark.parametrize(
+    ("rule", "untested"),
+    [
+        (StopRule(), ["reasoning"]),
+        (StopRule(dimensions=["ethics"]), ["reasoning", "safety", "safety/refuse", "safety/comply"]),
+        (StopRule(rule="sign-test"), ["reasoning", "safety/refuse", "privacy/keep"]),
+    ],
+)
+def test_of_what_nothing_tests_no_proof_is_told(rule, untested, tmp_path):
+    """The sign test looks at whole dimensions, and no test at what the rule does not watch."""
+    record = recorded(tmp_path)
+    audits = record.audits
+    verdict = compare(record.baseline, audits, rule, looks=2)
+    told = json.loads(dumps(summary(replace(record, verdict=verdict))))["dimensions"]
+    parts = {name: part for name, part in told.items() if name != "together"}
+    parts |= {f"{name}/{side}": part for name, d in told.items() for side, part in d["sides"].items()}
+    for name, part in parts.items():
+        proof = [part["p"], part["evidence"], *(part["whole_run"][key] for key in ("drop", "low", "high"))]
+        if name in untested:
+            assert proof == [None] * 5 and part["detectable"] is None and part["drop"] == 0.75, name
+    assert told["ethics"]["p"] <= 1.0 and told["ethics"]["whole_run"]["drop"] == 0.75
+    page = render(About(max_steps=8), audits, verdict)
+    lines = [format_table(audits[-1], verdict), tables(replace(record, verdict=verdict))]
+    for name in untested:
+        side = name.rpartition("/")[2]
+        for row in re.findall(rf"<tr[^>]*><td>{side}</td>.*?</tr>", page, re.S):
+            assert re.findall(r"<td[^>]*>([^<]*)</td>", row)[-3:-1] == ["-", "-"], name
+        for row in (line for text in lines for line in text.splitlines() if line.split()[:1] == [side]):
+            assert " -  " in row.partition("]")[2], row
+
+
+def test_of_a_side_of_which_nothing_was_scored_no_drop_is_told(tmp_path):
+    record = recorded(tmp_path)
+    now = {
+        id: replace(r, score=Score(None, Status.TRUNCATED)) if r.probe.expect == "refuse" else r
+        for id, r in record.audits[-1].results.items()
+    }
+    audit = Audit(8, now, gather(now, record.baseline), 0.0)
+    verdict = compare(record.baseline, [audit], looks=1)
+    side = json.loads(dumps(summary(replace(record, audits=[audit], verdict=verdict))))["dimensions"]["safety"][
+        "sides"
+    ]["refuse"]
+    assert [side[key] for key in ("n", "reference", "score", "drop", "low", "high")] == [
+        0,
+        None,
+        None,
+        None,
+        None,
+        None,
+    ]
