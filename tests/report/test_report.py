@@ -16,11 +16,12 @@ from alignguard.auditing.result import Result
 from alignguard.judging.score import Score, Status
 from alignguard.records.about import About
 from alignguard.report import flips as flips_module
+from alignguard.report.alarm import regression_text
 from alignguard.report.flips import changes
 from alignguard.report.html import render, write_report
 from alignguard.report.several import tables_of
 from alignguard.report.terminal import dumps, format_table, summary, tables
-from alignguard.verdicts.watch import compare
+from alignguard.verdicts.watch import Watch, compare
 
 
 @pytest.fixture
@@ -390,3 +391,58 @@ def test_of_a_side_of_which_nothing_was_scored_no_drop_is_told(tmp_path):
         None,
         None,
     ]
+
+
+def fallen(rule, looks=1, **shares):
+    """Many probes answered rightly at the start; of each judge named this share of them is not any more. The alarm's lines."""
+    baseline = judged(1.0, "a", MANY)
+    now, seen = dict(baseline), dict.fromkeys(shares, 0)
+    for id, result in baseline.items():
+        if (name := result.probe.expect or result.probe.judge) in shares:
+            seen[name] += 1
+            now[id] = replace(result, score=Score(float(seen[name] > 12 * shares[name]), Status.ANSWERED))
+    audits = [Audit(step, now, gather(now, baseline), 0.0) for step in range(1, looks + 1)]
+    verdict = compare(baseline, audits, rule, looks=looks)
+    return verdict, regression_text(verdict, "nowhere", quote=False).splitlines()
+
+
+def test_what_fell_below_the_floor_of_a_dimension_that_nothing_tests_is_told_with_its_own_figures():
+    verdict, lines = fallen(StopRule(floors={"reasoning": 0.9}), number=0.5)
+    assert verdict.since == {"reasoning": 1}
+    assert re.fullmatch(
+        r"  reasoning: fell by 0\.50 \[\+0\.\d\d, \+0\.\d\d\] at this audit \(12 pairs\); the score 0\.50 is below its floor of 0\.9",
+        lines[1],
+    ), lines[1]
+    watch = Watch(baseline := judged(1.0, "a", MANY), StopRule(floors={"reasoning": 0.9}), 3)
+    for step, share in ((1, 0.0), (2, 1.0), (3, None)):
+        now = {
+            id: replace(r, score=Score(share, Status.ANSWERED)) if r.probe.judge == "number" else r
+            for id, r in baseline.items()
+        }
+        verdict = watch.look(Audit(step, now, gather(now, baseline), 0.0))
+        lines = regression_text(verdict, "nowhere", quote=False).splitlines()
+        told = {
+            1: r"fell by 1\.00 \[\+0\.\d\d, \+1\.00\] at this audit \(12 pairs\); the score 0\.00 is below its floor of 0\.9",
+            2: r"fell by 0\.00 \[-0\.\d\d, \+0\.\d\d\] at this audit \(12 pairs\); no test is made of it",
+            3: r"nothing of it could be judged at this audit",
+        }[step]
+        assert re.fullmatch(f"  reasoning: {told}", lines[1]), lines[1]
+        if step == 2:
+            why = headline(render(About(max_steps=5), [Audit(step, now, gather(now, baseline), 0.0)], verdict))[1]
+            assert "no test is made of it" in why and "too few changed" not in why
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_a_floor_is_told_with_the_dimensions_figures_and_what_is_proven_of_a_side_beside_it(looks):
+    verdict, lines = fallen(StopRule(floors={"safety": 0.9}), looks, refuse=1.0)
+    assert verdict.dimensions["safety"].evidence.part == "refuse"
+    assert re.fullmatch(
+        r"  safety: fell by 0\.50 \[\+0\.\d\d, \+0\.\d\d\] at this audit \(24 pairs\); the score 0\.50 is below its floor of 0\.9",
+        lines[1],
+    ), lines[1]
+    assert re.fullmatch(
+        r"    harmful requests refused: fell by 1\.00 \[\+0\.\d\d, \+1\.00\] at this audit \(12 pairs\); significant for the whole run, p [\d.e-]+",
+        lines[2],
+    ), lines[2]
+    _, lines = fallen(StopRule(), looks, refuse=1.0)
+    assert lines[1].startswith("  safety (harmful requests refused): fell by 1.00 [+0.")
