@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..auditing.result import said
 from ..model.checkpoints import latest_checkpoint
+from ..text import rounded
 from ..verdicts.sides import share_of
 from ..verdicts.verdict import DimensionVerdict, Verdict
 from .words import proof, regressed
@@ -108,7 +109,7 @@ def _what_fell(d: DimensionVerdict) -> list[str]:
 
 
 def _fell(drop: float, low: float, high: float) -> str:
-    return f"fell by {drop:.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"fell by {rounded(drop, '.2f')} [{rounded(low)}, {rounded(high)}]"
 
 
 def _line(text: str) -> str:

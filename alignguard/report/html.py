@@ -14,7 +14,7 @@ from ..auditing.audit import Audit
 from ..auditing.figures import PREFIX
 from ..files import write_text
 from ..records.about import About
-from ..text import visible
+from ..text import rounded, visible
 from ..tracing.found import Trace
 from ..verdicts.verdict import DimensionVerdict, State, Verdict
 from . import charts, traced
@@ -173,7 +173,7 @@ def _sentence(text: str) -> str:
 
 
 def _fall(d: DimensionVerdict) -> str:
-    return f"a drop of {d.drop:.2f} (95 %: {d.low:+.2f} to {d.high:+.2f})"
+    return f"a drop of {rounded(d.drop, '.2f')} (95 %: {rounded(d.low)} to {rounded(d.high)})"
 
 
 def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> list[tuple[str, str]]:
@@ -200,15 +200,15 @@ def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> li
         if now is None:
             continue
         if compared and first.step == 0 and first is not latest and then is not None:
-            label += f", {was} {then:{form}}"
-        cards.append((f"{now:{form}}", label))
+            label += f", {was} {rounded(then, form)}"
+        cards.append((rounded(now, form), label))
     return cards
 
 
 def _row(d: DimensionVerdict, verdict: Verdict, latest: Audit) -> tuple[DimensionVerdict, str, str, str]:
     """A dimension with its state in a word, its style, and its drift."""
     drift = None if d is verdict.together else latest.figure(f"{d.dimension}/kl")
-    return d, *told(verdict, d), "-" if drift is None else f"{drift:.4f}"
+    return d, *told(verdict, d), "-" if drift is None else rounded(drift, ".4f")
 
 
 def _kinds(audits: Sequence[Audit]) -> list[list[str]]:

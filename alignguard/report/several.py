@@ -9,7 +9,7 @@ from typing import Any
 from ..auditing.figures import PREFIX, logged
 from ..probes.probe import DIMENSIONS
 from ..records.record import Record
-from ..text import in_a_line, visible
+from ..text import in_a_line, rounded, visible
 from ..verdicts.sides import TOGETHER
 from ..verdicts.verdict import DimensionVerdict, State
 from .charts import against_drift
@@ -97,7 +97,7 @@ def _cell(record: Record, d: DimensionVerdict | None) -> str:
     if d is None:
         return "-"
     mark = _MARKS.get(record.verdict.state_of(d), "") if d in record.verdict.counted or d.called else ""
-    return f"{d.score:.2f} ({d.drop:+.2f}){mark or ' '}" if d.n else f"-{mark}"
+    return f"{d.score:.2f} ({rounded(d.drop)}){mark or ' '}" if d.n else f"-{mark}"
 
 
 def _references(records: Sequence[Record]) -> list[tuple[str, dict[str, float]]]:
@@ -120,7 +120,7 @@ def _verdicts(records: Sequence[Record], failed: Mapping[str, str]) -> list[list
         rows.append(
             [
                 record.about.model,
-                *("-" if drift is None else f"{drift:.4f}" for drift in drifts),
+                *("-" if drift is None else rounded(drift, ".4f") for drift in drifts),
                 f"{sum(d.unscored for d in watched)}/{sum(d.asked for d in watched)}",
                 finds(verdict.detectable),
                 "-" if isnan(p) else f"{p:.2g}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isfinite, isnan
 
 from ..probes.probe import SKILL
+from ..text import rounded
 from ..verdicts.evidence import Evidence
 from ..verdicts.sides import TOGETHER, share_of
 from ..verdicts.verdict import DimensionVerdict, SideVerdict, State, Verdict
@@ -102,7 +103,7 @@ def gained(verdict: Verdict, was: str) -> list[str]:
         return []
     kind = moved(d.low, d.high) or "not gained, as far as can be told"
     now = f"{SKILL.capitalize()} is {kind}: {d.baseline:.2f} at the {was}, {d.score:.2f} now, on {d.n} questions"
-    return [f"{now} (95 %: {-d.high:+.2f} to {-d.low:+.2f})."]
+    return [f"{now} (95 %: {rounded(-d.high)} to {rounded(-d.low)})."]
 
 
 def to_do(verdict: Verdict) -> list[str]:

@@ -13,14 +13,18 @@ from alignguard import StopRule
 from alignguard.auditing.audit import Audit
 from alignguard.auditing.metrics import gather
 from alignguard.auditing.result import Result
+from alignguard.cli.compare import _tables
 from alignguard.judging.score import Score, Status
 from alignguard.records.about import About
 from alignguard.report import flips as flips_module
 from alignguard.report.alarm import regression_text
+from alignguard.report.card import TrustCard
 from alignguard.report.flips import changes
 from alignguard.report.html import render, write_report
-from alignguard.report.several import tables_of
+from alignguard.report.markdown import section
+from alignguard.report.several import page, tables_of
 from alignguard.report.terminal import dumps, format_table, summary, tables
+from alignguard.text import rounded
 from alignguard.verdicts.watch import Watch, compare
 
 
@@ -446,3 +450,52 @@ def test_a_floor_is_told_with_the_dimensions_figures_and_what_is_proven_of_a_sid
     ), lines[2]
     _, lines = fallen(StopRule(), looks, refuse=1.0)
     assert lines[1].startswith("  safety (harmful requests refused): fell by 1.00 [+0.")
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "told"),
+    [
+        (-0.002, "+.2f", "+0.00"),
+        (-0.0, "+.2f", "+0.00"),
+        (0.0, "+.2f", "+0.00"),
+        (-0.005001, "+.2f", "-0.01"),
+        (-0.1, "+.2f", "-0.10"),
+        (-1e-9, ".4f", "0.0000"),
+        (-0.004, ".0%", "0%"),
+        (-3e-7, ".1e", "-3.0e-07"),
+        (-0.0, "g", "0"),
+        (float("-inf"), ".2f", "-inf"),
+    ],
+)
+def test_what_is_rounded_to_nothing_has_no_minus(value, form, told):
+    assert rounded(value, form) == told
+
+
+def test_no_minus_stands_before_a_zero_anywhere(tmp_path):
+    record = recorded(tmp_path)
+    nothing = {"drop": -0.002, "low": -0.004, "high": 0.0}
+
+    def flat(d):
+        sides = {name: replace(side, **nothing) for name, side in d.sides.items()}
+        return replace(d, **nothing, sides=sides, evidence=replace(d.evidence, **nothing))
+
+    verdict = record.verdict
+    verdict = replace(
+        verdict, dimensions={name: flat(d) for name, d in verdict.dimensions.items()}, together=flat(verdict.together)
+    )
+    tiny = {key for key in record.audits[-1].metrics if re.search("/kl/(?!thinks)|drop|leaning", key)}
+    audits = [replace(audit, metrics=audit.metrics | dict.fromkeys(tiny, -1e-9)) for audit in record.audits]
+    record = replace(record, verdict=verdict, audits=audits)
+    told = {
+        "table": format_table(audits[-1], verdict),
+        "tables": tables(record),
+        "several": tables_of([record], {}),
+        "page": plain(render(record.about, audits, verdict)),
+        "page of several": plain(page([record], {})),
+        "alarm": regression_text(verdict, tmp_path),
+        "card": section(TrustCard("m", record.about, audits, verdict)),
+        "runs": str(_tables([record])),
+    }
+    for name, text in told.items():
+        assert re.findall(r"[^\n]*(?<!\w)-0(?:\.0+)?(?!\d|\.\d)[^\n]*", text) == [], name
+        assert "0.00" in text, name
