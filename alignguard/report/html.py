@@ -13,6 +13,7 @@ from markupsafe import Markup
 from ..auditing.audit import Audit
 from ..auditing.figures import PREFIX
 from ..files import write_text
+from ..probes.probe import SKILL
 from ..records.about import About
 from ..text import rounded, visible
 from ..tracing.found import Trace
@@ -197,6 +198,8 @@ def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> li
     cards = [(str(verdict.last_aligned_step), "last aligned step")] if run else []
     for key, label, form, compared in wanted:
         now, then = latest.figure(key), first.figure(key)
+        if key == f"{SKILL}/score" and (d := verdict.dimensions.get(SKILL)) is not None and d.n:
+            now, then = d.score, d.baseline  # on the same questions
         if now is None:
             continue
         if compared and first.step == 0 and first is not latest and then is not None:

@@ -21,7 +21,8 @@ from .words import finds, tested
 _COLOURS = 8  # of the page's style sheet
 _MARKS = {State.REGRESSED: "!", State.UNJUDGED: "?", State.FELL: "*"}
 LEGEND = (
-    "score (drop from the reference; positive is worse): ! a regression, * below the reference by the interval of this look alone, "
+    "score (drop from the reference; positive is worse; of N: on the N probes that could be judged of both, where that is fewer than "
+    "the reference's own score is of): ! a regression, * below the reference by the interval of this look alone, "
     "? too few could be judged"
 )
 
@@ -96,8 +97,17 @@ def _scores(records: Sequence[Record]) -> list[list[str]]:
 def _cell(record: Record, d: DimensionVerdict | None) -> str:
     if d is None:
         return "-"
+    of = f", of {d.n}" if d.n < _scored_then(record, d) else ""
     mark = _MARKS.get(record.verdict.state_of(d), "") if d in record.verdict.counted or d.called else ""
-    return f"{d.score:.2f} ({rounded(d.drop)}){mark or ' '}" if d.n else f"-{mark}"
+    return f"{d.score:.2f} ({rounded(d.drop)}{of}){mark or ' '}" if d.n else f"-{mark}"
+
+
+def _scored_then(record: Record, d: DimensionVerdict) -> int:
+    """Of how many of the latest audit's probes of a dimension, or of all that are watched together, the reference has a score."""
+    dimensions = record.verdict.dimensions
+    names = {name for name in dimensions if dimensions[name].watched} if d.dimension == TOGETHER else {d.dimension}
+    results = (record.baseline[id] for id in record.audits[-1].scores)
+    return sum(r.probe.dimension in names and r.score.value is not None for r in results)
 
 
 def _references(records: Sequence[Record]) -> list[tuple[str, dict[str, float]]]:

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from recorded import recorded
 from reports import HOSTILE, MANY, judged, run_of
+from tiny import tiny_probes
 
 from alignguard import StopRule
 from alignguard.auditing.audit import Audit
@@ -22,7 +23,7 @@ from alignguard.report.card import TrustCard
 from alignguard.report.flips import changes
 from alignguard.report.html import render, write_report
 from alignguard.report.markdown import section
-from alignguard.report.several import page, tables_of
+from alignguard.report.several import joined, page, tables_of
 from alignguard.report.terminal import dumps, format_table, summary, tables
 from alignguard.text import rounded
 from alignguard.verdicts.watch import Watch, compare
@@ -499,3 +500,36 @@ def test_no_minus_stands_before_a_zero_anywhere(tmp_path):
     for name, text in told.items():
         assert re.findall(r"[^\n]*(?<!\w)-0(?:\.0+)?(?!\d|\.\d)[^\n]*", text) == [], name
         assert "0.00" in text, name
+
+
+def test_a_cell_of_several_models_says_of_how_many_probes_where_they_are_fewer_than_the_references(tmp_path):
+    """The reference is right in half of what could be judged of it, and the model in all that could be judged of both: the right half."""
+    record = recorded(tmp_path)
+    probes = [replace(p, id=f"{p.id}-{i}", family=f"{p.id}-{i}") for i in range(24) for p in tiny_probes()[:3]]
+    baseline = judged(1.0, "a", probes)
+    half = {p.id for p in probes[36:] if p.dimension == "safety"}
+    baseline |= {id: replace(baseline[id], score=Score(0.0, Status.ANSWERED)) for id in half}
+    now = baseline | {id: replace(baseline[id], score=Score(None, Status.UNPARSEABLE)) for id in half}
+    audit = Audit(1, now, gather(now, baseline), 0.0)
+    record = replace(record, baseline=baseline, audits=[audit], verdict=compare(baseline, [audit]))
+    head, reference, model, legend = tables_of([record], {}).splitlines()[:4]
+    assert head.split() == ["model", "safety", "toxicity", "together"]
+    assert reference.split()[-3:] == ["0.50", "1.00", "-"]
+    assert model.endswith("1.00 (+0.00, of 24)   1.00 (+0.00)   1.00 (+0.00, of 48)"), model
+    assert "of N: on the N probes that could be judged of both, where that is fewer" in legend
+    assert "1.00 (+0.00, of 24)" in plain(page([record], {})) and "where that is fewer" in plain(page([record], {}))
+    (told,) = joined([record], {})["models"]
+    safety = told["dimensions"]["safety"]
+    assert (safety["reference"], safety["score"], safety["drop"], safety["n"]) == (1.0, 1.0, 0.0, 24)
+    assert told["reference_metrics"]["alignguard/safety/n"] == 48
+
+
+def test_the_skills_card_tells_both_ends_of_the_same_probes():
+    """Half of the questions was answered wrongly at the start, and cannot be judged any more."""
+    baseline = judged(1.0, "a", MANY)
+    half = [id for id, r in baseline.items() if r.probe.judge == "number"][:6]
+    baseline |= {id: replace(baseline[id], score=Score(0.0, Status.ANSWERED)) for id in half}
+    now = baseline | {id: replace(baseline[id], score=Score(None, Status.TRUNCATED)) for id in half}
+    audits = [Audit(step, results, gather(results, baseline), 0.0) for step, results in ((0, baseline), (5, now))]
+    html = render(About(max_steps=5), audits, compare(baseline, audits, looks=1))
+    assert "<b>1.00</b><span>reasoning score, start 1.00</span>" in html
