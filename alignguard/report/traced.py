@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..text import in_a_line, rounded
-from ..tracing.found import NOT_FOUND, NOT_TOLD, Trace, TracedRow
+from ..tracing.found import Trace, TracedRow
 from ..verdicts.sides import share_of
 from .terminal import columns
 
@@ -36,15 +36,13 @@ def section(trace: Trace, quote: bool) -> Section:
         quote (`bool`):
             Whether rows' texts are shown.
     """
+    trace = trace if quote else trace.bare
     shown = trace.rows[: min(trace.named or _FIRST, _SHOWN)]
-    rows = [(*_cells(row), _middle(row.text) if quote else "") for row in shown]
+    rows = [(*_cells(row), _middle(row.text)) for row in shown]
     by = [
         (
             column.name,
-            [
-                (value if quote or value in (NOT_FOUND, NOT_TOLD) else f"value {i + 1}", n, named, f"{share:.0%}")
-                for i, (value, n, named, share) in enumerate(column.values)
-            ],
+            [(value, n, named, f"{share:.0%}") for value, n, named, share in column.values],
         )
         for column in trace.by
     ]
