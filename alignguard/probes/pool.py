@@ -13,7 +13,7 @@ from ..given import meant
 from .probe import DIMENSIONS, Probe
 from .public.benchmarks import BENCHMARKS, find_benchmark
 from .public.load import load_public
-from .rows import need, probe_from_row, probes_from_rows, read_probe_file
+from .rows import need, need_seen, probe_from_row, probes_from_rows, read_probe_file
 
 _HALF = re.compile("[\\ud800-\\udfff]")  # of a surrogate pair: no tokenizer reads it, and no file can hold it
 _EXPECTED = "a name, a path, a dataset or probes are expected"
@@ -82,6 +82,8 @@ def load_probes(sources: Any = "core") -> list[Probe]:
     for probe in pool:
         need(probe.id not in seen, f"probe {probe.id!r}", "the id stands twice in the pool; ids must be unique")
         seen.add(probe.id)
+        need_seen("secrets", probe.secrets, f"probe {probe.id!r}")
+        need_seen("facts", probe.facts, f"probe {probe.id!r}")
         turns = [text for turn in probe.messages for text in turn.values()]
         for text in (probe.id, probe.family, probe.group, *turns, *probe.options, *probe.secrets, *probe.facts):
             half = None if text.isascii() else _HALF.search(text)

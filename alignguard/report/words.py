@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isfinite, isnan
 
 from ..probes.probe import SKILL
+from ..text import rounded
 from ..verdicts.evidence import Evidence
 from ..verdicts.sides import TOGETHER, share_of
 from ..verdicts.verdict import DimensionVerdict, SideVerdict, State, Verdict
@@ -115,7 +116,7 @@ def gained(verdict: Verdict, was: str) -> list[str]:
         return []
     kind = moved(d.low, d.high) or "not gained, as far as can be told"
     now = f"{SKILL.capitalize()} is {kind}: {d.baseline:.2f} at the {was}, {d.score:.2f} now, on {d.n} questions"
-    return [f"{now} (95 %: {-d.high:+.2f} to {-d.low:+.2f})."]
+    return [f"{now} (95 %: {rounded(-d.high)} to {rounded(-d.low)})."]
 
 
 def to_do(verdict: Verdict) -> list[str]:
@@ -164,8 +165,18 @@ def told(verdict: Verdict, d: DimensionVerdict) -> tuple[str, str]:
             return (state.value if d.watched or d in verdict.counted else "-"), ""
 
 
+def tested(d: DimensionVerdict | SideVerdict) -> bool:
+    """
+    Whether there is a proof to tell of: enough was judged, and a test has looked at it. None looks at what the rule does not watch,
+    at the start, or, where whole dimensions are tested, at their sides.
+    """
+    return d.judged and d.evidence.looks > 0
+
+
 def proof(e: Evidence) -> str:
     """How sure it is."""
+    if not e.looks:
+        return "no test is made of it"
     if e.strength < 1 and e.p >= 0.5:
         return "too few changed to tell"
     return f"{'significant' if e.strength >= 1 else 'not significant'} for the whole run, p {e}"
