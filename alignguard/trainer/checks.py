@@ -11,6 +11,7 @@ from ..drift.reference import KINDS
 from ..errors import AlignGuardError, RunError, StartError
 from ..given import meant
 from ..model.checkpoints import latest_checkpoint
+from ..model.restore import beside_adapters
 from ..records.store import Store
 from ..report.alarm import headline
 from ..verdicts.rule import StopRule
@@ -33,7 +34,7 @@ def check_reference(kind: Any) -> None:
         raise StartError(f"reference={kind!r} is none of {', '.join(KINDS)}{meant(kind, KINDS)}")
 
 
-def check_trainer(settings: Settings, args: Any, sharded: bool) -> None:
+def check_trainer(settings: Settings, args: Any, sharded: bool, model: Any) -> None:
     """
     Whether the trainer allows for what is asked; asked before step 1.
 
@@ -44,11 +45,13 @@ def check_trainer(settings: Settings, args: Any, sharded: bool) -> None:
             The trainer's.
         sharded (`bool`):
             Whether the model's weights are sharded.
+        model (`PreTrainedModel` or `PeftModel`):
+            The policy.
 
     Raises:
         AlignGuardError: It does not.
     """
-    check_restorable(settings.stop, args, sharded)
+    check_restorable(settings.stop, args, sharded, model)
     if settings.budget is not None:
         check_holdable(args, sharded)
 
@@ -67,12 +70,13 @@ def check_floors(rule: StopRule | None, verdict: Verdict) -> None:
             )
 
 
-def check_restorable(rule: StopRule | None, args: Any, sharded: bool = False) -> None:
+def check_restorable(rule: StopRule | None, args: Any, sharded: bool, model: Any) -> None:
     """
     Whether the checkpoints that restoring needs will be there; asked before step 1.
 
     Raises:
-        AlignGuardError: The trainer would delete them, or decides itself what is saved or loaded; or the model is sharded.
+        AlignGuardError: The trainer would delete them, or decides itself what is saved or loaded; the model is sharded; or
+            weights train beside adapters, which a checkpoint of adapters lacks.
     """
     if rule is None or not rule.restore:
         return
@@ -91,6 +95,17 @@ def check_restorable(rule: StopRule | None, args: Any, sharded: bool = False) ->
             "StopRule(restore=True) and load_best_model_at_end (or save_strategy='best') both decide which weights are kept; "
             "choose one"
         )
+    embeddings = {id(p) for e in (model.get_input_embeddings(), model.get_output_embeddings()) for p in _of(e)}
+    named = dict(model.named_parameters())
+    if beside := [name for name in beside_adapters(model) if id(named[name]) not in embeddings]:
+        raise AlignGuardError(
+            f"StopRule(restore=True) puts adapters back, and {len(beside)} other weights train beside them, e.g. {beside[0]}, which their "
+            "checkpoints lack; name their modules in modules_to_save of the adapter's config, or use StopRule()"
+        )
+
+
+def _of(module: Any) -> list[Any]:
+    return [] if module is None else list(module.parameters())
 
 
 def check_holdable(args: Any, sharded: bool) -> None:

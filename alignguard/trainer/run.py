@@ -118,7 +118,7 @@ class Run:
             AlignGuardError: A mistake of configuration.
         """
         context, settings, console = self.context, self.settings, self.console
-        check_trainer(settings, context.args, self.ranks.sharded)
+        check_trainer(settings, context.args, self.ranks.sharded, context.model)
         check_traceable(settings, context.reference, self.ranks.size, context.asking.autocast)
         check_fits(context.model, settings.pool, context.asking)
         context.asking.engine = find_engine(settings.engine, self.trainer, context)

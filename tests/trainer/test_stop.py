@@ -281,6 +281,52 @@ def test_a_resumed_run_has_the_same_evidence(tokenizer, tmp_path):
     assert second.run.watch.streaks == whole.run.watch.streaks and second.run.watch.since == whole.run.watch.since
 
 
+@pytest.mark.parametrize("saved", [None, ["input_layernorm", "post_attention_layernorm", "norm"]])
+def test_of_adapters_all_that_trains_is_put_back_or_nothing(tokenizer, tmp_path, saved):
+    """Norms that train beside the adapters, in their checkpoint where they are named in `modules_to_save`."""
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
+    from trl import SFTConfig
+
+    from alignguard import AlignGuardError
+    from alignguard.errors import RunError
+    from alignguard.model.restore import beside_adapters, restore_weights
+    from alignguard.trainer.checks import check_restorable
+
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=saved)
+    model = get_peft_model(tiny_model(tokenizer), config)
+    for name, p in model.named_parameters():
+        p.requires_grad_(p.requires_grad or ("norm" in name and not saved))
+    model.save_pretrained(tmp_path)
+    then = {name: p.clone() for name, p in model.named_parameters()}
+
+    def moved():
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(p.requires_grad * 0.1)
+        return {name: p.clone() for name, p in model.named_parameters()}
+
+    def is_at(weights):
+        return all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+
+    now, rule, args = moved(), StopRule(restore=True), SFTConfig(str(tmp_path), use_cpu=True, report_to=[])
+    if saved:
+        check_restorable(rule, args, False, model)
+        restore_weights(model, tmp_path)
+        assert is_at(then) and beside_adapters(model) == []
+        file = tmp_path / "adapter_model.safetensors"
+        save_file(dict(list(load_file(file).items())[1:]), file, metadata={"format": "pt"})
+        now = moved()
+        with pytest.raises(RunError, match="its adapters lack weights of the model that trains, e"):
+            restore_weights(model, tmp_path)
+    else:
+        with pytest.raises(AlignGuardError, match=r"5 other weights train beside them, e\.g\. .*norm.*modules_to_save"):
+            check_restorable(rule, args, False, model)
+        with pytest.raises(RunError, match="it holds adapters alone, and 5 other weights train"):
+            restore_weights(model, tmp_path)
+    assert is_at(now)  # all or nothing
+
+
 def test_restoring_takes_weights_in_several_files(tokenizer, tmp_path):
     from alignguard.errors import RunError
     from alignguard.model.restore import restore_weights
