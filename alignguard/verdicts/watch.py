@@ -10,6 +10,7 @@ from ..auditing.audit import Audit
 from ..auditing.result import Result
 from ..errors import AlignGuardError
 from ..probes.probe import DIMENSIONS
+from ..text import rounded
 from .aligned import History
 from .evidence import Difference, Evidence, Test, doubted, in_a_row
 from .pairs import ROUNDING, Pair, differences, figures_of, pairs_of, to_lose
@@ -266,8 +267,8 @@ def _unscored(name: str, ids: Sequence[str], audit: Audit) -> float:
 
 def _leans(name: str, evidence: Evidence) -> str:
     return (
-        f"{share_of(name, evidence.part)}: about to fall? Its leaning fell by {evidence.drop:.2f} [{evidence.low:+.2f}, "
-        f"{evidence.high:+.2f}] (a warning: it stops nothing)"
+        f"{share_of(name, evidence.part)}: about to fall? Its leaning fell by {evidence.drop:.2f} [{rounded(evidence.low)}, "
+        f"{rounded(evidence.high)}] (a warning: it stops nothing)"
     )
 
 
