@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,14 @@ from typing import Any
 from ..drift.reference import KINDS
 from ..errors import AlignGuardError, RunError, StartError
 from ..given import meant
-from ..model.checkpoints import latest_checkpoint
+from ..model.checkpoints import half_written, latest_checkpoint
 from ..records.store import Store
 from ..report.alarm import headline
 from ..verdicts.rule import StopRule
 from ..verdicts.verdict import Verdict
 from .settings import Settings
 
+logger = logging.getLogger("alignguard")
 # trackers that take output_dir whole, whatever its files are called
 _UPLOAD_ALL = {"COMET_LOG_ASSETS": ("1", "true", "on", "yes"), "HF_DVCLIVE_LOG_MODEL": ("all",)}
 
@@ -31,6 +34,13 @@ def check_reference(kind: Any) -> None:
     named = isinstance(kind, str) and kind not in KINDS and not Path(kind).exists()
     if named and get_close_matches(kind, KINDS, n=1, cutoff=0.75):
         raise StartError(f"reference={kind!r} is none of {', '.join(KINDS)}{meant(kind, KINDS)}")
+
+
+def tell_of_half_written(args: Any) -> None:
+    """Of a checkpoint that the trainer would resume from, and cannot; told by one process, when its model is seen first."""
+    with suppress(OSError):  # a hint, which a folder that cannot be read has no part in
+        if args is not None and args.process_index == 0 and (told := half_written(args.output_dir)):
+            logger.warning(f"AlignGuard: {told}")
 
 
 def check_trainer(settings: Settings, args: Any, sharded: bool) -> None:

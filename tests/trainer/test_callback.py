@@ -260,6 +260,39 @@ def test_the_last_step_is_audited_when_another_callback_stops_the_run(tokenizer,
     )
 
 
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_step_begin", "on_step_end"])
+def test_a_callback_that_is_put_in_while_training_goes_on_looks_at_nothing(tokenizer, tmp_path, caplog, hook):
+    """One of its own, or one that has watched another training, whose record stays as it was."""
+
+    class Late(TrainerCallback):
+        def __init__(self, make):
+            self.make, self.done = make, False
+
+    def put(self, args, state, control, **kwargs):
+        if not self.done:
+            self.done = True
+            self.trainer.add_callback(self.make(self.trainer))
+
+    setattr(Late, hook, put)
+    used = guard()
+    sft(tokenizer, tmp_path / "before", [used]).train()
+    record = (tmp_path / "before" / "alignguard" / "audits.jsonl").read_bytes()
+    for name, make in (("own", guard), ("used", lambda trainer: used)):
+        caplog.clear()
+        late = Late(make)
+        late.trainer = sft(tokenizer, tmp_path / name, [late])
+        with caplog.at_level(logging.WARNING, logger="alignguard"):
+            late.trainer.train()
+        assert late.trainer.state.global_step == 4 and not (tmp_path / name / "alignguard").exists()
+        assert caplog.messages == [
+            "AlignGuard: the callback was added while training was going on, whose start it has not seen, and looks at nothing; "
+            "add it before trainer.train()"
+        ]
+    assert (tmp_path / "before" / "alignguard" / "audits.jsonl").read_bytes() == record
+    late.trainer.train()  # which it sees the start of
+    assert [line["step"] for line in lines(tmp_path / "used")] == [0, 2, 4]
+
+
 def test_lora_is_watched_with_its_adapters_off(tokenizer, tmp_path):
     from peft import LoraConfig
 
