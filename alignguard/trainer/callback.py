@@ -12,8 +12,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..auditing.audit import Audit
 from ..distributed import will_shard
-from ..drift.reference import KINDS, Reference, freeze_start
-from ..errors import AlignGuardError, StartError
+from ..drift.reference import Reference, freeze_start
+from ..errors import AlignGuardError
 from ..given import is_flag, need
 from ..holding.budget import DriftBudget
 from ..judging.scorers import judge_of, scorer_of
@@ -25,7 +25,7 @@ from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
 from .acting import asked_for
 from .card import CardKeeper, keep_card
-from .checks import check_reference, tell_of_half_written
+from .checks import check_alone, check_reference, check_start_was_seen, tell_of_half_written
 from .loop import training_loop
 from .pace import AUDIT, NOTHING
 from .restore import restore
@@ -180,6 +180,7 @@ class AlignGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Everything that can be wrong is found here, and the audit of step 0 is taken."""
+        check_alone(training_loop().get("self", self.trainer), AlignGuardCallback)
         model, tokenizer = uncompiled(kwargs["model"]), kwargs.get("processing_class")
         if tokenizer is None:
             raise AlignGuardError("the trainer has no tokenizer; give it processing_class=tokenizer")
@@ -187,11 +188,7 @@ class AlignGuardCallback(TrainerCallback):
             self.trainer = None  # a second one, or a search that builds a model for each trial
             self._freeze(model, args)
         if self.reference is None:
-            if state.global_step > 0 and self.kind in KINDS:
-                raise StartError(
-                    "this run is resumed, and its start was not seen: use callbacks=[AlignGuardCallback()] or "
-                    "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"
-                )
+            check_start_was_seen(state.global_step, self.kind)
             self._freeze(model, args)
         assert self.reference is not None
         if self.reference.kind == "given" and isinstance(self.kind, (str, Path)) and self.run is None:

@@ -36,6 +36,44 @@ def check_reference(kind: Any) -> None:
         raise StartError(f"reference={kind!r} is none of {', '.join(KINDS)}{meant(kind, KINDS)}")
 
 
+def check_start_was_seen(step: int, kind: Any) -> None:
+    """
+    Whether the start of a run can still be had; asked where none was kept.
+
+    Raises:
+        StartError: The run is resumed, and its start is not given either.
+    """
+    if step > 0 and kind in KINDS:
+        raise StartError(
+            "this run is resumed, and its start was not seen: use callbacks=[AlignGuardCallback()] or "
+            "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"
+        )
+
+
+def check_alone(trainer: Any, kind: type) -> None:
+    """
+    Whether a trainer has one callback of ours: each takes the record of its output_dir for its own.
+
+    Args:
+        trainer (`Trainer`, *optional*):
+            Whose training begins.
+        kind (`type`):
+            Of the callback.
+
+    Raises:
+        AlignGuardError: It has several, or one of them twice.
+    """
+    handler = getattr(trainer, "callback_handler", None)
+    count = sum(isinstance(callback, kind) for callback in getattr(handler, "callbacks", ()))
+    if count > 1:
+        raise AlignGuardError(
+            f"this trainer has {count} AlignGuardCallbacks, which would write one record: give one of them all that is to be asked, as "
+            f"probes=['core', 'mine.jsonl'], and take out the {'other' if count == 2 else 'others'}; each call of "
+            "trainer.remove_callback(AlignGuardCallback) takes out the first that is there (a notebook's cell that was run twice adds one "
+            "more each time)"
+        )
+
+
 def tell_of_half_written(args: Any) -> None:
     """Of a checkpoint that the trainer would resume from, and cannot; told by one process, when its model is seen first."""
     with suppress(OSError):  # a hint, which a folder that cannot be read has no part in

@@ -246,6 +246,27 @@ def test_mistakes_are_found_before_the_first_step(tokenizer, tmp_path):
         trainer.train()
 
 
+@pytest.mark.parametrize("which", ["two pools", "a cell run twice", "one of them twice"])
+def test_two_callbacks_in_one_trainer_are_an_error_before_the_first_step(tokenizer, tmp_path, which):
+    """Both would write the record of its output_dir, which could then not be read."""
+    pool, trainer = tiny_probes(), sft(tokenizer, tmp_path)
+    ours = {
+        "two pools": [guard(probes=pool[:3]), guard(probes=pool[3:])],
+        "a cell run twice": [guard(trainer), guard(trainer)],
+        "one of them twice": [guard(trainer)] * 2,
+    }[which]
+    for callback in ours:
+        trainer.add_callback(callback)
+    with pytest.raises(
+        AlignGuardError, match=r"has 2 AlignGuardCallbacks.*probes=.*remove_callback\(AlignGuardCallback\)"
+    ):
+        trainer.train()
+    assert trainer.state.global_step == 0 and not (tmp_path / "alignguard").exists()
+    trainer.remove_callback(AlignGuardCallback)  # as it says
+    trainer.train()
+    assert [line["step"] for line in lines(tmp_path)] == [0, 2, 4]
+
+
 def test_the_last_step_is_audited_when_another_callback_stops_the_run(tokenizer, tmp_path):
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
