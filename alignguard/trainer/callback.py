@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..auditing.audit import Audit
 from ..distributed import will_shard
-from ..drift.reference import KINDS, Reference, freeze_start
-from ..errors import AlignGuardError, StartError
+from ..drift.reference import Reference, freeze_start
+from ..errors import AlignGuardError
 from ..given import is_flag, need
 from ..holding.budget import DriftBudget
 from ..judging.scorers import judge_of, scorer_of
-from ..model.checkpoints import half_written
 from ..model.generation import TokenBudget
 from ..model.loading import check_reference_tokenizer
 from ..model.observe import is_within, restored_rng, trainer_autocast, uncompiled
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
-from .card import CardKeeper
-from .checks import check_reference
+from .acting import asked_for
+from .card import CardKeeper, keep_card
+from .checks import check_alone, check_reference, check_start_was_seen, tell_of_half_written
 from .loop import training_loop
 from .pace import AUDIT, NOTHING
 from .restore import restore
@@ -162,7 +161,8 @@ class AlignGuardCallback(TrainerCallback):
         self.run: Run | None = None
         self._model: Any = None  # whose start it is
         self._card: CardKeeper | None = None
-        self._seen: Seen | None = None
+        self._seen: Seen | None = None  # while it watches a training, from its first step on
+        self._told_late = False
         if trainer is not None:
             self._freeze(trainer.model, trainer.args)
 
@@ -180,6 +180,7 @@ class AlignGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Everything that can be wrong is found here, and the audit of step 0 is taken."""
+        check_alone(training_loop().get("self", self.trainer), AlignGuardCallback)
         model, tokenizer = uncompiled(kwargs["model"]), kwargs.get("processing_class")
         if tokenizer is None:
             raise AlignGuardError("the trainer has no tokenizer; give it processing_class=tokenizer")
@@ -187,11 +188,7 @@ class AlignGuardCallback(TrainerCallback):
             self.trainer = None  # a second one, or a search that builds a model for each trial
             self._freeze(model, args)
         if self.reference is None:
-            if state.global_step > 0 and self.kind in KINDS:
-                raise StartError(
-                    "this run is resumed, and its start was not seen: use callbacks=[AlignGuardCallback()] or "
-                    "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"
-                )
+            check_start_was_seen(state.global_step, self.kind)
             self._freeze(model, args)
         assert self.reference is not None
         if self.reference.kind == "given" and isinstance(self.kind, (str, Path)) and self.run is None:
@@ -237,14 +234,14 @@ class AlignGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Gradients are zero here: what is added now is clipped and applied with the trainer's own."""
-        if self.run is not None:
+        if self.run is not None and self._seen is not None:
             self.run.hold(state.global_step, kwargs.get("optimizer"))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """What was unfrozen since the last step has not moved yet: its start is kept."""
-        if self.run is not None:
+        if self.run is not None and self._seen is not None:
             self.run.keep_up()
             if self.run.state.holder is not None:
                 self.run.state.holder.slow(kwargs.get("optimizer"))
@@ -253,13 +250,14 @@ class AlignGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """The learning rate is again what the schedule says."""
-        if self.run is not None and self.run.state.holder is not None:
+        if self.run is not None and self._seen is not None and self.run.state.holder is not None:
             self.run.state.holder.let_go(kwargs.get("optimizer"))
 
     @restored_rng()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
-        assert self.run is not None and self._seen is not None
+        if self.run is None or self._seen is None:
+            return self._tell_late(state)
         due = self.run.due(state.global_step, control.should_training_stop)
         self._seen.step(state.global_step)
         if due == AUDIT:
@@ -291,9 +289,11 @@ class AlignGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say where everything is."""
-        assert self.run is not None and self._seen is not None
+        if self.run is None or self._seen is None:
+            return self._tell_late(state)
         self.run.close_trackers()
         self._seen.end()
+        self._seen = None
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
             self.run.look(state.global_step, kwargs.get("optimizer"))  # stopped by a callback that comes after ours
@@ -316,33 +316,32 @@ class AlignGuardCallback(TrainerCallback):
         """All so far; only the latest holds its answers, the others' are on disk."""
         return self.run.audits if self.run is not None else []
 
+    def _tell_late(self, state: TrainerState) -> None:
+        """Put in by another callback, in the middle of a training."""
+        if state.is_world_process_zero and not self._told_late:
+            self._told_late = True
+            logger.warning(
+                "AlignGuard: the callback was added while training was going on, whose start it has not seen, and looks at nothing; "
+                "add it before trainer.train()"
+            )
+
     def _keep_card(self, run: Run | None) -> None:
         """A model card tells of this run from now on, and of no earlier one."""
         if self._card is not None:
             self._card.let_go()
-        self._card = None
-        if run is not None and self.settings.card:
-            trainer = training_loop().get("self", self.trainer)
-            self._card = run.console.guarded("the trust card", lambda: CardKeeper(run, trainer))
+        self._card = keep_card(run)
 
     def _freeze(self, model: Any, args: Any) -> None:
         """A model's own start, and nothing of what another one said."""
         self._keep_card(None)
         self.reference = self.run = None
         self._model = uncompiled(model)
-        with suppress(OSError):  # a hint, which a folder that cannot be read has no part in
-            if args is not None and args.process_index == 0 and (told := half_written(args.output_dir)):
-                logger.warning(f"AlignGuard: {told}")
+        tell_of_half_written(args)
         self.reference = freeze_start(uncompiled(model), self.kind, will_shard(args), trainer_autocast(args))
 
     def _act(self, control: TrainerControl) -> None:
-        """What the stop rule asks for, the same on every process: the first one's verdict counts."""
-        rule, run = self.settings.stop, self.run
-        if rule is None or run is None:
-            return
-        called, aligned = run.ranks.first((run.to_act, run.just_aligned))
-        run.to_act = run.just_aligned = False
-        control.should_save |= called and rule.checkpoint
-        control.should_training_stop |= called and rule.stop
-        # a regression that is called later finds its way back here
-        control.should_save |= aligned and rule.restore
+        """What the stop rule asks for."""
+        assert self.run is not None
+        save, stop = asked_for(self.run)
+        control.should_save |= save
+        control.should_training_stop |= stop
