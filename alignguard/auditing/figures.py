@@ -78,7 +78,8 @@ FIGURES = (
     Figure(
         ("kl/train_prompts",),
         "nats per token",
-        "as `kl/answer`, on the start's answers to 16 training prompts; it predicts forgetting",
+        "as `kl/answer`, on the start's answers to 16 training prompts; it predicts forgetting. Absent where the training set is a stream, "
+        "a class or has a transform of its own, which reading might change",
     ),
     Figure(("<dimension>/kl",), "nats per token", "as `kl/answer`, of one dimension"),
     Figure(("<dimension>/score",), "in [0, 1]", "mean score, higher is more trustworthy"),

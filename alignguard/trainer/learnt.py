@@ -12,9 +12,8 @@ import torch
 from ..errors import one_line
 from ..records.rows import TrainedRow
 from .copied import copied, generators
-from .train_prompts import MORE_THAN_TEXT
+from .train_prompts import MORE_THAN_TEXT, is_plain_table
 
-_PLAIN = (None, "python", "numpy", "torch", "arrow", "pandas")  # formats that say the same each time
 _TWICE = 8  # rows that are read twice whatever was drawn: a collator may count, or make its generator as it is called
 
 
@@ -72,7 +71,7 @@ def why_unread(loader: Any, trainer: Any) -> str:
             Where it is known.
     """
     dataset: Any = getattr(loader, "dataset", None)
-    if type(dataset).__module__ != "datasets.arrow_dataset" or dataset.format["type"] not in _PLAIN:
+    if not is_plain_table(dataset):
         return "they are no plain table of `datasets`: a stream, a class or a transform of its own"
     if any(name in dataset.column_names for name in MORE_THAN_TEXT):
         return "they hold more than text"

@@ -13,7 +13,16 @@ from ..errors import ProbeError, one_line
 from ..model.chat import Chat
 
 _LONGEST = 1024  # tokens; longer prompts are left out of the sample
+_FORMATS = (None, "python", "numpy", "torch", "arrow", "pandas")  # that say the same each time
 MORE_THAN_TEXT = ("images", "image", "videos", "video", "audios", "audio", "pixel_values")
+
+
+def is_plain_table(dataset: Any) -> bool:
+    """
+    Whether it is a table of `datasets` that runs nobody's code where a row is read: a class or a transform may have a generator of
+    its own, and would give the training other rows after that.
+    """
+    return type(dataset).__module__ == "datasets.arrow_dataset" and dataset.format["type"] in _FORMATS
 
 
 def prompt_of(row: Any, chat: Chat) -> list[int] | None:
@@ -28,6 +37,8 @@ def prompt_of(row: Any, chat: Chat) -> list[int] | None:
     """
     if not isinstance(row, dict):
         return None
+    if type(row) is not dict:
+        raise ProbeError(f"they are of a class of their own ({type(row).__name__}), and to read them might change them")
     if any(row.get(key) is not None and not (isinstance(row[key], list) and not row[key]) for key in MORE_THAN_TEXT):
         raise ProbeError("they hold more than text")
     for key in ("prompt_ids", "prompt_input_ids"):
@@ -78,7 +89,7 @@ def sample_prompts(
 
     Args:
         dataset (`Dataset`):
-            With `len` and indices; a stream is left alone.
+            A table of `datasets`, or a list or tuple of dicts; all else is left alone, since to read it might change it.
         chat (`Chat`):
             How the model is spoken to.
         size (`int`):
@@ -88,12 +99,18 @@ def sample_prompts(
         longest (`int`, *optional*, defaults to `1024`):
             Tokens of the longest prompt that may be taken; never more than the default.
         tell (`Callable[[str], None]`, *optional*):
-            Is told, once, how many prompts were left out and why.
+            Is told, once, how many prompts were left out and why, or why there are none.
 
     Returns:
         `dict[str, list[int]]`: token ids by a name of ours; empty where prompts cannot be told.
     """
-    if size < 1 or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or len(dataset) == 0:
+    if size < 1 or dataset is None:
+        return {}
+    if not is_plain_table(dataset) and type(dataset) not in (list, tuple):
+        tell(
+            f"AlignGuard: drift on training prompts is not measured: the training set ({type(dataset).__name__}) is a stream, a class or "
+            "has a transform of its own, and to read it might change what training is given"
+        )
         return {}
     found: dict[str, list[int]] = {}
     left: Counter[str] = Counter()

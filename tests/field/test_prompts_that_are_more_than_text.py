@@ -84,15 +84,10 @@ def test_what_cannot_be_rendered_is_left_out_and_said_once(tokenizer):
     assert not told
 
 
-class Unreadable(list):
-    def __getitem__(self, index):
-        raise OSError("truncated image")
-
-
 def test_rows_that_cannot_be_read_end_nothing(tokenizer):
-    told = []
-    assert sample_prompts(Unreadable("abc"), Chat(tokenizer), 2, 0, tell=told.append) == {}
-    assert told[0].endswith("measured on 0; 3 were left out: 3 since they cannot be read (OSError: truncated image)")
+    told, broken = [], {"prompt": [ASKED], "tools": "[{"}
+    assert sample_prompts([broken] * 3, Chat(tokenizer), 2, 0, tell=told.append) == {}
+    assert "measured on 0; 3 were left out: 3 since they cannot be read (JSONDecodeError: " in told[0]
 
 
 @pytest.mark.parametrize("rows", [ROWS[:5], ROWS[2:5]])

@@ -1,7 +1,12 @@
-"""Prompts of the training data, in the forms TRL's trainers keep them."""
+"""Prompts of the training data, in the forms TRL's trainers keep them, and of no data that reading would change."""
 
+import numpy as np
 import pytest
+import torch
 from datasets import Dataset
+from runs import Losses, guard, lines
+from tiny import tiny_model
+from transformers import Trainer, TrainingArguments
 
 from alignguard.model.chat import Chat
 from alignguard.trainer.train_prompts import prompt_of, sample_prompts
@@ -37,3 +42,92 @@ def test_samples_are_seeded_and_short_enough(chat):
     assert len(found) == 5 and found == sample_prompts(rows, chat, 5, 0) != sample_prompts(rows, chat, 5, 1)
     assert "train-3" not in sample_prompts(rows, chat, 20, 0)
     assert sample_prompts(iter([]), chat, 5, 0) == {} == sample_prompts(rows, chat, 0, 0)
+
+
+class Crops(torch.utils.data.Dataset):
+    """Windows of texts, cut by a generator of its own, as augmentation is often written; each time it is read it goes on."""
+
+    def __init__(self, tokenizer):
+        self.rng, self.read = np.random.default_rng(0), 0
+        texts = [f"What is {i} + {i + 1}? The answer is {2 * i + 1}. The quick brown fox jumps" for i in range(16)]
+        self.ids = [tokenizer(text)["input_ids"] for text in texts]
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, index):
+        self.read += 1
+        start = int(self.rng.integers(0, 8))
+        window = self.ids[index][start : start + 12]
+        return {"input_ids": window, "labels": [-100] * 4 + window[4:]}
+
+
+def transformed(tokenizer):
+    """A table of `datasets` whose transform has such a generator."""
+    crops = Crops(tokenizer)
+    table = Dataset.from_list([{"row": i} for i in range(16)])
+
+    def cut(rows):
+        found = [crops[i] for i in rows["row"]]
+        return {key: [row[key] for row in found] for key in found[0]}
+
+    table.set_transform(cut)
+    return table, crops
+
+
+def trained(tokenizer, output_dir, data, callbacks):
+    losses = Losses()
+    args = TrainingArguments(
+        str(output_dir), max_steps=4, per_device_train_batch_size=2, report_to=[], use_cpu=True, save_strategy="no",
+        disable_tqdm=True, seed=3, logging_steps=1, remove_unused_columns=False,
+    )  # fmt: skip
+    model = tiny_model(tokenizer, seed=1, scale=4.0)
+
+    def collate(rows):
+        return {key: torch.tensor([row[key] for row in rows]) for key in ("input_ids", "labels")}
+
+    Trainer(
+        model,
+        args,
+        train_dataset=data,
+        data_collator=collate,
+        processing_class=tokenizer,
+        callbacks=[losses, *callbacks],
+    ).train()
+    return [log["loss"] for log in losses.logs if "loss" in log]
+
+
+@pytest.mark.parametrize("kind", ["a class", "a transform"])
+def test_rows_that_are_drawn_as_they_are_read_are_left_to_the_training(kind, tokenizer, tmp_path, capsys):
+    def data():
+        return transformed(tokenizer) if kind == "a transform" else (crops := Crops(tokenizer), crops)
+
+    (alone, mine), (watched, theirs) = data(), data()
+    expected = trained(tokenizer, tmp_path / "alone", alone, [])
+    assert trained(tokenizer, tmp_path / "watched", watched, [guard()]) == expected
+    assert mine.read == theirs.read >= 8 and mine.rng.integers(10**9) == theirs.rng.integers(10**9)
+    assert "alignguard/kl/train_prompts" not in lines(tmp_path / "watched")[-1]["metrics"]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "drift on training prompts" in line]
+    assert line.startswith("AlignGuard: drift on training prompts is not measured: the training set (")
+    assert "a class or has a transform of its own" in line
+
+
+class Reads(dict):
+    """A row that says something else each time it is read."""
+
+    reads = 0
+
+    def get(self, key, default=None):
+        Reads.reads += 1
+        return f"What is {Reads.reads}?"
+
+
+def test_only_plain_rows_are_read(chat):
+    plain, told = {"prompt": "2+2?"}, []
+    for rows in ([plain, Reads(plain)], (plain, Reads(plain))):
+        assert sample_prompts(rows, chat, 5, 0, tell=told.append) == {"train-0": chat.encode("2+2?")}
+        assert "1 were left out: 1 since they are of a class of their own (Reads)" in told.pop()
+    assert Reads.reads == 0
+    subset = torch.utils.data.Subset([plain], [0])
+    assert sample_prompts(subset, chat, 5, 0, tell=told.append) == {} == sample_prompts(subset, chat, 0, 0)
+    assert len(told) == 1 and "the training set (Subset) is a stream, a class" in told[0]
