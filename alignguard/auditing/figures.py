@@ -152,7 +152,11 @@ FIGURES = (
     Figure(("status/<status>",), "share", "of answers: answered, refused, unparseable, truncated, empty, unsure"),
     Figure(("degenerate", "forced"), "share", "of answers: broken ones; those whose trace was closed by force"),
     Figure(("cost/seconds",), "seconds", "of the audit"),
-    Figure(("cost/share",), "share", "of all time since training began that audits took, and keeping its rows"),
+    Figure(
+        ("cost/share",),
+        "share",
+        "of all time since training began that audits took, and keeping its rows; over all parts of a run that is resumed",
+    ),
     Figure(
         ("cost/overhead",),
         "share",
