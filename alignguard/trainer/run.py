@@ -29,6 +29,7 @@ from .checks import check_floors, check_not_stopped, check_trainer, what_is_uplo
 from .clock import Clock
 from .console import Console
 from .engine import find_engine
+from .floor import floor_of
 from .held import hold, keep_up
 from .outlook import outlook
 from .pace import AUDIT, NOTHING, Pace
@@ -88,6 +89,7 @@ class Run:
         self.verdict: Verdict | None = None
         self.to_act = self.just_aligned = False  # a regression was called that nothing was done about yet
         self.started = False  # the start has been asked all that only it can say
+        self._untrained = True  # while this callback has watched no step of the policy
         self.pace = Pace.of(settings.schedule, last)
         self._take(RunState(about(model.config, asking.chat, reference, settings, last)))
         self.clock = Clock()
@@ -124,6 +126,7 @@ class Run:
         context.asking.engine = find_engine(settings.engine, self.trainer, context)
         context.on_first(self.store.part)
         known = agree_on_start(context, self.state.about)
+        self._untrained = earlier is None or not earlier.audits
         begins = step == 0 or not find_record(context, step)
         if begins and earlier is None:
             known = settle_tags(context, known)
@@ -250,8 +253,8 @@ class Run:
             text = f"at step {step} the policy's likelihoods are no finite numbers: what is read off them has no figure"
             self.console.tell_once("likelihoods", text)
         found.metrics |= named(self.clock.figures())
-        if step == 0 and state.floor is None and context.reference.kind != "given":
-            state.floor = abs(found.figure("kl/answer") or 0.0)
+        if step == 0 and self._untrained:
+            state.floor = floor_of(found, context)
         if state.floor is not None:
             found.metrics |= named({"kl/floor": state.floor})
         if self.pace is not None:
