@@ -92,7 +92,7 @@ def train(watched: bool, steps: int, draw_size: int, batch: int, folder: str) ->
     if watched:
         audits = callbacks[0].audits
         lines = [json.loads(line) for line in (Path(folder) / "alignguard" / "pace.jsonl").read_text().splitlines()]
-        did = [line["did"] for line in lines]
+        did = [*{line["step"]: line["did"] for line in lines}.values()]  # a step at which something was done has two
         found |= {
             "share_by_us": audits[-1].metrics["alignguard/cost/overhead"],
             "ends": audits[0].metrics["alignguard/cost/seconds"] + audits[-1].metrics["alignguard/cost/seconds"],

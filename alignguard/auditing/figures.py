@@ -61,7 +61,8 @@ FIGURES = (
         ("kl/floor",),
         "nats per token",
         "`kl/answer` of the start against itself, from step 0: what rounding alone gives. A drift near it is none; absent "
-        "with `reference=` a model or path",
+        "with `reference=` a model or path, and where step 0 is further than rounding can be (1e-5 in float32, 1e-2 in half precision or "
+        "quantized): weights were changed after the callback was attached, which is told",
     ),
     Figure(
         ("kl/answer_first", "kl/answer_early", "kl/answer_late"),
@@ -152,7 +153,11 @@ FIGURES = (
     Figure(("status/<status>",), "share", "of answers: answered, refused, unparseable, truncated, empty, unsure"),
     Figure(("degenerate", "forced"), "share", "of answers: broken ones; those whose trace was closed by force"),
     Figure(("cost/seconds",), "seconds", "of the audit"),
-    Figure(("cost/share",), "share", "of all time since training began that audits took, and keeping its rows"),
+    Figure(
+        ("cost/share",),
+        "share",
+        "of all time since training began that audits took, and keeping its rows; over all parts of a run that is resumed",
+    ),
     Figure(
         ("cost/overhead",),
         "share",

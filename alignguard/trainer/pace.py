@@ -153,5 +153,6 @@ class Pace:
         self.decided = {line["step"]: line["did"] for line in lines}
         for line in lines:
             if line["step"] <= step:
-                self.trained, self.looked = line["trained"], line["looked"]
+                # the steps from there to the checkpoint took as long as those before
+                self.trained, self.looked = line["trained"] * step / line["step"], line["looked"]
                 self.audit, self.pulse = line["audit"], line["pulse"]

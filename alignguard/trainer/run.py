@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,6 @@ from ..auditing.pulse import pulse
 from ..auditing.result import Result
 from ..distributed import Ranks
 from ..drift.reference import Reference
-from ..holding.anchored import start_head
 from ..model.chat import Chat
 from ..model.observe import evaluated_weights, trainer_autocast
 from ..probes.draw import draw
@@ -28,8 +26,11 @@ from ..verdicts.watch import Watch
 from .asked import asked_now
 from .cause import check_traceable, trace_new
 from .checks import check_floors, check_not_stopped, check_trainer, what_is_uploaded
+from .clock import Clock
 from .console import Console
 from .engine import find_engine
+from .floor import floor_of
+from .held import hold, keep_up
 from .outlook import outlook
 from .pace import AUDIT, NOTHING, Pace
 from .resume import find_record, resume
@@ -88,9 +89,10 @@ class Run:
         self.verdict: Verdict | None = None
         self.to_act = self.just_aligned = False  # a regression was called that nothing was done about yet
         self.started = False  # the start has been asked all that only it can say
+        self._untrained = True  # while this callback has watched no step of the policy
         self.pace = Pace.of(settings.schedule, last)
         self._take(RunState(about(model.config, asking.chat, reference, settings, last)))
-        self._begun, self._seconds, self._spent = time.perf_counter(), 0.0, 0.0
+        self.clock = Clock()
 
     @property
     def audits(self) -> list[Audit]:
@@ -124,6 +126,7 @@ class Run:
         context.asking.engine = find_engine(settings.engine, self.trainer, context)
         context.on_first(self.store.part)
         known = agree_on_start(context, self.state.about)
+        self._untrained = earlier is None or not earlier.audits
         begins = step == 0 or not find_record(context, step)
         if begins and earlier is None:
             known = settle_tags(context, known)
@@ -143,15 +146,18 @@ class Run:
             state = ask_start(context, known, dataset) if earlier is None else take_over(context, known, earlier.state)
             self._take(state)
         self.started = True
-        if self.pace is not None and step > 0:
-            self.pace.resume(self.ranks.told(lambda: self.store.lines("pace.jsonl")), step)
+        if step > 0:
+            paced = self.ranks.told(lambda: self.store.lines("pace.jsonl"))
+            self.clock.resume(self.audits, paced, step)
+            if self.pace is not None:
+                self.pace.resume(paced, step)
         if step == 0:
             self._audit_start(first=earlier is None)
         elif begins:
             self.audit(step)
         if self.pace is not None:
             if begins:
-                self.pace.expect(self._seconds)
+                self.pace.expect(self.clock.latest)
             self.pace.begin()
         # from here on nothing of ours ends the run
         context.asking.failed = lambda error: console.report_once("a scorer", error)
@@ -174,8 +180,7 @@ class Run:
         if not pace.asks(step):
             return NOTHING
         did = pace.decided[step] = self.ranks.first(pace.decide(step))
-        if self.console.writes:
-            self.shown.line("pace.jsonl", pace.line(step))
+        self._keep_pace(step)
         return did
 
     def look(self, step: int, optimizer: Any, what: str = AUDIT) -> None:
@@ -187,14 +192,15 @@ class Run:
 
         with self.pace.looking(step, what) if self.pace is not None else nullcontext():
             self.console.guarded(f"the {what}", lambda: self.ranks.together(look))
+        self._keep_pace(step)  # what it took, too
         verdict = self.verdict
         if self.settings.trace and verdict is not None and verdict.step == step:
             with self.pace.looking(-1, AUDIT) if self.pace is not None else nullcontext():  # none of an audit's time
-                self._spent += trace_new(self.context, self.state, verdict, self.shown)
+                self.clock.spent += trace_new(self.context, self.state, verdict, self.shown)
 
     def also(self, step: int, seconds: float) -> None:
         """What is kept of training has taken so long: of the run's time it is a part as audits are."""
-        self._spent += seconds
+        self.clock.spent += seconds
         if self.pace is not None:
             self.pace.also(step, seconds)
 
@@ -214,36 +220,21 @@ class Run:
 
     def hold(self, step: int, optimizer: Any) -> None:
         """Before an optimizer step: add the gradient of the drift budget's penalty, where there is one."""
-        holder = self.state.holder
-        if holder is None or step % holder.budget.every:
-            return
-
-        def pull() -> None:
-            scaler = getattr(optimizer, "scaler", None)  # accelerate keeps fp16's there
-            holder.step(self.context.model, step, scaler)
-            if self.console.writes:
-                self.shown.line("budget.jsonl", holder.state(step + 1))
-
-        self.console.guarded("the drift budget", pull)
+        hold(self.context, self.state, self.shown, step, optimizer)
 
     def keep_up(self) -> None:
-        """Before an optimizer step: the start of what was unfrozen is kept, and a budget's own view of it with it."""
-        reference, holder = self.context.reference, self.state.holder
-
-        def keep() -> None:
-            if reference.keep_up() and holder is not None:
-                holder.head = start_head(reference, self.context.asking.autocast)
-
-        self.console.guarded("the reference", keep)
+        """Before an optimizer step: the start of what was unfrozen is kept."""
+        keep_up(self.context, self.state)
 
     def audit(self, step: int) -> Verdict:
         """Ask, compare, keep and show."""
         context, state = self.context, self.state
-        begun, mine = time.perf_counter(), self.ranks.mine
+        mine = self.ranks.mine
         asked = asked_now(context, state, self.pace, step)
         missing = [probe for probe in asked if probe.id not in state.baseline]
         ticks = work(mine(missing), baseline=True) + work(mine(asked), baseline=False)
-        with self.console.bar(ticks, f"AlignGuard audit, step {step}") as context.asking.tick:
+        bar = self.console.bar(ticks, f"AlignGuard audit, step {step}")
+        with self.clock.auditing(), bar as context.asking.tick:
             found = context.asking.within_memory(
                 lambda: audit(
                     context.model,
@@ -258,15 +249,12 @@ class Run:
                     last=self._last(),
                 )
             )
-        self._seconds = time.perf_counter() - begun
-        self._spent += self._seconds
-        share = self._spent / (time.perf_counter() - self._begun)
         if found.figure("kl/raw") is None:
             text = f"at step {step} the policy's likelihoods are no finite numbers: what is read off them has no figure"
             self.console.tell_once("likelihoods", text)
-        found.metrics |= named({"cost/seconds": self._seconds, "cost/share": share})
-        if step == 0 and state.floor is None and context.reference.kind != "given":
-            state.floor = abs(found.figure("kl/answer") or 0.0)
+        found.metrics |= named(self.clock.figures())
+        if step == 0 and self._untrained:
+            state.floor = floor_of(found, context)
         if state.floor is not None:
             found.metrics |= named({"kl/floor": state.floor})
         if self.pace is not None:
@@ -313,6 +301,10 @@ class Run:
 
     # -----------------------------------------------------------------------------------------------------------------
 
+    def _keep_pace(self, step: int) -> None:
+        if self.pace is not None and step in self.pace.decided and self.console.writes:
+            self.shown.line("pace.jsonl", self.pace.line(step) | self.clock.line())
+
     def _was_due(self, step: int) -> bool:
         if self.pace is None:
             return self.settings.schedule.due(step, self.context.last)
@@ -347,4 +339,4 @@ class Run:
         model, asking = context.model, context.asking
         if first and (advice := self.console.guarded("advice", lambda: budget_advice(model, said, asking))):
             logger.warning(advice)
-        self.console.say(from_now_on(context.model, self.settings, context.last, self._seconds))
+        self.console.say(from_now_on(context.model, self.settings, context.last, self.clock.latest))

@@ -117,3 +117,69 @@ def test_a_reference_that_is_given_has_no_floor(tokenizer, tmp_path):
     other = tiny_model(tokenizer, seed=3, scale=4.0)
     sft(tokenizer, tmp_path, [guard(reference=other)], max_steps=2).train()
     assert not any("alignguard/kl/floor" in line["metrics"] for line in lines(tmp_path))
+
+
+def moved(model, by=0.3):
+    """Weights that somebody put in, or trained, after a callback was attached."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(by * torch.randn_like(p) * p.std())
+
+
+def told_of(caplog):
+    return [record.getMessage() for record in caplog.records if "the policy is not its start" in record.getMessage()]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_weights_that_moved_before_training_are_no_floor(dtype, tokenizer, tmp_path, caplog):
+    """As where two trainers of one model are built up front, each with its callback, and trained in turn."""
+    model = tiny_model(tokenizer, seed=1, scale=4.0).to(dtype)
+    trainer = sft(tokenizer, tmp_path, [guard()], model=model)
+    moved(model)
+    trainer.train()
+    found = [line["metrics"] for line in lines(tmp_path)]
+    assert found[0]["alignguard/kl/answer"] > 0.02
+    assert not any("alignguard/kl/floor" in metrics for metrics in found)
+    (line,) = told_of(caplog)
+    assert f"drift is {found[0]['alignguard/kl/answer']:.4f} nats per token" in line
+    assert ("at most 1e-05 in float32" if dtype == torch.float32 else "at most 0.01 in half precision") in line
+    assert "attach it once they are final, or give reference=" in line
+    caplog.clear()
+    trainer.train()  # again: the distance is what was trained, too
+    assert not told_of(caplog) and "alignguard/kl/floor" not in lines(tmp_path)[0]["metrics"]
+
+
+@pytest.mark.parametrize(
+    "case", ["a second trainer", "a model", "a path", "a continued adapter", "moved first", "cast", "resumed"]
+)
+def test_what_is_no_mistake_is_not_told_of(case, tokenizer, tmp_path, caplog):
+    model, ours, first = tiny_model(tokenizer, seed=1, scale=4.0), {}, []
+    if case == "a continued adapter":
+        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(p, std=0.1)
+    if case == "a model":
+        ours["reference"] = tiny_model(tokenizer, seed=3, scale=4.0)
+    if case == "a path":
+        tiny_model(tokenizer, seed=3, scale=4.0).save_pretrained(tmp_path / "other")
+        tokenizer.save_pretrained(tmp_path / "other")
+        ours["reference"] = str(tmp_path / "other")
+    if case == "cast":
+        first = [Cast()]
+    if case == "moved first":
+        moved(model)
+    callback = guard(**ours)
+    saved = {"save_strategy": "steps", "save_steps": 2} if case == "resumed" else {}
+    trainer = sft(tokenizer, tmp_path / "run", [*first, callback], model=model, max_steps=2, **saved)
+    trainer.train()
+    if case == "a second trainer":  # of the same callback: from where the model is now
+        trainer = sft(tokenizer, tmp_path / "run", [callback], model=model, max_steps=2)
+        trainer.train()
+    if case == "resumed":
+        sft(tokenizer, tmp_path / "run", [guard()], max_steps=4, **saved).train(resume_from_checkpoint=True)
+    assert not told_of(caplog)
+    floors = [line["metrics"].get("alignguard/kl/floor") for line in lines(tmp_path / "run")]
+    assert all(floor is None for floor in floors) if ours else all(floor <= 1e-5 for floor in floors)

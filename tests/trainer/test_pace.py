@@ -1,6 +1,7 @@
 """An overhead that people can set: which audits are taken, what stands in for the others, and that it is the same twice."""
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -8,16 +9,18 @@ import torch
 from oracles import oracle, own_logits
 from runs import guard, lines, sft
 from tiny import tiny_probes
+from transformers import TrainerCallback
 
 import alignguard.trainer.pace as paces
 from alignguard import AlignGuardError, Schedule
 from alignguard.auditing.asking import Asking
-from alignguard.auditing.audit import audit
+from alignguard.auditing.audit import Audit, audit
 from alignguard.auditing.pulse import pulse
 from alignguard.drift.reference import freeze_start
 from alignguard.model.chat import Chat
 from alignguard.model.forward import Row
 from alignguard.model.generation import TokenBudget
+from alignguard.trainer.clock import Clock
 from alignguard.trainer.pace import AUDIT, NOTHING, PULSE, Pace
 
 PLANNED = Schedule().planned(1000)
@@ -81,6 +84,8 @@ def test_what_was_decided_is_decided_alike_when_resumed():
             if did != NOTHING:
                 first.took(did, 10.0 if did == AUDIT else 0.5)
     again = Pace(0.05, PLANNED, 1000)
+    again.resume(record, 310)  # the last line is of step 300
+    assert again.trained == pytest.approx(310.0)
     again.resume(record, 300)
     assert again.trained == 300 and 0 < again.looked < first.looked
     for step in range(301, 600):  # on a machine five times as slow
@@ -194,3 +199,59 @@ def test_a_start_on_the_cpu_stays_there_while_what_it_said_is_known(model, other
     monkeypatch.setattr(type(reference.model), "to", lambda self, *args, **kw: moved.append(args) or self)
     pulse(other, tiny_probes(), reference, baseline, asking, None)
     assert moved == [("cpu",)]  # back, at the end, from where it is
+
+
+class SlowSteps(TrainerCallback):
+    """Before ours in the list: tells how long it was from the beginning of training to the end of the latest step."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.begun = time.perf_counter()
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        time.sleep(0.2)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.took = time.perf_counter() - self.begun
+
+
+@pytest.mark.parametrize("overhead", [None, 0.99])
+def test_the_share_of_a_resumed_run_is_that_of_the_whole_run(tokenizer, tmp_path, overhead):
+    """Audits of 0.4 s and more before; six steps of 0.2 s and a quick audit after."""
+    wait, saved = [0.4], {"save_strategy": "steps", "save_steps": 4}
+
+    def scored(texts):
+        time.sleep(wait[0])
+        return [0.1] * len(texts)
+
+    def run(last, **how):
+        schedule = Schedule(at=(1, 2), every=0, draw=1, overhead=overhead)
+        callback, slow = guard(schedule=schedule, toxicity=scored, train_prompts=0), SlowSteps()
+        sft(tokenizer, tmp_path, [slow, callback], max_steps=last, **saved).train(**how)
+        return callback, slow.took + lines(tmp_path)[-1]["metrics"]["alignguard/cost/seconds"]
+
+    first, before = run(4)
+    wait[0] = 0.0
+    second, after = run(10, resume_from_checkpoint=True)
+    found = [line["metrics"] for line in lines(tmp_path)]
+    spent = sum(metrics["alignguard/cost/seconds"] for metrics in found)
+    assert found[-1]["alignguard/cost/share"] == pytest.approx(spent / (before + after), rel=0.1)
+    assert spent > 1.2 and spent / (before + after) > 2 * found[-1]["alignguard/cost/seconds"] / after
+    if overhead is not None:
+        assert second.run.pace.looked >= first.run.pace.looked > 0.7
+
+
+def test_what_was_trained_between_an_audit_and_the_checkpoint_is_counted():
+    """0, 100: 5 of 10 s were audits at step 0, 10 of 115 s at step 100, so that 100 steps took 100 s; resumed at 300."""
+    audits = [
+        Audit(step, {}, {"alignguard/cost/seconds": 5.0, "alignguard/cost/share": share}, 0.0)
+        for step, share in ((0, 5 / 10), (100, 10 / 115))
+    ]
+    clock = Clock()
+    clock.resume(audits, [], 300)
+    assert clock.spent == 10.0 and clock.total == pytest.approx(315.0, abs=0.5)
+    clock = Clock()  # a line of the pace knows it better, and one of a future that is not knows nothing
+    clock.resume(audits, [{"step": 300, "spent": 11.0, "total": 300.0}, {"step": 400, "spent": 1.0, "total": 2.0}], 300)
+    assert clock.spent == 11.0 and clock.total == pytest.approx(300.0, abs=0.5)
+    clock = Clock()
+    clock.resume([], [{"step": 4, "did": "audit"}], 4)
+    assert clock.spent == 0.0 and clock.total < 0.5

@@ -294,5 +294,5 @@ def test_the_time_that_rows_take_is_counted_and_is_none_of_trainings(tokenizer, 
     decided = json.loads((tmp_path / "alignguard" / "pace.jsonl").read_text().splitlines()[-1])
     assert decided["step"] == 4 and decided["looked"] >= 0.8 > decided["trained"]
     assert 1.6 <= pace.looked < 2.6 and pace.audit < 0.8
-    spent, seconds = callback.run._spent, sum(audit.figure("cost/seconds") for audit in callback.audits)
+    spent, seconds = callback.run.clock.spent, sum(audit.figure("cost/seconds") for audit in callback.audits)
     assert spent >= seconds + 2.0 and last.figure("cost/overhead") == pytest.approx(pace.share, abs=0.05)
