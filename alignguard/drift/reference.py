@@ -28,6 +28,7 @@ from .adapters import is_peft, swapped, switched_off, without_adapters
 from .cache import Cache
 from .copies import frozen_copy
 from .fingerprint import fingerprint, samples, weights
+from .given import check_given, freeze_given
 from .kept import Kept
 
 KINDS = ("auto", "copy", "adapter", "offload", "cache")
@@ -327,18 +328,7 @@ def given_reference(model: Any, reference: Any) -> Reference:
     A reference that the user gives: frozen, in eval mode.
 
     Raises:
-        StartError: Its vocabulary is not the policy's. More rows, for padding, do no harm.
+        StartError: It moves with the policy, or its vocabulary is not the policy's, see [`check_given`].
     """
-    if not hasattr(reference, "get_input_embeddings"):
-        raise StartError(
-            f"the reference is a {type(reference).__name__}; a model, or the path or hub id of one, is expected"
-        )
-    if reference is model:
-        raise StartError("the reference is the very model that trains; give a copy, or reference='copy'")
-    ours, theirs = (m.config.get_text_config().vocab_size for m in (model, reference))
-    if abs(ours - theirs) > 0.02 * max(ours, theirs):
-        raise StartError(
-            f"the reference has a vocabulary of {theirs:,} and the model one of {ours:,}; "
-            "drift can only be measured between models of one tokenizer"
-        )
-    return Reference("given", reference.eval().requires_grad_(False), "as given", fingerprint(reference, False))
+    check_given(model, reference)
+    return Reference("given", freeze_given(model, reference), "as given", fingerprint(reference, False))

@@ -227,3 +227,51 @@ def test_fingerprints_tell_starts_apart(tokenizer, model, other):
         if "lora" in name:
             p.data.add_(1)
     assert fingerprint(adapted, without_adapters=True) == with_adapters
+
+
+def continued(model):
+    """Adapters that do not train at all, as `PeftModel.from_pretrained` gives them for an audit afterwards."""
+    shift_adapters(model)
+    return model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("prepare", [lambda model: model, continued], ids=["trains", "is done"])
+def test_the_base_that_adapters_were_put_into_is_no_reference(tokenizer, prepare):
+    base = tiny_model(tokenizer)
+    model = prepare(lora(base))
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    for given in (base, lora(base) if prepare is continued else base):
+        with pytest.raises(
+            StartError, match=r"holds the adapters that train .*lora_.*leave reference= out.*base's path"
+        ):
+            freeze_start(model, given)
+    if prepare is not continued:
+        assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+
+
+def test_a_reference_that_shares_what_trains_is_refused_and_one_that_shares_what_does_not_is_left_alone(tokenizer):
+    model, other = tiny_model(tokenizer).train(), tiny_model(tokenizer, seed=1).train()
+    other.model.layers[0] = model.model.layers[0]
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    with pytest.raises(StartError, match=r"shares model\.layers\.0\.\S+ with the model that trains"):
+        freeze_start(model, other)
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+    view = tiny_model(tokenizer, seed=1)
+    view.model.norm.weight = torch.nn.Parameter(model.model.norm.weight.data)  # another object, the same memory
+    with pytest.raises(StartError, match=r"shares model\.norm\.weight with the model that trains"):
+        freeze_start(model, view)
+    model.model.layers[0].requires_grad_(False)
+    reference = freeze_start(model, other)
+    assert all(module.training for module in model.modules()) and not reference.model.model.layers[1].training
+    assert not any(p.requires_grad for p in reference.model.parameters())
+    assert all(p.requires_grad for p in model.model.layers[1].parameters())
+
+
+def test_the_base_under_virtual_tokens_is_a_reference(tokenizer):
+    from peft import PromptTuningConfig
+
+    base = tiny_model(tokenizer)
+    model = get_peft_model(base, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    assert freeze_start(model, base).kind == "given"
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
