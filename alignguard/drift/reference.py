@@ -23,16 +23,15 @@ import torch
 from ..distributed import compute_device, is_sharded
 from ..errors import StartError
 from ..model.loading import load_model
-from ..model.observe import observing
 from .adapters import is_peft, swapped, switched_off, without_adapters
 from .cache import Cache
 from .copies import frozen_copy
 from .fingerprint import fingerprint, samples, weights
 from .given import check_given, freeze_given
 from .kept import Kept
+from .still import says_the_same
 
 KINDS = ("auto", "copy", "adapter", "offload", "cache")
-_CHECK_TOLERANCE = 1e-5  # of the largest logit: adapters that start at zero change nothing at all
 _ROUNDING = 0.01  # of a weight's largest value: adapters that are merged and unmerged in bf16 leave that much behind
 _ADAM_BYTES = 12  # a float32 gradient and two moments, for every weight that trains
 
@@ -147,6 +146,35 @@ class Reference:
                 name = name.removeprefix("base_model.model.").replace(".base_layer", "")
                 raise StartError(f"{name} changed under the adapters, {where}")
 
+    def check_tokens(self, policy: Any, tokens: int) -> None:
+        """
+        The start knows every token that the policy can be asked about. More rows, for padding, do no harm.
+
+        Args:
+            policy (`PreTrainedModel`):
+                The model that is held against it.
+            tokens (`int`):
+                Of its tokenizer.
+
+        Raises:
+            StartError: The vocabulary grew after the start was kept, or what was given as the start is from before.
+        """
+        if self.kind == "cache" or self.model is None or is_sharded(policy) or is_sharded(self.model):
+            return
+        size = _rows(policy)
+        # adapters share their rows with the start, so that none may have come
+        then, fits = (self.rows, size) if self.rows else (_rows(self.model), min(size, tokens))
+        if then < fits and self.kind == "given":
+            raise StartError(
+                f"the reference knows {then:,} tokens, and the tokenizer has {tokens:,} that the model knows; give as reference= the "
+                "model as it was when it had been given all of them, before training"
+            )
+        if then < fits:
+            raise StartError(
+                f"the model knows {fits:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
+                "trainer is made"
+            )
+
     def follow(self, policy: Any, tokens: int = 0) -> None:
         """
         Take the precision that the policy has now, and the wrapper: DeepSpeed and FSDP1 prepare it after its start was kept.
@@ -158,18 +186,10 @@ class Reference:
                 Of its tokenizer.
 
         Raises:
-            StartError: The start was kept before the vocabulary grew. More rows, for padding, do no harm.
+            StartError: The start knows fewer tokens, see [`~Reference.check_tokens`].
         """
         now = dict(chain(policy.named_parameters(), policy.named_buffers()))
-        if self.kind in ("copy", "offload", "adapter") and not is_sharded(policy):
-            size = _rows(policy)
-            # adapters share their rows with the start, so that none may have come
-            then, fits = (self.rows, size) if self.rows else (_rows(self.model), min(size, tokens))
-            if then < fits:
-                raise StartError(
-                    f"the model knows {fits:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
-                    "trainer is made"
-                )
+        self.check_tokens(policy, tokens)
         self.said.clear()
         if self.kind in ("adapter", "cache") and self.model is not None:
             self.model = policy
@@ -201,7 +221,7 @@ def _keep_adapters(model: Any, sharded: bool, autocast: torch.dtype | None) -> R
     beside = {name: p for name, p in trains.items() if id(p) not in off}
     start = {} if sharded else {name: p.detach().clone() for name, p in beside.items()}
     found = Reference("adapter", model, "the adapters are new: switched off they are the start", start=start)
-    serves = _stays(found, {} if sharded else trains, autocast)
+    serves = says_the_same(model, found.loaded, {} if sharded else trains, autocast)
     if sharded and (beside or not serves):
         what = next(iter(beside)) if beside else "the adapters, which already change the model,"
         raise StartError(
@@ -221,22 +241,6 @@ def _keep_adapters(model: Any, sharded: bool, autocast: torch.dtype | None) -> R
 
 def _rows(model: Any) -> int:
     return len(model.get_input_embeddings().weight)
-
-
-def _stays(reference: Reference, trains: dict[str, Any], autocast: torch.dtype | None) -> bool:
-    """Whether the reference says what the model says now, also when all that trains is elsewhere."""
-    model = reference.model
-    device = compute_device(model)
-    ids = torch.arange(5, 21, device=device)[None] % model.config.get_text_config().vocab_size
-    wakes = [getattr(config, "alora_invocation_tokens", None) or [] for config in model.peft_config.values()]
-    ids = torch.cat([*(ids.new_tensor([tokens], dtype=torch.long) for tokens in wakes), ids], 1)  # else aLoRA is silent
-    asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-    moved = {name: p.detach() + 1 for name, p in trains.items()}
-    with observing(model, autocast=autocast):
-        now = model(**asked).logits
-        with swapped(model, moved), reference.loaded() as start:
-            then = start(**asked).logits
-    return then.shape == now.shape and bool((now - then).abs().max() <= _CHECK_TOLERANCE * now.abs().max())
 
 
 def freeze_start(

@@ -196,7 +196,8 @@ class Holder:
             at += len(row.target)
         kept = [anchor.hidden[: len(part)] for anchor, part in zip(chosen, answers, strict=True)]
         start = torch.cat(kept).to(hidden.device)
-        kl = kl_loss(torch.cat(answers), head, (start, self.head), torch.cat(frees).to(hidden.device))
+        free, words = torch.cat(frees).to(hidden.device), len(self.asking.chat.tokenizer)
+        kl = kl_loss(torch.cat(answers), head, (start, self.head), free, words)
         means = [part.mean() for part in kl.split([len(a) for a in answers])]
         targets = torch.tensor([t for tag in tags for t in self._open[: len(tag)]], device=hidden.device)
         with torch.no_grad():

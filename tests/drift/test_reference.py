@@ -10,6 +10,8 @@ from peft import LoraConfig, get_peft_model
 from tiny import tiny_model, tiny_rows
 from trl import SFTConfig, SFTTrainer
 
+from alignguard import Chat, TokenBudget, audit
+from alignguard.auditing.asking import Asking
 from alignguard.drift.fingerprint import fingerprint
 from alignguard.drift.reference import freeze_start
 from alignguard.errors import StartError
@@ -275,3 +277,19 @@ def test_the_base_under_virtual_tokens_is_a_reference(tokenizer):
     before = {name: p.requires_grad for name, p in model.named_parameters()}
     assert freeze_start(model, base).kind == "given"
     assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+
+
+def test_a_reference_of_before_the_vocabulary_grew_is_refused(tokenizer, probes):
+    grown = copy.deepcopy(tokenizer)
+    grown.add_special_tokens({"additional_special_tokens": ["<plan>"]})
+    model, given = tiny_model(tokenizer), tiny_model(tokenizer, seed=1)
+    model.resize_token_embeddings(len(grown) + 4, mean_resizing=False)
+    asking = Asking(Chat.of(model, grown), TokenBudget(answer=4, trace=4), toxicity=lambda texts: [0.0] * len(texts))
+    with pytest.raises(
+        StartError, match="the reference knows 370 tokens, and the tokenizer has 371 that the model knows"
+    ):
+        audit(model, grown, probes[:1], reference=given, asking=asking)
+    freeze_start(model, given).check_tokens(model, len(tokenizer))  # more rows in the model are padding
+    freeze_start(given, model).check_tokens(given, len(grown))  # and so they are in the start
+    given.resize_token_embeddings(len(grown), mean_resizing=False)
+    assert audit(model, grown, probes[:1], reference=given, asking=asking).metrics["alignguard/kl/raw"] > 0
