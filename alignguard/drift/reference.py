@@ -29,7 +29,7 @@ from .copies import frozen_copy
 from .fingerprint import fingerprint, samples, weights
 from .given import check_given, freeze_given
 from .kept import Kept
-from .still import says_the_same
+from .still import check_still, says_the_same
 
 KINDS = ("auto", "copy", "adapter", "offload", "cache")
 _ROUNDING = 0.01  # of a weight's largest value: adapters that are merged and unmerged in bf16 leave that much behind
@@ -275,9 +275,9 @@ def freeze_start(
         )
     kind = str(kind) if isinstance(kind, Path) else kind
     if not isinstance(kind, str):
-        return given_reference(model, kind)
+        return given_reference(model, kind, autocast)
     if kind not in KINDS:
-        return given_reference(model, load_reference(model, kind))
+        return given_reference(model, load_reference(model, kind), autocast)
     why = "as asked for"
     if kind == "auto":
         kind, why = ("cache", "the weights will be sharded") if sharded else _cheapest(model)
@@ -294,7 +294,9 @@ def freeze_start(
     mark = fingerprint(model, False)
     if kind == "cache":
         return Reference("cache", model, why, mark, cache=Cache())
-    return Reference(kind, frozen_copy(model, "cpu" if kind == "offload" else None), why, mark)
+    copied = frozen_copy(model, "cpu" if kind == "offload" else None)
+    check_still(model, copied, autocast)
+    return Reference(kind, copied, why, mark)
 
 
 def _cheapest(model: Any) -> tuple[str, str]:
@@ -327,12 +329,19 @@ def load_reference(model: Any, name: str) -> Any:
         ) from None
 
 
-def given_reference(model: Any, reference: Any) -> Reference:
+def given_reference(model: Any, reference: Any, autocast: torch.dtype | None = None) -> Reference:
     """
     A reference that the user gives: frozen, in eval mode.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`), reference (`PreTrainedModel`):
+            The policy, and what was given.
+        autocast (`torch.dtype`, *optional*):
+            What the trainer computes in, where it uses mixed precision.
 
     Raises:
         StartError: It moves with the policy, or its vocabulary is not the policy's, see [`check_given`].
     """
     check_given(model, reference)
+    check_still(model, reference, autocast)
     return Reference("given", freeze_given(model, reference), "as given", fingerprint(reference, False))

@@ -293,3 +293,81 @@ def test_a_reference_of_before_the_vocabulary_grew_is_refused(tokenizer, probes)
     freeze_start(given, model).check_tokens(given, len(grown))  # and so they are in the start
     given.resize_token_embeddings(len(grown), mean_resizing=False)
     assert audit(model, grown, probes[:1], reference=given, asking=asking).metrics["alignguard/kl/raw"] > 0
+
+
+class Steering:
+    """What people write: a vector that is learnt, added to what a layer says."""
+
+    def __init__(self, size):
+        self.vector = torch.nn.Parameter(torch.zeros(size))
+
+    def add(self, module, given, out):
+        return out + self.vector
+
+
+STEER = torch.nn.Parameter(torch.zeros(32))
+
+
+def steered(model, way):
+    layer = model.model.layers[0]
+    if way == "closure over the model":
+        model.steer = torch.nn.Parameter(torch.zeros(32))
+        layer.register_forward_hook(lambda module, given, out: out + model.steer)
+    elif way == "bound method":
+        layer.register_forward_hook(Steering(32).add)
+    elif way == "global":
+        layer.register_forward_hook(lambda module, given, out: out + STEER)
+    elif way == "before":
+        model.steer = torch.nn.Parameter(torch.zeros(32))
+        layer.mlp.register_forward_pre_hook(lambda module, given: (given[0] + model.steer,))
+    elif way == "activation":
+        model.slope = torch.nn.Parameter(torch.ones(()))
+        layer.mlp.act_fn = torch.nn.SiLU()
+        layer.mlp.act_fn.kernel = lambda x: torch.nn.functional.silu(x) * model.slope
+        type_of = type("Own", (torch.nn.SiLU,), {"forward": lambda self, x: self.kernel(x)})
+        layer.mlp.act_fn.__class__ = type_of
+    return model
+
+
+@pytest.mark.parametrize("kind", ["copy", "offload", "given"])
+@pytest.mark.parametrize("way", ["closure over the model", "bound method", "global", "before", "activation"])
+def test_a_start_that_follows_through_a_hook_is_refused(tokenizer, kind, way):
+    model = steered(tiny_model(tokenizer), way)
+    before = {name: (p.data_ptr(), p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
+    given = copy.deepcopy(model) if kind == "given" else kind
+    if way == "bound method":  # a method is copied with what it is bound to
+        if kind != "given":
+            start, hook = freeze_start(model, kind), next(iter(model.model.layers[0]._forward_hooks.values()))
+            before = logits(start.model)
+            hook.__self__.vector.data.normal_()
+            assert torch.equal(logits(start.model), before) and not torch.allclose(logits(model), before, atol=1e-3)
+            return
+        given.model.layers[0]._forward_hooks = model.model.layers[0]._forward_hooks
+    with pytest.raises(
+        StartError, match=r"follow the model that trains: .* of model\.layers\.0.* use reference='cache'"
+    ):
+        freeze_start(model, given)
+    for name, p in model.named_parameters():
+        pointer, value, trains = before[name]
+        assert p.data_ptr() == pointer and torch.equal(p, value) and p.requires_grad == trains
+
+
+def test_hooks_that_read_only_their_own_module_or_what_does_not_train_are_copied(tokenizer):
+    model, seen = tiny_model(tokenizer), []
+    layer = model.model.layers[0]
+    layer.steer = torch.nn.Parameter(torch.zeros(32))
+    model.fixed = torch.nn.Parameter(torch.randn(32), requires_grad=False)
+    layer.register_forward_hook(lambda module, given, out: out + module.steer + model.fixed)
+    model.model.norm.register_forward_hook(lambda module, given, out: seen.append((model.config, len(out))))
+    reference = freeze_start(model)
+    before = logits(reference.model)
+    train_adapters(model)
+    assert torch.equal(logits(reference.model), before)
+    assert not torch.allclose(logits(model), before, atol=1e-3)
+
+
+def test_a_copy_without_hooks_is_not_asked(tokenizer, monkeypatch):
+    model, calls = tiny_model(tokenizer), []
+    monkeypatch.setattr(type(model), "forward", lambda self, **asked: calls.append(asked))
+    freeze_start(model)
+    assert not calls
