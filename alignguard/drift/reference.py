@@ -25,15 +25,13 @@ from ..errors import StartError
 from ..model.loading import load_model
 from .adapters import is_peft, swapped, switched_off, without_adapters
 from .cache import Cache
-from .copies import frozen_copy
-from .fingerprint import fingerprint, samples, weights
+from .copies import frozen_copy, too_large
+from .fingerprint import changed, fingerprint, held, weights
 from .given import check_given, freeze_given
 from .kept import Kept
 from .still import check_still, says_the_same
 
 KINDS = ("auto", "copy", "adapter", "offload", "cache")
-_ROUNDING = 0.01  # of a weight's largest value: adapters that are merged and unmerged in bf16 leave that much behind
-_ADAM_BYTES = 12  # a float32 gradient and two moments, for every weight that trains
 
 
 @dataclass
@@ -54,8 +52,10 @@ class Reference:
             For `adapter`: what trains and would move with the policy, as it was.
         off (`bool`, *optional*, defaults to `True`):
             For `adapter`: whether the start is the model with its adapters switched off.
-        frozen (`dict[str, torch.nn.Parameter]`, *optional*), base (`dict[str, torch.Tensor]`, *optional*):
-            For `adapter`: what did not train at the start, and a few values of it as it was.
+        frozen (`dict[str, torch.nn.Parameter]`, *optional*):
+            For `adapter`: what did not train at the start.
+        base (`dict[str, torch.Tensor]`, *optional*):
+            A few values of all weights that must stay as they are: for `adapter` of those that did not train.
         rows (`int`, *optional*):
             For `adapter`: how many tokens the model knew.
         cache ([`Cache`], *optional*):
@@ -98,10 +98,12 @@ class Reference:
         For the time of an audit: what is kept on the CPU is moved to the device, a model when it is asked for.
 
         Raises:
-            StartError: For `adapter`, weights that the policy shares with its start are not what they were.
+            StartError: Weights of the start, or for `adapter` those that the policy shares with it, are not what they were.
         """
         if self.kind == "adapter":
             self._check_base()
+        elif self.model is not None and self.base:
+            self._check_own()
         self.device = device
         try:  # a move that runs out of memory half way is undone too
             if self.kind == "copy" and compute_device(self.model) != device:
@@ -128,23 +130,28 @@ class Reference:
             self.start[name] = self.frozen.pop(name).detach().clone()
         return bool(begun)
 
-    @torch.no_grad()
+    def _check_own(self) -> None:
+        name = None if is_sharded(self.model) else changed(self.model, self.base)
+        if name is not None:
+            raise StartError(
+                f"{name} of the reference is not what it was at the start; give reference= a model that nothing moves (TRL's "
+                "sync_ref_model does), or leave it out"
+            )
+
     def _check_base(self) -> None:
         kept = {id(p) for name, p in self.model.named_parameters() if name in self.start}
-        shared = [(name, p) for name, p in weights(self.model) if name in self.base and id(p) not in kept]
+        shared = {name: p for name, p in weights(self.model) if name in self.base and id(p) not in kept}
         where = "so switching them off does not give the start any more; use reference='offload' or 'copy'"
-        for name, p in shared:
+        for name, p in shared.items():
             if p.requires_grad:
                 raise StartError(f"{name} trains now beside the adapters, and its start was not kept, {where}")
         if is_sharded(self.model):
             return  # all weights would be gathered
-        for name, p in shared:
-            then, now = self.base[name].to(p.dtype).float(), samples(p)
-            # adapters are merged into what lies under them and unmerged, all else stays to the bit
-            rounding = _ROUNDING * float(then.abs().amax()) if ".base_layer." in name else 0.0
-            if not torch.allclose(now, then, rtol=0.0, atol=rounding, equal_nan=True):
-                name = name.removeprefix("base_model.model.").replace(".base_layer", "")
-                raise StartError(f"{name} changed under the adapters, {where}")
+        # adapters are merged into what lies under them and unmerged, all else stays to the bit
+        name = changed(self.model, {name: self.base[name] for name in shared}, merged=True)
+        if name is not None:
+            name = name.removeprefix("base_model.model.").replace(".base_layer", "")
+            raise StartError(f"{name} changed under the adapters, {where}")
 
     def check_tokens(self, policy: Any, tokens: int) -> None:
         """
@@ -235,7 +242,7 @@ def _keep_adapters(model: Any, sharded: bool, autocast: torch.dtype | None) -> R
     found.fingerprint = fingerprint(model, found.off, found.start)
     found.frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
     found.rows = _rows(model)
-    found.base = {name: samples(p) for name, p in weights(model) if not p.requires_grad}
+    found.base = held(model)
     return found
 
 
@@ -296,22 +303,15 @@ def freeze_start(
         return Reference("cache", model, why, mark, cache=Cache())
     copied = frozen_copy(model, "cpu" if kind == "offload" else None)
     check_still(model, copied, autocast)
-    return Reference(kind, copied, why, mark)
+    return Reference(kind, copied, why, mark, base=held(copied))
 
 
 def _cheapest(model: Any) -> tuple[str, str]:
     """The kind that `auto` takes, and why."""
     if is_peft(model):
         return "adapter", ""
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    device = compute_device(model)
-    if device.type == "cuda":
-        # of all memory, not of what happens to be free: the choice is the same on every rank, and on resume
-        total = torch.cuda.get_device_properties(device).total_memory
-        training = sum(p.numel() * _ADAM_BYTES for p in model.parameters() if p.requires_grad)
-        if 2 * weights + training > 0.6 * total:
-            return "cache", f"a copy of {weights / 2**30:.1f} GiB might not fit beside the optimizer"
-    return "copy", "all weights may train, and a second copy fits"
+    why = too_large(model)
+    return ("cache", why) if why else ("copy", "all weights may train, and a second copy fits")
 
 
 def load_reference(model: Any, name: str) -> Any:
@@ -344,4 +344,5 @@ def given_reference(model: Any, reference: Any, autocast: torch.dtype | None = N
     """
     check_given(model, reference)
     check_still(model, reference, autocast)
-    return Reference("given", freeze_given(model, reference), "as given", fingerprint(reference, False))
+    kept = freeze_given(model, reference)
+    return Reference("given", kept, "as given", fingerprint(kept, False), base=held(kept))

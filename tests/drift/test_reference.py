@@ -5,9 +5,12 @@ import copy
 import pytest
 import torch
 import trl
+from drifting import asking_of, told, train, truth
 from packaging.version import Version
 from peft import LoraConfig, get_peft_model
+from runs import guard, lines, sft
 from tiny import tiny_model, tiny_rows
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from alignguard import Chat, TokenBudget, audit
@@ -371,3 +374,41 @@ def test_a_copy_without_hooks_is_not_asked(tokenizer, monkeypatch):
     monkeypatch.setattr(type(model), "forward", lambda self, **asked: calls.append(asked))
     freeze_start(model)
     assert not calls
+
+
+@pytest.mark.parametrize("kind", ["given", "copy", "offload"])
+def test_a_start_that_was_moved_is_an_error(tokenizer, kind):
+    """TRL's `sync_ref_model` mixes a reference towards the policy: what the old one said would meet the new one's head."""
+    model, start = tiny_model(tokenizer), tiny_model(tokenizer)
+    reference = freeze_start(model, start if kind == "given" else kind)
+    asking = asking_of(model, tokenizer)
+    assert abs(told(model, reference, asking)) < 1e-5
+    train(model)
+    assert told(model, reference, asking) == pytest.approx(
+        truth(model, start if kind == "given" else tiny_model(tokenizer)), rel=1e-4
+    )
+    reference.follow(copy.deepcopy(model).bfloat16())  # another precision is no other start
+    with reference.awake(torch.device("cpu")):
+        pass
+    with torch.no_grad():
+        for p, q in zip(reference.model.parameters(), model.parameters(), strict=True):
+            p.mul_(0.4).add_(q, alpha=0.6)
+    with pytest.raises(StartError, match=r"of the reference is not what it was at the start; .*sync_ref_model"):
+        told(model, reference, asking)
+
+
+def test_a_start_that_is_moved_in_a_run_ends_the_audits_and_not_the_run(tokenizer, tmp_path, caplog):
+    class Sync(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                start.lm_head.weight.data.mul_(0.9)
+
+    start = tiny_model(tokenizer)
+    trainer = sft(tokenizer, tmp_path, [Sync(), guard(reference=start)], model=tiny_model(tokenizer))
+    trainer.train()
+    assert trainer.state.global_step == trainer.args.max_steps
+    assert [line["step"] for line in lines(tmp_path)] == [0]
+    said = [
+        r.getMessage() for r in caplog.records if "lm_head.weight of the reference is not what it was" in r.getMessage()
+    ]
+    assert len(said) == 1
