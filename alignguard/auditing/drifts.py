@@ -277,7 +277,8 @@ def _sweep(
         spans = [whole[span] for whole, each in zip(kept, part, strict=True) for _, span in each.wanted]
         targets = [token for each in part for row, _ in each.wanted for token in row.target]
         targets_q = torch.tensor(targets, device=hidden.device)
-        found = kl_tokens(torch.cat(spans).to(hidden.device), head_p, hidden, head, targets_q)
+        words = len(asking.chat.tokenizer)
+        found = kl_tokens(torch.cat(spans).to(hidden.device), head_p, hidden, head, targets_q, words=words)
         agree = _agree(found, targets, head, rounding(policy))
         kl, argmax = found["kl"].tolist(), found["argmax"].tolist()
         start = 0

@@ -193,8 +193,9 @@ class AlignGuardCallback(TrainerCallback):
         assert self.reference is not None
         if self.reference.kind == "given" and isinstance(self.kind, (str, Path)) and self.run is None:
             check_reference_tokenizer(str(self.kind), tokenizer, state.is_world_process_zero)
-        if isinstance(self.kind, (str, Path)):  # a model that was given stays as it is
-            self.reference.follow(model, len(getattr(tokenizer, "tokenizer", tokenizer)))
+        # a model that was given stays as it is
+        fit = self.reference.follow if isinstance(self.kind, (str, Path)) else self.reference.check_tokens
+        fit(model, len(getattr(tokenizer, "tokenizer", tokenizer)))
         # one that failed, or was interrupted, before its start was asked is none to go on from
         earlier = self.run if self.run is not None and self.run.started else None
         self.run = Run(
