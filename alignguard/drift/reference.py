@@ -22,21 +22,12 @@ import torch
 
 from ..distributed import compute_device, is_sharded
 from ..errors import StartError
-<<<<<<< HEAD
 from ..model.loading import load_model, lossless_dtype
-from ..model.observe import observing
 from .adapters import is_peft, swapped, switched_off, without_adapters
 from .cache import Cache
-from .copies import frozen_copy, take_precision
-from .fingerprint import fingerprint, samples, weights
-=======
-from ..model.loading import load_model
-from .adapters import is_peft, swapped, switched_off, without_adapters
-from .cache import Cache
-from .copies import frozen_copy, too_large
+from .copies import frozen_copy, take_precision, too_large
 from .fingerprint import changed, fingerprint, held, weights
 from .given import check_given, freeze_given
->>>>>>> reference
 from .kept import Kept
 from .still import check_still, says_the_same
 
@@ -204,20 +195,7 @@ class Reference:
         Raises:
             StartError: The start knows fewer tokens, see [`~Reference.check_tokens`].
         """
-<<<<<<< HEAD
-        if self.kind in ("copy", "offload", "adapter") and not is_sharded(policy):
-            size = _rows(policy)
-            # adapters share their rows with the start, so that none may have come
-            then, fits = (self.rows, size) if self.rows else (_rows(self.model), min(size, tokens))
-            if then < fits:
-                raise StartError(
-                    f"the model knows {fits:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
-                    "trainer is made"
-                )
-=======
-        now = dict(chain(policy.named_parameters(), policy.named_buffers()))
         self.check_tokens(policy, tokens)
->>>>>>> reference
         self.said.clear()
         if self.kind in ("adapter", "cache") and self.model is not None:
             self.model = policy
@@ -336,17 +314,15 @@ def _cheapest(model: Any) -> tuple[str, str]:
 
 def load_reference(model: Any, name: str) -> Any:
     """
-    A reference by path or hub id, in the policy's dtype and on its device; where the policy's weights have several, each in that of
-    its own.
+    A reference by path or hub id, on the policy's device, and each weight in the dtype that it has there.
 
     Raises:
         StartError: It cannot be loaded, or lacks weights.
     """
     dtype, device = model.dtype if is_peft(model) else lossless_dtype(model), compute_device(model)
     try:
-        if dtype == model.dtype:
-            return load_model(name, dtype, device)
-        found = load_model(name, dtype, torch.device("cpu"))  # wider than it will be: the device need not hold that
+        # where it is wider than it will be the device need not hold that
+        found = load_model(name, dtype, device if dtype == model.dtype else torch.device("cpu"))
     except StartError as error:
         raise StartError(
             f"reference={name!r} is neither one of {', '.join(KINDS)} nor a model that can be loaded: {error}"

@@ -12,12 +12,8 @@ from typing import Any
 from ..drift.reference import KINDS
 from ..errors import AlignGuardError, RunError, StartError
 from ..given import meant
-<<<<<<< HEAD
-from ..model.checkpoints import latest_checkpoint
-from ..model.restore import beside_adapters
-=======
 from ..model.checkpoints import half_written, latest_checkpoint
->>>>>>> records
+from ..model.restore import beside_adapters
 from ..records.store import Store
 from ..report.alarm import headline
 from ..verdicts.rule import StopRule
@@ -41,9 +37,6 @@ def check_reference(kind: Any) -> None:
         raise StartError(f"reference={kind!r} is none of {', '.join(KINDS)}{meant(kind, KINDS)}")
 
 
-<<<<<<< HEAD
-def check_trainer(settings: Settings, args: Any, sharded: bool, model: Any) -> None:
-=======
 def check_start_was_seen(step: int, kind: Any) -> None:
     """
     Whether the start of a run can still be had; asked where none was kept.
@@ -89,8 +82,7 @@ def tell_of_half_written(args: Any) -> None:
             logger.warning(f"AlignGuard: {told}")
 
 
-def check_trainer(settings: Settings, args: Any, sharded: bool) -> None:
->>>>>>> records
+def check_trainer(settings: Settings, args: Any, sharded: bool, model: Any) -> None:
     """
     Whether the trainer allows for what is asked; asked before step 1.
 
