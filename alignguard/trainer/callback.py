@@ -46,8 +46,8 @@ class AlignGuardCallback(TrainerCallback):
 
     Args:
         trainer (`Trainer`, *optional*):
-            Needed with `trainer.add_callback(AlignGuardCallback(trainer))`; in `callbacks=[AlignGuardCallback()]` it is
-            not. Trackers other than W&B, Trackio, TensorBoard and MLflow are fed through it.
+            Needed with `trainer.add_callback(AlignGuardCallback(trainer))`, so that the start is kept at that line; in
+            `callbacks=[AlignGuardCallback()]` it is not.
         probes (`str` or `Sequence`, *optional*, defaults to `"core"`):
             As for [`load_probes`]: `"core"`, names of dimensions, JSONL files, [`Probe`]s, datasets, published benchmarks.
         reference (`str` or `PreTrainedModel`, *optional*, defaults to `"auto"`):
@@ -86,8 +86,8 @@ class AlignGuardCallback(TrainerCallback):
             one does that `metric_for_best_model` names.
         engine (`str`, *optional*):
             What generates the policy's answers: `"trainer"` for the vLLM engine that the trainer itself generates with (GRPO, RLOO
-            with `use_vllm=True`), asked greedily and with the weights of that step; it needs `trainer`. By default the policy
-            itself. All that is read off likelihoods stays with the model. See `docs/trainers.md`.
+            with `use_vllm=True`), asked greedily and with the weights of that step. By default the policy itself. All that is
+            read off likelihoods stays with the model. See `docs/trainers.md`.
         rows (`bool`, *optional*, defaults to `True`):
             Whether it is kept which rows went into which step, and their tokens: [`trace`] tells from it where a regression came from.
         trace (`bool`, *optional*, defaults to `False`):
@@ -180,13 +180,14 @@ class AlignGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Everything that can be wrong is found here, and the audit of step 0 is taken."""
-        check_alone(training_loop().get("self", self.trainer), AlignGuardCallback)
         model, tokenizer = uncompiled(kwargs["model"]), kwargs.get("processing_class")
         if tokenizer is None:
             raise AlignGuardError("the trainer has no tokenizer; give it processing_class=tokenizer")
         if self._model is not None and state.global_step == 0 and not is_within(self._model, model):
             self.trainer = None  # a second one, or a search that builds a model for each trial
             self._freeze(model, args)
+        trainer = training_loop().get("self", self.trainer)  # a callback may be given to another, of the same model
+        check_alone(trainer, AlignGuardCallback)
         if self.reference is None:
             check_start_was_seen(state.global_step, self.kind)
             self._freeze(model, args)
@@ -206,13 +207,13 @@ class AlignGuardCallback(TrainerCallback):
             tokenizer,
             state.max_steps,
             state.is_world_process_zero,
-            self.trainer,
+            trainer,
         )
         run, loader = self.run, kwargs.get("train_dataloader")
         run.ranks.together(lambda: run.begin(state.global_step, getattr(loader, "dataset", None), earlier))
         if self._seen is not None:  # of a training that broke off
             self._seen.order.end()
-        self._seen = Seen(run.context, loader, state.global_step, training_loop().get("self", self.trainer), run.also)
+        self._seen = Seen(run.context, loader, state.global_step, trainer, run.also)
         run.catch_up(state.global_step, kwargs.get("optimizer"))
         self._keep_card(run)
         self._act(control)  # a second train() may begin where the first one ended badly

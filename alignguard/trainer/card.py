@@ -15,7 +15,6 @@ from typing import Any
 from ..report.card import TrustCard, shown
 from ..report.markdown import BEGIN
 from ..report.model_card import put_into
-from .loop import training_loop
 from .run import Run
 
 _WRITERS = ("create_model_card", "save_model")
@@ -81,5 +80,4 @@ def keep_card(run: Run | None) -> CardKeeper | None:
     """Of a run's trainer, where people want one; where that fails, it is said and nothing else happens."""
     if run is None or not run.settings.card:
         return None
-    trainer = training_loop().get("self", run.trainer)
-    return run.console.guarded("the trust card", lambda: CardKeeper(run, trainer))
+    return run.console.guarded("the trust card", lambda: CardKeeper(run, run.trainer))

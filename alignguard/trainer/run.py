@@ -58,7 +58,7 @@ class Run:
         writes (`bool`):
             Whether this process keeps the record (rank 0).
         trainer (`Trainer`, *optional*):
-            Where it was passed: its trackers are found through it.
+            Where it is known: its trackers are found through it.
     """
 
     def __init__(

@@ -119,11 +119,13 @@ def fed(trainer):
     return ours, [logs["loss"] for _, logs in reporter.seen if "loss" in logs]
 
 
-def test_any_other_tracker_is_fed_through_the_trainer(tokenizer, tmp_path, elsewhere, caplog):
+@pytest.mark.parametrize("attach", ["list", "add"])
+def test_any_other_tracker_is_fed_through_the_trainer(tokenizer, tmp_path, elsewhere, caplog, attach):
     plain = Losses()
     sft(tokenizer, tmp_path / "alone", [plain]).train()
-    trainer = sft(tokenizer, tmp_path / "watched", **elsewhere)
-    trainer.add_callback(guard(trainer))
+    trainer = sft(tokenizer, tmp_path / "watched", [guard()] if attach == "list" else [], **elsewhere)
+    if attach == "add":
+        trainer.add_callback(guard(trainer))
     trainer.train()
     ours, losses = fed(trainer)
     assert ours == [(line["step"], line["metrics"]) for line in lines(tmp_path / "watched")] and len(ours) == 3
@@ -131,12 +133,25 @@ def test_any_other_tracker_is_fed_through_the_trainer(tokenizer, tmp_path, elsew
     assert "not fed" not in caplog.text
 
 
-def test_without_the_trainer_it_is_said_which_tracker_is_not_fed(tokenizer, tmp_path, elsewhere, caplog):
-    trainer = sft(tokenizer, tmp_path, [guard()], **elsewhere)
-    trainer.train()
-    assert fed(trainer)[0] == []
-    told = [r.getMessage() for r in caplog.records if "not fed" in r.getMessage()]
-    assert told == [
+def test_a_callback_that_goes_to_a_second_trainer_feeds_the_trackers_of_that_one(tokenizer, tmp_path, elsewhere):
+    """Of the same model: the first trainer's got the second's figures, at its own last step."""
+    first = sft(tokenizer, tmp_path / "first", **elsewhere)
+    shared = guard(first)
+    first.add_callback(shared)
+    first.train()
+    before = fed(first)[0]
+    second = sft(tokenizer, tmp_path / "second", model=first.model, **elsewhere)
+    second.add_callback(shared)
+    second.train()
+    assert fed(first)[0] == before
+    assert fed(second)[0] == [(line["step"], line["metrics"]) for line in lines(tmp_path / "second")]
+    assert [step for step, _ in fed(second)[0]] == [0, 2, 4]
+
+
+def test_where_no_trainer_is_known_it_is_said_which_tracker_is_not_fed(elsewhere, caplog):
+    with caplog.at_level(logging.WARNING, logger="alignguard"):
+        assert find_trackers(SimpleNamespace(output_dir="x", **elsewhere)) == []
+    assert caplog.messages == [
         "AlignGuard: elsewhere is not fed; trainer.add_callback(AlignGuardCallback(trainer)) in place of "
         "callbacks=[AlignGuardCallback()] feeds it"
     ]

@@ -1,11 +1,15 @@
 """What trackers have on record, read back from their files."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from planted import slow
 from runs import Losses, guard, sft
 from tracker_records import INSTALLED, PACKAGES, track
+
+from alignguard.trackers.tensorboard_writer import trainers_writer
 
 pytestmark = pytest.mark.slow
 
@@ -172,13 +176,21 @@ def test_no_name_is_the_beginning_of_another(first):
     assert not [(a, b) for a in names for b in names if b.startswith(a + "/")]
 
 
-def test_without_the_trainer_tensorboard_has_a_run_beside_the_trainers(first):
+def test_tensorboards_own_writer_is_used_also_without_the_trainer(first):
     """A second event file in the trainer's own folder would end the live reading of the first."""
     pytest.importorskip("tensorboard")
     more = first.records["tensorboard"].more
-    assert more["folders"] == {"alignguard"} and set(more["files"].values()) == {1} and len(more["files"]) == 2
-    (folder,) = [path.parent for path in (first.root / "run" / "runs").glob("*/alignguard")]
-    assert list(folder.glob("events.out.tfevents.*"))
+    (folder,) = more["folders"]
+    assert folder != "alignguard" and more["files"] == {folder: 1}
+
+
+def test_where_tensorboards_writer_is_not_known_there_is_a_run_beside_the_trainers(tmp_path):
+    pytest.importorskip("tensorboard")
+    theirs = tmp_path / "runs" / "today"
+    theirs.mkdir(parents=True)
+    (theirs / "events.out.tfevents.1").write_bytes(b"")
+    with trainers_writer(SimpleNamespace(output_dir=tmp_path)) as writer:
+        assert Path(writer.log_dir) == theirs / "alignguard"
 
 
 def test_a_resumed_run_logs_no_audit_again(resumed, tracker):
