@@ -9,7 +9,7 @@ alone, never on what was found; what was decided is on record, and decided alike
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +39,8 @@ class Pace:
             Seconds of the run so far, and of audits and pulses between step 0 and the last step, and of what is kept.
         decided (`dict[int, str]`, *optional*):
             By step, in this run or before it was resumed.
+        failed (`dict[int, str]`, *optional*):
+            The audits and pulses that were tried and failed, by step.
     """
 
     overhead: float
@@ -49,6 +51,7 @@ class Pace:
     trained: float = 0.0
     looked: float = 0.0
     decided: dict[int, str] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
     _since: float = 0.0  # on the clock: when training would have begun if nobody had looked
 
     def __post_init__(self) -> None:
@@ -70,14 +73,19 @@ class Pace:
 
     @contextmanager
     def looking(self, step: int, what: str) -> Iterator[None]:
-        """For the time of an audit or a pulse: what it takes is none of training's, and counted where it was decided here."""
+        """
+        For the time of an audit or a pulse: what it takes is none of training's, and counted where it was decided here. One that
+        has failed by the end of the block tells nothing of how long the next will take.
+        """
         begun = time.perf_counter()
         try:
             yield
         finally:
             seconds = time.perf_counter() - begun
             self._since += seconds
-            if step in self.decided:
+            if step in self.failed and step in self.decided:
+                self.looked += seconds
+            elif step in self.decided:
                 self.took(what, seconds)
 
     def also(self, step: int, seconds: float) -> None:
@@ -135,7 +143,7 @@ class Pace:
 
     def told(self) -> str:
         """What came of it, in a few words."""
-        did = list(self.decided.values())
+        did = [what for step, what in self.decided.items() if step not in self.failed]
         return (
             f", {did.count(AUDIT)} of {len(self.planned)} planned between the first and the last, and {did.count(PULSE)} pulses: "
             f"{self.share:.1%} of the run's time (overhead={self.overhead})"
@@ -146,6 +154,7 @@ class Pace:
         return {"step": step, "did": self.decided[step], "trained": self.trained, "looked": self.looked} | {
             "audit": self.audit,
             "pulse": self.pulse,
+            **({"failed": True} if step in self.failed else {}),
         }
 
     def resume(self, lines: Sequence[dict[str, Any]], step: int) -> None:
@@ -156,3 +165,24 @@ class Pace:
                 # the steps from there to the checkpoint took as long as those before
                 self.trained, self.looked = line["trained"] * step / line["step"], line["looked"]
                 self.audit, self.pulse = line["audit"], line["pulse"]
+                if line.get("failed"):
+                    self.failed[line["step"]] = line["did"]
+                else:
+                    self.failed.pop(line["step"], None)
+
+
+def told_failed(failed: Mapping[int, str]) -> str:
+    """
+    Which audits and pulses failed, in a few words; empty where none did.
+
+    Args:
+        failed (`Mapping[int, str]`):
+            What was tried, by step.
+    """
+    text = ""
+    for what in (AUDIT, PULSE):
+        steps = sorted(step for step in failed if failed[step] == what)
+        if steps:
+            shown = ", ".join(map(str, steps[:8])) + (", ..." if len(steps) > 8 else "")
+            text += f"; {len(steps)} {what}{'s' * (len(steps) > 1)} failed, at step{'s' * (len(steps) > 1)} {shown}"
+    return text

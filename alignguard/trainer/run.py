@@ -32,7 +32,7 @@ from .engine import find_engine
 from .floor import floor_of
 from .held import hold, keep_up
 from .outlook import outlook
-from .pace import AUDIT, NOTHING, Pace
+from .pace import AUDIT, NOTHING, Pace, told_failed
 from .resume import find_record, resume
 from .settings import Settings, about, announcement, from_now_on
 from .shown import Shown
@@ -91,6 +91,7 @@ class Run:
         self.started = False  # the start has been asked all that only it can say
         self._untrained = True  # while this callback has watched no step of the policy
         self.pace = Pace.of(settings.schedule, last)
+        self.failed: dict[int, str] = {} if self.pace is None else self.pace.failed  # audits and pulses, by step
         self._take(RunState(about(model.config, asking.chat, reference, settings, last)))
         self.clock = Clock()
 
@@ -189,8 +190,10 @@ class Run:
         def look() -> None:
             with evaluated_weights(optimizer):
                 self.audit(step) if what == AUDIT else self.pulse(step)
+            self.failed.pop(step, None)
 
         with self.pace.looking(step, what) if self.pace is not None else nullcontext():
+            self.failed[step] = what  # until it is done
             self.console.guarded(f"the {what}", lambda: self.ranks.together(look))
         self._keep_pace(step)  # what it took, too
         verdict = self.verdict
@@ -294,8 +297,9 @@ class Run:
         if self.console.writes:
             self.shown.end(self.state, self.verdict)
         self.console.guarded("the store", self.store.let_go)
+        did = (self.pace.told() if self.pace is not None else "") + told_failed(self.failed)
         self.console.say(
-            f"AlignGuard: {len(self.audits)} audits{self.pace.told() if self.pace is not None else ''}\n  report   {self.shown.report}\n"
+            f"AlignGuard: {len(self.audits)} audits{did}\n  report   {self.shown.report}\n"
             f"  figures  {self.store.root / 'audits.jsonl'}\n  answers  {self.store.private / 'answers'}"
         )
 

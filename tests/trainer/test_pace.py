@@ -12,6 +12,7 @@ from tiny import tiny_probes
 from transformers import TrainerCallback
 
 import alignguard.trainer.pace as paces
+import alignguard.trainer.run as runs
 from alignguard import AlignGuardError, Schedule
 from alignguard.auditing.asking import Asking
 from alignguard.auditing.audit import Audit, audit
@@ -21,7 +22,7 @@ from alignguard.model.chat import Chat
 from alignguard.model.forward import Row
 from alignguard.model.generation import TokenBudget
 from alignguard.trainer.clock import Clock
-from alignguard.trainer.pace import AUDIT, NOTHING, PULSE, Pace
+from alignguard.trainer.pace import AUDIT, NOTHING, PULSE, Pace, told_failed
 
 PLANNED = Schedule().planned(1000)
 
@@ -255,3 +256,39 @@ def test_what_was_trained_between_an_audit_and_the_checkpoint_is_counted():
     clock = Clock()
     clock.resume([], [{"step": 4, "did": "audit"}], 4)
     assert clock.spent == 0.0 and clock.total < 0.5
+
+
+@pytest.mark.parametrize("overhead", [None, 0.99])
+def test_audits_that_failed_are_not_counted_as_taken_and_are_told(tokenizer, tmp_path, monkeypatch, capsys, overhead):
+    """Those of steps 1 and 3 of 1, 2 and 3 fail; the run is resumed at 3, and its audit is taken again there."""
+    monkeypatch.setattr(Pace, "_decide", lambda self, step: AUDIT)
+    real, fails = runs.audit, {1, 3}
+
+    def audit(*args, step, **kwargs):
+        if step in fails:
+            raise RuntimeError("no memory")
+        return real(*args, step=step, **kwargs)
+
+    monkeypatch.setattr(runs, "audit", audit)
+    schedule, saved = Schedule(at=(1, 2, 3), every=0, draw=2, overhead=overhead), {"save_strategy": "steps"}
+    callback = guard(schedule=schedule)
+    sft(tokenizer, tmp_path, [callback], max_steps=4, save_steps=3, **saved).train()
+    said = capsys.readouterr().out
+    assert [line["step"] for line in lines(tmp_path)] == [0, 2, 4]
+    assert "AlignGuard: 3 audits" in said and "; 2 audits failed, at steps 1, 3\n" in said
+    assert (overhead is None) == (", 1 of 3 planned between the first and the last, and 0 pulses: " not in said)
+    if overhead is not None:  # a failure is quick, and foretells nothing
+        assert callback.run.pace.audit >= callback.audits[1].figure("cost/seconds")
+    fails.clear()
+    again = sft(tokenizer, tmp_path, [guard(schedule=schedule)], max_steps=4, save_steps=3, **saved)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    said = capsys.readouterr().out
+    assert [line["step"] for line in lines(tmp_path)] == [0, 2, 3, 4] and "AlignGuard: 4 audits" in said
+    if overhead is not None:
+        assert ", 2 of 3 planned between" in said and "; 1 audit failed, at step 1\n" in said
+
+
+def test_what_failed_is_told_in_a_few_words():
+    assert told_failed({}) == ""
+    assert told_failed({3: PULSE, 2: AUDIT}) == "; 1 audit failed, at step 2; 1 pulse failed, at step 3"
+    assert told_failed(dict.fromkeys(range(1, 10), AUDIT)) == "; 9 audits failed, at steps 1, 2, 3, 4, 5, 6, 7, 8, ..."
