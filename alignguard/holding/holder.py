@@ -27,7 +27,7 @@ from ..errors import RunError
 from ..model.forms import form_in
 from ..model.forward import Row, batches
 from ..model.head import Head, target_hidden
-from ..model.observe import eval_mode, unmarked
+from ..model.observe import eval_mode, restored_rng, unmarked
 from .anchored import Anchored, holdable_head
 from .budget import Controller, DriftBudget
 
@@ -109,7 +109,7 @@ class Holder:
             found: dict[str, float] = {}
             lengths = [len(self.anchors[id].context) + len(self.anchors[id].target) for id in mine]
             # the backward pass, too: layers may go through their forward again there
-            with unmarked(model), eval_mode(model, checkpoints=True):
+            with restored_rng(), unmarked(model), eval_mode(model, checkpoints=True):
                 for batch in batches(lengths, _BATCH_TOKENS):
                     part = [mine[i] for i in batch]
                     with (
