@@ -166,7 +166,8 @@ class Reference:
         Raises:
             StartError: The vocabulary grew after the start was kept, or what was given as the start is from before.
         """
-        if self.kind == "cache" or self.model is None or is_sharded(policy) or is_sharded(self.model):
+        both = (policy, self.model)
+        if self.kind == "cache" or any(is_sharded(m) or not hasattr(m, "get_input_embeddings") for m in both):
             return
         size = _rows(policy)
         # adapters share their rows with the start, so that none may have come
