@@ -111,6 +111,8 @@ class Reference:
             if self.cache is not None:
                 self.cache.wake(device)
             yield
+            if self.kind != "adapter" and self.base and not is_sharded(self.model):
+                self.base = held(self.model)  # CPT scales weights of its own as it is read
         finally:
             self.device = None
             if self.kind == "offload":

@@ -147,21 +147,15 @@ def is_plain(model: Any) -> bool:
     """Whether nothing that may be learnt stands between hidden states and logits but a linear layer's own weight and bias."""
     base, head = base_of(model), model.get_output_embeddings()
     own = "forward" not in vars(head) and getattr(type(head), "forward", None) is torch.nn.Linear.forward
-    if (
-        not own
-        or dict(head.named_parameters()).keys() - {"weight", "bias"}
-        or any(map(_is_hooked, (model, base, head)))
-    ):
+    beside = dict(head.named_parameters()).keys() - {"weight", "bias"}
+    # what a hook does to the head's input is in the hidden states
+    if not own or beside or any(module._forward_hooks for module in (model, base, head)):
         return False
     under = getattr(base, getattr(base, "base_model_prefix", ""), None)  # all but the head, where the model tells
     if not isinstance(under, torch.nn.Module):
         return True
     known = {id(p) for part in (under, head) for p in part.parameters()}
     return all(id(p) in known for p in base.parameters())
-
-
-def _is_hooked(module: torch.nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _fused_head(model: Any, module: Any) -> Head:
