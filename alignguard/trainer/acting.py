@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .loop import training_loop
 from .run import Run
 
 
@@ -21,3 +22,29 @@ def asked_for(run: Run) -> tuple[bool, bool]:
     run.to_act = run.just_aligned = False
     # a regression that is called later finds its way back to an aligned audit
     return (called and rule.checkpoint) or (aligned and rule.restore), called and rule.stop
+
+
+def act_at_the_end(run: Run, step: int) -> None:
+    """
+    The same of an audit that was taken when training had ended: no trainer saves any more by itself.
+
+    Args:
+        run ([`Run`]):
+            Of whose latest audit.
+        step (`int`):
+            Of the trainer.
+    """
+    save, _ = asked_for(run)
+    if not save:
+        return
+    if getattr(run.trainer, "_save_checkpoint", None) is None:
+        run.console.say(
+            f"AlignGuard: the last audit, of step {step}, was taken when training had ended; its checkpoint cannot be saved, since the "
+            "trainer is not known: save the weights yourself"
+        )
+        return
+    trial = training_loop().get("trial")  # of a search, whose trials have folders of their own
+    run.console.guarded(
+        "saving a checkpoint",
+        lambda: run.ranks.together(lambda: run.trainer._save_checkpoint(run.trainer.model, trial)),
+    )

@@ -23,7 +23,7 @@ from ..model.observe import is_within, restored_rng, trainer_autocast, uncompile
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
-from .acting import asked_for
+from .acting import act_at_the_end, asked_for
 from .card import CardKeeper, keep_card
 from .checks import check_alone, check_reference, check_start_was_seen, tell_of_half_written
 from .loop import training_loop
@@ -299,6 +299,7 @@ class AlignGuardCallback(TrainerCallback):
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
             self.run.look(state.global_step, kwargs.get("optimizer"))  # stopped by a callback that comes after ours
+            act_at_the_end(self.run, state.global_step)
         rule, run, verdict, put_back = self.settings.stop, self.run, self.run.verdict, ""
         if best and self.audits and Path(best).name != f"checkpoint-{self.audits[-1].step}":
             put_back = Path(best).name

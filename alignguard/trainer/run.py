@@ -141,8 +141,7 @@ class Run:
         if console.writes:
             cost = announcement(context.asking.chat, context.reference, settings, context.last)
             console.say(cost + outlook(settings, context.last) + what_is_uploaded(context.args, self.store, settings))
-            self.shown.begin(context.args, self.trainer)
-        console.guarded("the tracker", lambda: self.shown.tracker.begin(self.state.about.to_dict()))
+            self.shown.begin(context.args, self.trainer, known if begins else self.state.about, step)
         if begins:
             state = ask_start(context, known, dataset) if earlier is None else take_over(context, known, earlier.state)
             self._take(state)

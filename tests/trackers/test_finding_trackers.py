@@ -2,6 +2,7 @@
 
 import logging
 import os
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -65,6 +66,22 @@ def test_trackers_that_cannot_be_found_end_nothing(tokenizer, tmp_path, monkeypa
         trainer.train()
     assert trainer.state.global_step == 4
     assert failures(caplog.text) == ["the tracker failed and training goes on (ImportError: no such thing)"]
+
+
+def test_a_tracker_that_has_no_run_even_then_is_told_of_once(tokenizer, tmp_path, caplog):
+    """Its callback was taken out, say: three trackers that are asked for, and none that opens a run."""
+    asked = [name for name in ("wandb", "trackio", "mlflow") if find_spec(name)]
+    trainer = sft(tokenizer, tmp_path, [guard(schedule=Schedule(at=(1, 2, 3), every=0, draw=2))])
+    trainer.args.report_to = asked
+    with caplog.at_level(logging.WARNING, logger="alignguard"):
+        trainer.train()
+    told = [message for message in caplog.messages if "run yet" in message]
+    called = sorted({"wandb": "W&B", "trackio": "Trackio", "mlflow": "MLflow"}[name] for name in asked)
+    assert told == [
+        f"AlignGuard: {name} has no run yet, and gets nothing; put AlignGuardCallback after its callback"
+        for name in called
+    ]
+    assert [line["step"] for line in lines(tmp_path)] == [0, 1, 2, 3, 4] and not failures(caplog.text)
 
 
 def test_none_is_the_null_object():

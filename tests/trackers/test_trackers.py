@@ -37,6 +37,12 @@ def late(tmp_path_factory):
     return track(tmp_path_factory.mktemp("late"), attach="add", quote=False, late=True)
 
 
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    """The trackers' own callbacks come after ours."""
+    return track(tmp_path_factory.mktemp("before"), attach="before")
+
+
 @pytest.fixture(params=list(PACKAGES))
 def tracker(request):
     pytest.importorskip(PACKAGES[request.param], reason=f"{PACKAGES[request.param]} is not installed")
@@ -59,6 +65,17 @@ def check_figures(record, audits):
 def test_each_figure_is_there_once_at_its_step(first, tracker):
     assert [audit["step"] for audit in first.audits] == [0, 1, 2]
     check_figures(first.records[tracker], first.audits)
+
+
+def test_a_tracker_whose_callback_comes_after_ours_has_all_of_it_too(before, tracker):
+    assert [audit["step"] for audit in before.audits] == [0, 1, 2]
+    record = before.records[tracker]
+    check_figures(record, before.audits)
+    assert [title for title, _ in record.alerts] == [TITLE]
+    if tracker != "tensorboard":
+        assert {row["step"] for row in record.tables["answers"]} == {0, 1, 2}
+    on_disk = json.loads((before.root / "run" / "alignguard" / "baseline.json").read_text())
+    assert on_disk["pool_hash"] in json.dumps(record.more["config"] if tracker == "wandb" else record.about)
 
 
 def test_the_trainers_losses_are_those_of_a_run_without_us(first, tracker, tokenizer, tmp_path):

@@ -183,6 +183,45 @@ def test_a_stop_ends_the_run_with_a_checkpoint(tokenizer, tmp_path, checkpoint):
     assert [line["step"] for line in lines(tmp_path)] == [0, 1, 2]
 
 
+class EndAt3(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 3
+
+
+@pytest.mark.parametrize("rule", [StopRule(), StopRule(checkpoint=False), StopRule(checkpoint=False, restore=True)])
+def test_a_regression_called_once_training_has_ended_saves_a_checkpoint_too(tokenizer, tmp_path, rule):
+    """A callback after ours ended the run, whose last audit is taken then; one that is aligned saves one where that is asked for."""
+    for name, kind in (("regressed", 1), ("aligned", 9)):
+        callback = planted(audits=kind, stop=rule, schedule=Schedule(at=(), every=0, draw=40))
+        trainer = slow(tokenizer, tmp_path / name, [callback, EndAt3()], max_steps=9)
+        trainer.train()
+        assert callback.run.verdict.since == ({"toxicity": 3} if name == "regressed" else {})
+        saved = sorted((tmp_path / name).glob("checkpoint-*"))
+        wanted = rule.checkpoint if name == "regressed" else rule.restore
+        assert [path.name for path in saved] == (["checkpoint-3"] if wanted else [])
+    if rule == StopRule():  # and is one that can be resumed
+        again = slow(tokenizer, tmp_path / "regressed", [], max_steps=4)
+        again.train(resume_from_checkpoint=True)
+        assert again.state.global_step == 4
+
+
+def test_that_none_could_be_saved_then_is_said(tokenizer, tmp_path, monkeypatch, capsys, caplog):
+    callback = planted(audits=1, stop=StopRule(), schedule=Schedule(at=(), every=0, draw=40))
+    trainer = slow(tokenizer, tmp_path / "full", [callback, EndAt3()], max_steps=9)
+
+    def full(*args, **kwargs):
+        raise OSError("no space\nleft on device")
+
+    monkeypatch.setattr(trainer, "_save_checkpoint", full)
+    trainer.train()
+    assert "saving a checkpoint failed and training goes on (OSError: no space left on device)" in caplog.text
+    callback = planted(audits=1, stop=StopRule(), schedule=Schedule(at=(), every=0, draw=40))
+    monkeypatch.setattr("alignguard.trainer.callback.training_loop", dict)  # a loop of somebody's own
+    slow(tokenizer, tmp_path / "own", [callback, EndAt3()], max_steps=9).train()
+    assert "its checkpoint cannot be saved, since the trainer is not known" in capsys.readouterr().out
+    assert callback.run.verdict.since == {"toxicity": 3} and not [*tmp_path.glob("*/checkpoint-*")]
+
+
 @pytest.mark.parametrize("peft", [False, True])
 def test_the_last_aligned_weights_are_restored(tokenizer, tmp_path, peft, capsys):
     """Whatever came after: they are those of a run that ended there."""
