@@ -174,16 +174,13 @@ class Reference:
         size = _rows(policy)
         # adapters share their rows with the start, so that none may have come
         then, fits = (self.rows, size) if self.rows else (_rows(self.model), min(size, tokens))
-        if then < fits and self.kind == "given":
-            raise StartError(
-                f"the reference knows {then:,} tokens, and the tokenizer has {tokens:,} that the model knows; give as reference= the "
-                "model as it was when it had been given all of them, before training"
-            )
+        given = (
+            f"the reference knows {then:,} tokens, and the tokenizer has {tokens:,} that the model knows; give as reference= the model as "
+            "it was when it had been given all of them, before training"
+        )
+        kept = f"the model knows {fits:,} tokens now and knew {then:,} when its start was kept; add tokens before the trainer is made"
         if then < fits:
-            raise StartError(
-                f"the model knows {fits:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
-                "trainer is made"
-            )
+            raise StartError(given if self.kind == "given" else kept)
 
     def follow(self, policy: Any, tokens: int = 0) -> None:
         """
