@@ -14,6 +14,7 @@ from ..model.chat import Chat
 
 _LONGEST = 1024  # tokens; longer prompts are left out of the sample
 _FORMATS = (None, "python", "numpy", "torch", "arrow", "pandas")  # that say the same each time
+_UNTOLD = "they do not tell where a prompt ends, as a text alone does not: SFT takes prompt and completion, or messages"
 MORE_THAN_TEXT = ("images", "image", "videos", "video", "audios", "audio", "pixel_values")
 
 
@@ -25,42 +26,45 @@ def is_plain_table(dataset: Any) -> bool:
     return type(dataset).__module__ == "datasets.arrow_dataset" and dataset.format["type"] in _FORMATS
 
 
-def prompt_of(row: Any, chat: Chat) -> list[int] | None:
+def prompt_of(row: Any, chat: Chat) -> list[int]:
     """
-    Token ids of the prompt in a row of a training set; `None` where the row does not tell it.
+    Token ids of the prompt in a row of a training set.
 
-    Known are TRL's forms: `prompt` (text or turns), `messages`, and tokenised rows with a mask or labels. Turns may call tools,
-    say nothing, or be in parts; they are rendered with the row's `tools` and `chat_template_kwargs`, as TRL does.
+    Known are TRL's forms: tokenised rows with a mask or labels, `prompt` (text or turns), and `messages`, of which all before the
+    last that is the assistant's is the prompt, also where all of it is learnt. Turns may call tools, say nothing, or be in parts;
+    they are rendered with the row's `tools` and `chat_template_kwargs`, as TRL does.
 
     Raises:
-        ProbeError: It cannot be asked as it is: it holds more than text, or the chat template leaves something out.
+        ProbeError: It does not tell where a prompt ends, as a text alone does not; or it cannot be asked as it is: it holds more
+            than text, or the chat template leaves something out.
     """
     if not isinstance(row, dict):
-        return None
+        raise ProbeError(_UNTOLD)
     if type(row) is not dict:
         raise ProbeError(f"they are of a class of their own ({type(row).__name__}), and to read them might change them")
     if any(row.get(key) is not None and not (isinstance(row[key], list) and not row[key]) for key in MORE_THAN_TEXT):
         raise ProbeError("they hold more than text")
     for key in ("prompt_ids", "prompt_input_ids"):
-        if key in row:
+        if key in row and len(row[key]):
             return [int(t) for t in row[key]]
     if "input_ids" in row:
         learnt = row.get("completion_mask", row.get("assistant_masks"))
         if learnt is None and "labels" in row:
             learnt = [label != -100 for label in row["labels"]]
         start = next((i for i, flag in enumerate(learnt) if flag), 0) if learnt is not None else 0
-        return [int(t) for t in row["input_ids"][:start]] or None
+        if start:
+            return [int(t) for t in row["input_ids"][:start]]
     prompt = row.get("prompt")
     if isinstance(prompt, str) and prompt:
         return chat.encode(prompt, special=True)
     turns = prompt or row.get("messages")
     if not isinstance(turns, (list, tuple)) or not all(isinstance(turn, dict) and turn.get("role") for turn in turns):
-        return None
+        raise ProbeError(_UNTOLD)
     turns = _without_nulls(turns)
     while turns and turns[-1]["role"] == "assistant":  # what is learnt
         turns.pop()
     if not turns:
-        return None
+        raise ProbeError(_UNTOLD)
     parts = [part for turn in turns if isinstance(turn.get("content"), list) for part in turn["content"]]
     if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
         raise ProbeError("they hold more than text")

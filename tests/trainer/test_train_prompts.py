@@ -7,7 +7,9 @@ from datasets import Dataset
 from runs import Losses, guard, lines
 from tiny import tiny_model
 from transformers import Trainer, TrainingArguments
+from trl import SFTConfig, SFTTrainer
 
+from alignguard import ProbeError
 from alignguard.model.chat import Chat
 from alignguard.trainer.train_prompts import prompt_of, sample_prompts
 
@@ -30,10 +32,40 @@ def test_rows_tell_their_prompts(chat):
 
 
 @pytest.mark.parametrize(
-    "row", [{"input_ids": [5, 6]}, {"text": "x"}, {}, "x", {"messages": []}, {"input_ids": [5], "labels": [5]}]
+    "row",
+    [
+        {"input_ids": [5, 6]},
+        {"text": "x"},
+        {},
+        "x",
+        {"messages": []},
+        {"messages": TURNS[1:]},
+        {"prompt_ids": []},
+        {"input_ids": [5], "labels": [5]},
+    ],
 )
-def test_rows_without_a_prompt_are_left_alone(chat, row):
-    assert prompt_of(row, chat) is None
+def test_rows_without_a_prompt_are_left_out_and_told(chat, row):
+    with pytest.raises(ProbeError, match="do not tell where a prompt ends"):
+        prompt_of(row, chat)
+    told = []
+    assert sample_prompts([row] * 3, chat, 4, 0, tell=told.append) == {}
+    (line,) = told
+    assert (
+        "measured on 0; 3 were left out: 3 since they do not tell where a prompt ends, as a text alone does not" in line
+    )
+
+
+def test_turns_all_of_which_are_learnt_tell_their_prompt(chat, tokenizer, tmp_path):
+    """The commonest form of SFT: TRL tokenises it, and masks nothing."""
+    more = [*TURNS, {"role": "user", "content": "3+3?"}, {"role": "assistant", "content": "6"}]
+    rows = Dataset.from_list([{"messages": turns} for turns in (TURNS, more)])
+    options = SFTConfig(str(tmp_path), report_to=[], use_cpu=True, bf16=False)
+    model = tiny_model(tokenizer)
+    ready = SFTTrainer(model, options, train_dataset=rows, processing_class=tokenizer).train_dataset
+    assert set(ready[0]["labels"]) == set(ready[0]["input_ids"])
+    assert [prompt_of(row, chat) for row in ready] == [chat.prompt_ids(TURNS[:1]), chat.prompt_ids(more[:3])]
+    both = {"prompt": "2+2?", "completion": "4", "input_ids": [5, 6, 7], "labels": [5, 6, 7]}
+    assert prompt_of(both, chat) == chat.encode("2+2?", special=True)
 
 
 def test_samples_are_seeded_and_short_enough(chat):
