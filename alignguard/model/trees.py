@@ -28,6 +28,7 @@ _MOST = 1024  # tokens of a tree: its mask takes their square, and no token gain
 _MASKED = ("sdpa", "eager")  # attention that takes a mask of any shape
 _TOLERANCE = 1e-4  # of the size of hidden states, in float32
 _FAR_LESS = 0.25  # in half precision: of what the branches before one would change; measured: 0.04 to 0.08
+_CHECKED = 6  # branches at either end of the tree that a model is tried on
 _LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -76,7 +77,7 @@ class Tree:
         return seen
 
 
-def grow(rows: Sequence[Row], longest: int = sys.maxsize) -> list[Tree]:
+def grow(rows: Sequence[Row], longest: int = sys.maxsize, most: int = _MOST) -> list[Tree]:
     """
     Join neighbours that begin alike.
 
@@ -85,13 +86,15 @@ def grow(rows: Sequence[Row], longest: int = sys.maxsize) -> list[Tree]:
             Those of one prompt stand together, the one with the shortest context first.
         longest (`int`, *optional*):
             How long a row may be that is read with others; where one is longer, each is a tree of its own.
+        most (`int`, *optional*, defaults to `1024`):
+            Tokens of a tree of several rows.
     """
     trees: list[Tree] = []
     root: Sequence[int] = ()
     joined = all(row.length <= longest for row in rows)
     for index, row in enumerate(rows):
         alike = joined and bool(trees) and list(row.context[: len(root)]) == list(root)
-        if not alike or len(trees[-1].tokens) + row.length - len(root) > _MOST:
+        if not alike or len(trees[-1].tokens) + row.length - len(root) > most:
             trees.append(Tree())
             root = row.context
         trees[-1].add(index, row)
@@ -100,7 +103,7 @@ def grow(rows: Sequence[Row], longest: int = sys.maxsize) -> list[Tree]:
 
 def padded(model: Any, rows: Sequence[Row]) -> int:
     """Padded tokens that reading these rows together takes."""
-    trees = grow(rows, joined_length(model))
+    trees = grow(rows, joined_length(model), joined_tokens(model))
     return len(trees) * (1 + max(len(tree.tokens) for tree in trees))
 
 
@@ -120,7 +123,7 @@ def read_rows(model: Any, rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, 
         The final hidden states from which anything is predicted, (nodes, d), and of each target token which of them it is
         predicted from, (sum of target lengths,), rows joined, on the CPU.
     """
-    trees = grow(rows, joined_length(model))
+    trees = grow(rows, joined_length(model), joined_tokens(model))
     joined = any(len(tree.rows) > 1 for tree in trees)
     hidden = _joined(model, trees, pad) if joined else _apart(model, rows, pad)  # (tokens, batch, d)
     places = [(i, node) for i, tree in enumerate(trees) for node in sorted({n for path in tree.ends for n in path})]
@@ -186,12 +189,22 @@ def joined_length(model: Any) -> int:
     return min((size for size in sees if size), default=sys.maxsize)
 
 
+def joined_tokens(model: Any) -> int:
+    """
+    How many tokens a tree of several rows may have: no more than a layer sees that looks back so many tokens of the input, on
+    whatever branch and whatever the mask (GPT-Neo's local attention), and no more than the model has places for.
+    """
+    config = model.config.get_text_config()
+    sees = [getattr(config, name, None) for name in ("window_size", "max_position_embeddings")]
+    return min([_MOST, *(size for size in sees if isinstance(size, int) and size > 0)])
+
+
 def why_apart(model: Any) -> str:
     """
     Why rows that begin alike are read one by one; nothing where they are joined.
 
     What is known to need each token's neighbours is told by the model's class and config; beyond that it is tried once, on a
-    tree with many branches.
+    tree with many branches, as large as any that will be read.
     """
     if virtual_tokens(model):  # adapters are switched on and off
         return "PEFT puts virtual tokens before every prompt"
@@ -228,20 +241,32 @@ def _is_the_same(model: Any) -> bool:
     """
     Whether branches say what they say alone: to the precision of float32, and else, where what a trained model rounds grows from
     layer to layer, by far less than if each saw the branches before it.
+
+    Held against themselves alone are the first and the last branches of the largest tree, since a layer may look so many tokens
+    back whatever they are, and the same few in a batch.
     """
     size = model.config.get_text_config().vocab_size
     prompt = [(7 * i + 5) % size for i in range(6)]
-    rows = [Row(prompt, [(11 * i + 3 * k + 4) % size for i in range(3 + k)]) for k in range(6)]
-    tree = grow(rows)[0]
-    ends = [end for path in tree.ends for end in path]
+    rows = [Row(prompt, [(11 * i + 3 * k + 4) % size for i in range(3 + k % 6)]) for k in range(_MOST // 2)]
+    tree = grow(rows, most=joined_tokens(model))[0]
     with observing(model):
-        alone = torch.cat([_apart(model, [row], 0)[len(prompt) - 1 : -1, 0] for row in rows]).float()
-        found = _joined(model, [tree, tree], 0)[ends, 1].float()
-        allowed = _TOLERANCE * alone.norm()
-        if rounding(model) > _TOLERANCE:
-            wrong = _apart(model, [Row(tree.tokens, [0])], 0)[ends, 0].float()
-            allowed = torch.maximum(allowed, _FAR_LESS * (wrong - alone).norm())
-    return bool((found - alone).norm() <= allowed)
+        whole = _joined(model, [tree], 0)[:, 0]
+        for part in (slice(_CHECKED), slice(-_CHECKED, None)):
+            some = [rows[i] for i in tree.rows[part]]
+            few = grow(some)[0]
+            alone = torch.cat([_apart(model, [row], 0)[len(prompt) - 1 : -1, 0] for row in some]).float()
+            allowed = _TOLERANCE * alone.norm()
+            if rounding(model) > _TOLERANCE:
+                wrong = _apart(model, [Row(few.tokens, [0])], 0)[_joint(few.ends), 0].float()
+                allowed = torch.maximum(allowed, _FAR_LESS * (wrong - alone).norm())
+            for found in (whole[_joint(tree.ends[part])], _joined(model, [few, few], 0)[_joint(few.ends), 1]):
+                if not (found.float() - alone).norm() <= allowed:
+                    return False
+    return True
+
+
+def _joint(paths: Sequence[Sequence[int]]) -> list[int]:
+    return [end for path in paths for end in path]
 
 
 def _attention(model: Any) -> str:

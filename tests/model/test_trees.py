@@ -14,6 +14,8 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     Llama4ForCausalLM,
     Llama4TextConfig,
     Mamba2Config,
@@ -181,6 +183,37 @@ def test_without_the_guards_a_window_is_seen_by_the_trial_or_the_figures(monkeyp
     with torch.no_grad():
         gap = (target_hidden(model, LONG, 0, read_head(model)) - alone(model, LONG)).abs().max()
     assert gap > 1e-2
+
+
+def local(window_size):
+    """Its second layer sees so many tokens of the input, by where they lie."""
+    config = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]}
+    return random(GPTNeoForCausalLM, GPTNeoConfig, **config, max_position_embeddings=1024, window_size=window_size)
+
+
+def many(branches):
+    drawn = torch.Generator().manual_seed(1)
+    prompt = torch.randint(4, 200, (20,), generator=drawn).tolist()
+    return [Row(prompt, torch.randint(4, 200, (6,), generator=drawn).tolist()) for _ in range(branches)]
+
+
+@pytest.mark.parametrize("window, branches", [(64, 30), (256, 90)])
+def test_a_tree_is_no_larger_than_what_a_layer_sees_of_the_input(window, branches):
+    """Its later branches would lose their prompt."""
+    model, rows = local(window), many(branches)
+    assert not why_apart(model)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            target_hidden(model, rows, 0, read_head(model)), alone(model, rows), rtol=1e-4, atol=1e-4
+        )
+    assert padded(model, rows) < sum(row.length for row in rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_window_of_an_unknown_name_is_seen_by_the_trial(dtype):
+    model = local(256).to(dtype)
+    model.config.window_size = 10**6  # as good as none
+    assert why_apart(model) == "GPTNeoForCausalLM says something else then"
 
 
 def test_what_reading_them_together_takes(tokenizer):
