@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import pi, sqrt, tan
+from math import nan, pi, sqrt, tan
 from statistics import NormalDist
 
 
@@ -48,12 +48,12 @@ def clustered_mean(values: Sequence[float], families: Sequence[str], level: floa
         families (`Sequence[str]`):
             Each probe's family: the independent units.
         level (`float`, *optional*, defaults to `0.95`):
-            Coverage. With a single family the interval is the mean itself.
+            Coverage. Of a single family there is no interval: NaN.
     """
     mean, units = sum(values) / len(values), len(set(families))
     error = clustered_error(values, families)
     if error is None:
-        return Mean(mean, mean, mean)
+        return Mean(mean, nan, nan)
     t = student_t_quantile(0.5 + level / 2, units - 1)
     return Mean(mean, max(0.0, mean - t * error), mean + t * error)
 
@@ -110,9 +110,10 @@ def paired_drop(
     Mean paired drop with an interval, clustered by family.
 
     The interval is Student's t over family sums (families, not probes, are the independent units), about the estimate
-    of Agresti & Min (2005, Statistics in Medicine 24:729), who add half a pair to each cell of the paired table: here
-    half a pair that fell by one and half a pair that rose by one. Without that, a handful of probes that all stayed
-    the same would give an interval of width zero.
+    of Agresti & Min (2005, Statistics in Medicine 24:729), who add half a pair to each cell of the paired table. Here it is
+    half a pair's family, whose sum fell by the root of the mean number of pairs in a family, as that of pairs that move by
+    themselves would, half one that rose by as much, and one that stayed. Without that, a handful of probes that all stayed the
+    same would give an interval of width zero.
 
     Args:
         before, after (`Sequence[float]`):
@@ -123,7 +124,7 @@ def paired_drop(
             Coverage of the interval.
 
     Returns:
-        [`PairedDrop`]; with no pair, NaN in [-1, 1].
+        [`PairedDrop`]; with no pair, NaN in [-1, 1], which is also the interval where all pairs are of one family.
     """
     differences = [b - a for b, a in zip(before, after, strict=True)]
     n = len(differences)
@@ -133,10 +134,13 @@ def paired_drop(
     clusters: dict[str, list[float]] = defaultdict(list)
     for family, difference in zip(families, differences, strict=True):
         clusters[family].append(difference)
-    weight = n + 2.0  # pairs and pseudo-pairs
+    if len(clusters) == 1 < n:  # of how families differ it tells nothing
+        return PairedDrop(n, drop, -1.0, 1.0)
+    size = sqrt(n / len(clusters))
+    weight = n + 2 * size  # pairs, and those of pseudo-families
     centre = sum(differences) / weight
     spread = sum((sum(d - centre for d in members)) ** 2 for members in clusters.values())
-    spread += 0.5 * ((1 - centre) ** 2 + (-1 - centre) ** 2)
+    spread += 0.5 * size**2 * ((1 - centre) ** 2 + (-1 - centre) ** 2)
     units = len(clusters) + 2
     error = sqrt(spread * units / (units - 1)) / weight
     t = student_t_quantile(0.5 + level / 2, units - 1)

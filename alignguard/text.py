@@ -44,6 +44,12 @@ def in_a_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
+def rounded(value: float, form: str = "+.2f") -> str:
+    """A figure as text. What is rounded to nothing has no minus before it, which would tell of a way that nothing went."""
+    text = f"{value:{form}}"
+    return text if not text.startswith("-") or re.search("[1-9a-df-z]", text) else f"{0.0:{form}}"
+
+
 def own_lines(texts: Sequence[str]) -> list[str]:
     """What texts have for themselves, without the lines with which all of several begin, and those with which all end."""
     lines = [text.split("\n") for text in texts]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alignguard.intervals import paired_drop, student_t_quantile
+from alignguard.intervals import clustered_mean, paired_drop, student_t_quantile
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 5, 9, 30, 200])
@@ -47,3 +47,28 @@ def test_intervals_cover_the_truth(n, fall, rise):
         found = paired_drop(before.tolist(), after.tolist(), [str(i) for i in range(n)])
         hits += found.low <= fall - rise <= found.high
     assert 0.93 <= hits / 800 <= 0.995
+
+
+@pytest.mark.parametrize(("families", "members"), [(2, 24), (3, 16), (4, 12), (8, 6)])
+@pytest.mark.parametrize("whole", [False, True])
+def test_intervals_of_few_families_cover_the_truth(families, members, whole):
+    """Families that move as one, and families of which each loses a share of its own."""
+    rng, names = np.random.default_rng(0), np.repeat(np.arange(families), members).astype(str).tolist()
+    hits = 0
+    for _ in range(800):
+        if whole:
+            lost = np.repeat(rng.choice([0.0, 1.0, -1.0], families, p=[0.8, 0.1, 0.1]), members)
+        else:
+            share = np.repeat(rng.normal(0, 0.25, families).clip(-1, 1), members)
+            lost = np.sign(share) * (rng.random(families * members) < abs(share))
+        found = paired_drop(lost.tolist(), [0.0] * len(lost), names)
+        hits += found.low <= 0 <= found.high
+    assert hits / 800 >= 0.95
+
+
+def test_one_family_has_no_interval():
+    """Of how families differ it says nothing, however large it is."""
+    found = paired_drop([1] * 400, [0] * 400, ["a"] * 400)
+    assert (found.drop, found.low, found.high) == (1.0, -1.0, 1.0)
+    mean = clustered_mean([0.01, 0.5, 0.2, 0.03], ["a"] * 4)
+    assert mean.mean == pytest.approx(0.185) and np.isnan([mean.low, mean.high]).all()

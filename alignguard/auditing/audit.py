@@ -157,6 +157,7 @@ def audit(
         check_reference_tokenizer(name, asking.chat.tokenizer)
     if not isinstance(reference, Reference):
         reference = given_reference(model, reference)
+    reference.check_tokens(model, len(asking.chat.tokenizer))
     baseline = {} if baseline is None else baseline
     keep_prompts(baseline.values(), asking.chat)
     begun, chat, ranks, device = time.perf_counter(), asking.chat, asking.ranks, compute_device(model)

@@ -10,8 +10,9 @@ trace put before it, it is one between answers given that trace.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from .prompts import encode_prompt
 from .reading import Told, hear, read
 from .result import ProbeDrift, Result
 
+_Heard = tuple[Sequence[torch.Tensor], Head]  # what the reference says at its own answers to some items, and its head
 _ALIKE = 2  # times one in the vocabulary: a token no likelier than that is none that could have been meant
 
 
@@ -137,9 +139,9 @@ def remember(model: Any, reference: Reference, items: Sequence[Item], asking: As
     share = ranks.mine(items)
 
     def keep() -> None:
-        found, head = hear(reference, [item.row for item in share], asking)
-        for item in share:
-            cache.add([item.id], [len(item.answer.tokens)], found[item.row.key], head)
+        for portion, found, head in hear(reference, [item.row for item in share], asking):
+            for item in share[portion]:
+                cache.add([item.id], [len(item.answer.tokens)], found[item.row.key], head)
         cache.write(path, reference.fingerprint, ranks.rank, ranks.size)
 
     with observing(model, autocast=asking.autocast):
@@ -267,8 +269,17 @@ def _sweep(
         `list`: of each answer as it stands the KL at every token, how many tokens the policy would say too, and the one with
         which it departs (-1: it does not). What is read beside it goes into `told`.
     """
+    results: list[tuple[list[float], int, int]] = []
+    for portion, teacher in _teachers(reference, [each.item for each in asked], asking):
+        results += _held_against(policy, teacher, asked[portion], asking, told)
+    return results
+
+
+def _held_against(
+    policy: Any, teacher: Callable[[Sequence[Item]], _Heard], asked: Sequence[_Asked], asking: Asking, told: Told
+) -> list[tuple[list[float], int, int]]:
+    """The policy over the targets of a portion, see [`_sweep`]."""
     results: dict[int, tuple[list[float], int, int]] = {}
-    teacher = _teacher(reference, [each.item for each in asked], asking)
     head = read_head(policy)
     rows = [([row for row, _ in each.wanted], each.beside) for each in asked]
     for batch, hidden in read(policy, head, rows, asking, told):
@@ -277,7 +288,8 @@ def _sweep(
         spans = [whole[span] for whole, each in zip(kept, part, strict=True) for _, span in each.wanted]
         targets = [token for each in part for row, _ in each.wanted for token in row.target]
         targets_q = torch.tensor(targets, device=hidden.device)
-        found = kl_tokens(torch.cat(spans).to(hidden.device), head_p, hidden, head, targets_q)
+        words = len(asking.chat.tokenizer)
+        found = kl_tokens(torch.cat(spans).to(hidden.device), head_p, hidden, head, targets_q, words=words)
         agree = _agree(found, targets, head, rounding(policy))
         kl, argmax = found["kl"].tolist(), found["argmax"].tolist()
         start = 0
@@ -317,17 +329,22 @@ def _same(item: Item, agree: list[bool], argmax: Sequence[int], asking: Asking) 
     return same, argmax[same] if same < len(agree) else -1
 
 
-def _teacher(
+def _teachers(
     reference: Reference, items: Sequence[Item], asking: Asking
-) -> Callable[[Sequence[Item]], tuple[Sequence[torch.Tensor], Head]]:
-    """What the policy is held against: of some of the items the reference's hidden states on its own answers, and its head."""
+) -> Iterator[tuple[slice, Callable[[Sequence[Item]], _Heard]]]:
+    """What the policy is held against, and for which portion of the items; see [`hear`]."""
     cache = reference.cache
     if cache is not None and cache.has([item.id for item in items]):  # streamed from disk
 
-        def stream(part: Sequence[Item]) -> tuple[Sequence[torch.Tensor], Head]:
+        def stream(part: Sequence[Item]) -> _Heard:
             hidden, head = cache.teacher([item.id for item in part])
             return hidden.split([len(item.answer.tokens) for item in part]), head
 
-        return stream
-    found, head = hear(reference, [item.row for item in items], asking)
-    return lambda part: ([found[item.row.key] for item in part], head)
+        yield slice(0, len(items)), stream
+        return
+
+    def kept(found: Mapping[bytes, torch.Tensor], head: Head, part: Sequence[Item]) -> _Heard:
+        return [found[item.row.key] for item in part], head
+
+    for portion, found, head in hear(reference, [item.row for item in items], asking):
+        yield portion, partial(kept, found, head)

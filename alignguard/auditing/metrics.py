@@ -99,7 +99,8 @@ def _gather_drift(results: Sequence[Result]) -> dict[str, float]:
     part = [(_mean(r.drift.answer), r.probe.family) for r in results if r.drift is not None and r.drift.answer]
     found = clustered_mean([value for value, _ in part], [family for _, family in part])
     if isfinite(found.mean):  # else it has no interval either, whatever its bounds are clipped to
-        metrics |= {"kl/answer": found.mean, "kl/answer_low": found.low, "kl/answer_high": found.high}
+        metrics |= {"kl/answer": found.mean}
+        metrics |= {"kl/answer_low": found.low, "kl/answer_high": found.high} if isfinite(found.low) else {}
     metrics["kl/answer_sum"] = _mean([sum(kl) for kl in answers])
     for name, start, stop in (("first", 0, 1), ("early", 1, 5), ("late", 5, None)):
         parts = [_mean(kl[start:stop]) for kl in answers if kl[start:stop]]

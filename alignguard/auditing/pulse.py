@@ -56,7 +56,7 @@ def pulse(
     ahead = as_last(probes, baseline, last, chat)
     own = {probe.id: baseline[probe.id].opening for probe in probes}
 
-    def read(part: list[Probe]) -> dict[str, tuple[float, float, float | None, float | None]]:
+    def read(part: list[Probe]) -> dict[str, tuple[float | None, float, float | None, float | None]]:
         told, items = Told(), items_of(part, baseline, chat)
         choices = [probe for probe in part if probe.judge == "choice"]
         with observing(model, *reference.models, autocast=asking.autocast):
@@ -66,15 +66,17 @@ def pulse(
             margins = refusal_margins(model, part, asking, ahead.thinks, ahead.manner, told)
             leaning = leanings(model, part, asking, own, ahead.thinks, ahead.manner, told)
         shown: dict[str, float | None] = {**{p.id: judge_choice(p, chosen[p.id]).value for p in choices}, **margins}
+        # of an answer whose trace was cut off there is nothing after it: that is no drift of zero
+        kls = {id: mean(drift.answer) if drift.answer else None for id, drift in drifts.items()}
         return {
-            id: (mean(drift.answer or [0.0]), drift.same / len(drift.raw), shown.get(id), leaning.get(id))
-            for id, drift in drifts.items()
+            id: (kls[id], drift.same / len(drift.raw), shown.get(id), leaning.get(id)) for id, drift in drifts.items()
         }
 
     with restored_rng(), memory_given_back(device), reference.awake(device):
         found = asking.ranks.share(probes, read)
-    kls, same, *_ = zip(*found.values(), strict=True)
-    figures = {"pulse/kl": mean(kls), "pulse/same": mean(same)}
+    figures = {"pulse/same": mean(same for _, same, *_ in found.values())}
+    if kls := [kl for kl, *_ in found.values() if kl is not None]:
+        figures["pulse/kl"] = mean(kls)
     for key, choice in (("pulse/choices", True), ("pulse/refusal_margin", False)):
         of = [found[p.id][2] for p in probes if (p.judge == "choice") == choice]
         values = [value for value in of if value is not None]

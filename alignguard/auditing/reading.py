@@ -84,10 +84,13 @@ def read(
 
 def hear(
     reference: Reference, rows: Sequence[Row], asking: Asking, keep: bool = True
-) -> tuple[dict[bytes, torch.Tensor], Head]:
+) -> Iterator[tuple[slice, dict[bytes, torch.Tensor], Head]]:
     """
     What the start says at some rows: from what is kept, and what is not is asked. A start that waits on the CPU is moved only if
     it must be asked.
+
+    Hidden states are small, and are given all at once. Logits, on the plain path, are thousands of times as large: they are given
+    portion by portion, each to be let go before the next.
 
     Args:
         reference ([`Reference`]):
@@ -99,13 +102,50 @@ def hear(
         keep (`bool`, *optional*, defaults to `True`):
             Whether these rows are likely to come back.
 
-    Returns:
-        By the row's key its hidden states on the CPU, (tokens, d), and the start's LM head on the policy's device.
+    Yields:
+        Which rows are in a portion; by the row's key its hidden states on the CPU, (tokens, d); and the start's LM head on the
+        policy's device.
     """
+    portions = _portions(rows, _own_head(reference, rows), asking)
+    portions += [slice(0, 0)] * (asking.ranks.rounds(len(portions)) - len(portions))
+    for portion in portions:
+        yield portion, *_heard(reference, rows[portion], asking, keep)
+
+
+def _own_head(reference: Reference, rows: Sequence[Row]) -> Head:
+    """The start's LM head, where its model is now."""
+    if _sleeps(reference) and all(reference.said.get(row) is not None for row in rows):
+        return read_head(reference.model)
+    with reference.loaded() as frozen:
+        return read_head(frozen)
+
+
+def _sleeps(reference: Reference) -> bool:
+    """Whether its model waits on the CPU, and would have to be moved to be asked."""
+    return reference.kind == "offload" and reference.device is not None
+
+
+def _portions(rows: Sequence[Row], head: Head, asking: Asking) -> list[slice]:
+    """Neighbours that are heard at once: all, or as many as have the logits of a batch."""
+    if head.weight is not None:
+        return [slice(0, len(rows))]
+    most, starts, tokens = batch_limit(asking.tokens.batch_tokens, head), [0], 0
+    for i, row in enumerate(rows):
+        tokens += len(row.target)
+        if tokens > most and i > starts[-1]:
+            starts.append(i)
+            tokens = len(row.target)
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True)]
+
+
+def _heard(
+    reference: Reference, rows: Sequence[Row], asking: Asking, keep: bool
+) -> tuple[dict[bytes, torch.Tensor], Head]:
     said = reference.said
     found = {row.key: kept for row in rows if (kept := said.get(row)) is not None}
     missing = list({row.key: row for row in rows if row.key not in found}.values())
-    if reference.kind == "offload" and reference.device is not None and not missing:
+    if _sleeps(reference) and not missing:
+        assert reference.device is not None
         return found, read_head(reference.model).to(reference.device)
     with reference.loaded() as frozen:
         head = read_head(frozen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from ..drift.kl import kl_tokens
 from ..drift.reference import Reference
 from ..model.forward import Row
-from ..model.head import read_head
+from ..model.head import Head, read_head
 from .asking import Asking
 from .drifts import Item, said_from
 from .reading import Told, hear, read
@@ -48,21 +48,21 @@ def measure_reverse(
         lead = [] if item.inside else chat.lead_ids()
         theirs[item.id] = ours[item.id] if item.inside else Row([*item.context, *lead], tokens[cut:])
     told = told or Told()
-    found, head_r = hear(reference, list(theirs.values()), asking, keep=False)
     results: dict[str, float] = {}
-    head = read_head(policy)
+    head, asked = read_head(policy), list(ours)
 
-    def measure(ids: Sequence[str], hidden: torch.Tensor) -> None:
-        hidden_r = torch.cat([found[theirs[id].key] for id in ids]).to(hidden.device)
+    def measure(ids: Sequence[str], hidden: torch.Tensor, said: Mapping[bytes, torch.Tensor], head_r: Head) -> None:
+        hidden_r = torch.cat([said[theirs[id].key] for id in ids]).to(hidden.device)
         targets = torch.tensor([t for id in ids for t in ours[id].target], device=hidden.device)
         kl = kl_tokens(hidden, head, hidden_r, head_r, targets)["kl"]
         means = torch.stack([chunk.mean() for chunk in kl.split([len(ours[id].target) for id in ids])]).tolist()
         results.update(zip(ids, means, strict=True))
 
-    same = [id for id, row in ours.items() if row.key in told.hidden]  # it was read with the start's own answers
-    if same:
-        measure(same, torch.cat([told.hidden[ours[id].key] for id in same]))
-    ids = [id for id in ours if id not in results]
-    for batch, hidden in read(policy, head, [([ours[id]], ()) for id in ids], asking, Told()):
-        measure([ids[i] for i in batch], hidden)
+    for portion, said, head_r in hear(reference, list(theirs.values()), asking, keep=False):
+        same = [id for id in asked[portion] if ours[id].key in told.hidden]  # it was read with the start's own answers
+        if same:
+            measure(same, torch.cat([told.hidden[ours[id].key] for id in same]), said, head_r)
+        ids = [id for id in asked[portion] if id not in results]
+        for batch, hidden in read(policy, head, [([ours[id]], ()) for id in ids], asking, Told()):
+            measure([ids[i] for i in batch], hidden, said, head_r)
     return results

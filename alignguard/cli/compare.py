@@ -20,7 +20,7 @@ from ..report.page import fill
 from ..report.svg import Series, curves
 from ..report.terminal import columns, dumps, headline, summary
 from ..report.words import finds
-from ..text import visible
+from ..text import rounded, visible
 from .codes import MISTAKE, exit_code
 from .output import target
 from .said import say, tell
@@ -159,7 +159,7 @@ def _tables(records: Sequence[Record]) -> list[list[list[str]]]:
                 record.name,
                 str(record.audits[-1].step) if record.about.is_run else "-",
                 str(over["audits"]),
-                "-" if over["drift"] is None else f"{over['drift']:.4f}",
+                "-" if over["drift"] is None else rounded(over["drift"], ".4f"),
                 _reasoning(record),
                 str(record.verdict.last_aligned_step) if record.about.is_run else "-",
                 "-" if record.about.is_alone else finds(record.verdict.detectable),
@@ -168,7 +168,9 @@ def _tables(records: Sequence[Record]) -> list[list[list[str]]]:
             ]
         )
         last, worst = over["last_drop"], over["worst_drop"]
-        drops.append([record.name, *(f"{_signed(last[n])} ({worst[n]:+.2f})" if n in worst else "-" for n in names)])
+        drops.append(
+            [record.name, *(f"{_signed(last[n])} ({rounded(worst[n])})" if n in worst else "-" for n in names)]
+        )
     return [runs, drops]
 
 
@@ -181,7 +183,7 @@ def _reasoning(record: Record) -> str:
 
 
 def _signed(drop: float | None) -> str:
-    return "-" if drop is None else f"{drop:+.2f}"
+    return "-" if drop is None else rounded(drop)
 
 
 def _page(records: Sequence[Record], warnings: Sequence[str]) -> str:

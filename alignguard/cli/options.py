@@ -274,7 +274,7 @@ def _trace(commands: Any) -> None:
     option("--output", metavar="FILE", help="where --drop writes (default: DATA-without.jsonl)")
     option("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="auto: as MODEL's weights")
     option("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda:1, ...")
-    option("--no-quote", action="store_true", help="show no row's text")
+    option("--no-quote", action="store_true", help="show no row's text, and no value of a column")
     option("--json", action="store_true", help="print JSON, and nothing else, on stdout")
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import asdict
 
 from ..auditing.prompts import turns
-from ..probes.pool import load_probes
-from ..probes.probe import DIMENSIONS, Probe, pool_hash
+from ..probes.pool import load_probes, named, read_pool
+from ..probes.probe import DIMENSIONS, Probe, pool_hash, repeats
 from ..probes.public.benchmarks import BENCHMARKS
 from ..probes.public.load import load_public
 from ..report.terminal import dumps
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _load(options: argparse.Namespace) -> list[Probe]:
-    return load_public(options.source, options.path) if options.path else load_probes(options.source)
+    return load_public(options.source, options.path) if options.path else read_pool(options.source)[0]
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -55,19 +55,27 @@ def _show(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     pool = _load(options)
+    again = repeats(pool)
+    apart = sum(probe.family != before.family for probe, before in again)
     about = {
         "probes": len(pool),
         "hash": pool_hash(pool),
         "families": len({(p.dimension, p.family) for p in pool}),
         "largest_family": max(Counter((p.dimension, p.family) for p in pool).values()),
+        "repeated": len(again),
         "dimensions": dict(Counter(p.dimension for p in pool)),
         "judges": dict(Counter(p.judge for p in pool)),
         "groups": dict(Counter(p.group or "-" for p in pool)),
     }
     if options.json:
-        print(dumps(about))
+        ids = [(probe.id, before.id) for probe, before in again]
+        print(dumps({**about, "repeated_in_other_families": apart, "repeats": ids}))
         return
+    told = f"{len(again)} ({named(again)}), {apart} of them in other families" if again else "0"
     say(f"{options.source}: fine")
     for key, value in about.items():
+        value = told if key == "repeated" else value
         shown = ", ".join(f"{k} {n}" for k, n in value.items()) if isinstance(value, dict) else value
         say(f"  {key.replace('_', ' '):<15} {shown}")
+    if apart:
+        say("in families of their own they count as independent evidence: give them one family, or leave them out")

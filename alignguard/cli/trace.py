@@ -68,10 +68,11 @@ def run(options: argparse.Namespace) -> int:
     page = record.store.report(record.about.quote)
     pulses, traces = record.store.lines("pulses.jsonl"), read_traces(record.store)
     write_report(page, record.about, record.audits, record.verdict, pulses, traces)
+    quote = record.about.quote and not options.no_quote
     if options.json:
-        print(dumps({**summary(found), "rows": str(path)}))
+        print(dumps({**summary(found if quote else found.bare), "rows": str(path)}))
     else:
-        say(format_trace(found, record.about.quote and not options.no_quote))
+        say(format_trace(found, quote))
         say(f"\nrows    {path}\nreport  {page}")
         if found.named:
             say(

@@ -15,6 +15,23 @@ from typing import Any
 
 import torch
 
+from ..distributed import compute_device
+
+_ADAM_BYTES = 12  # a float32 gradient and two moments, for every weight that trains
+
+
+def too_large(model: Any) -> str:
+    """Why a copy might not fit on the model's device; nothing where it does."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    device = compute_device(model)
+    if device.type == "cuda":
+        # of all memory, not of what happens to be free: the choice is the same on every rank, and on resume
+        total = torch.cuda.get_device_properties(device).total_memory
+        training = sum(p.numel() * _ADAM_BYTES for p in model.parameters() if p.requires_grad)
+        if 2 * weights + training > 0.6 * total:
+            return f"a copy of {weights / 2**30:.1f} GiB might not fit beside the optimizer"
+    return ""
+
 
 def frozen_copy(model: Any, device: str | torch.device | None = None) -> Any:
     """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from ..distributed import is_quantized, whole_weight
+
+_ROUNDING = 0.01  # of a weight's largest value: adapters that are merged and unmerged in bf16 leave that much behind
 
 
 def weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -22,6 +24,33 @@ def samples(weight: torch.Tensor) -> torch.Tensor:
     # torchao keeps its weights in tensors of their own kind, of which no values can be picked
     flat = (whole.dequantize() if is_quantized(whole) and whole.is_floating_point() else whole).reshape(-1)
     return flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32, copy=True)
+
+
+def held(model: Any) -> dict[str, torch.Tensor]:
+    """[`samples`] of each weight that does not train, by name."""
+    return {name: samples(p) for name, p in weights(model) if not p.requires_grad}
+
+
+@torch.no_grad()
+def changed(model: Any, then: Mapping[str, torch.Tensor], merged: bool = False) -> str | None:
+    """
+    The name of a weight that is not what it was, if there is one. Another precision is no other weight.
+
+    Args:
+        model (`torch.nn.Module`):
+            The model.
+        then (`Mapping[str, torch.Tensor]`):
+            What [`held`] told of it.
+        merged (`bool`, *optional*, defaults to `False`):
+            Whether adapters may have been merged into what lies under them and taken out again, which rounds it.
+    """
+    for name, p in weights(model):
+        if name in then:
+            was = then[name].to(p.dtype).float()
+            rounding = _ROUNDING * float(was.abs().amax()) if merged and ".base_layer." in name else 0.0
+            if not torch.allclose(samples(p), was, rtol=0.0, atol=rounding, equal_nan=True):
+                return name
+    return None
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ import torch
 from ..model.head import Head
 from .kl import kl_tokens, tiles
 
+_NEVER = -1e4  # nats
 _LEAST_REST = 1e-6  # of probability that a free token leaves to all others
 
 
@@ -37,8 +38,10 @@ class _ForwardKL(torch.autograd.Function):
         found = kl_tokens(teacher[0], teacher[1], hidden, head, free.clamp(min=0))
         kl, lse_p, lse_q, some = found["kl"].double(), found["lse_p"], found["lse_q"], (free >= 0).nonzero()[:, 0]
         if len(some):
-            log_p = _logit(teacher[0][some], teacher[1], free[some]) - lse_p[some]
-            log_p, log_q = (x.clamp(max=-_LEAST_REST) for x in (log_p, found["logprob"][some].double()))
+            known = free[some] < len(teacher[1])  # a row that the start lacks it never says
+            log_p = _logit(teacher[0][some], teacher[1], free[some].where(known, 0)) - lse_p[some]
+            log_p = log_p.masked_fill(~known, _NEVER)
+            log_p, log_q = (x.clamp(_NEVER, -_LEAST_REST) for x in (log_p, found["logprob"][some].double()))
             rest_p, rest_q = (-log_p.expm1()).log(), (-log_q.expm1()).log()
             without = (kl[some] - log_p.exp() * (log_p - log_q)) / -log_p.expm1()
             kl[some] = without - rest_p + rest_q
@@ -59,11 +62,13 @@ class _ForwardKL(torch.autograd.Function):
             grad_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if want_hidden else None
             grad_weight = torch.zeros_like(weight) if want_weight else None
             grad_bias = torch.zeros(len(weight), device=weight.device) if want_bias else None
-            for start, stop in tiles(min(len(head), len(head_p)), 2 * len(hidden), prepared):
+            common, n = min(len(head), len(head_p)), 2 * len(hidden)
+            for start, stop in (*tiles(common, n, prepared), *tiles(len(head), n, prepared, common)):
                 z = head.logits(prepared, start, stop)  # (n, v)
                 slope = head.slope(z)
                 change = (z - lse_q).exp_()
-                change -= (head_p.logits(prepared_p, start, stop) - lse_p).exp_()
+                if start < common:
+                    change -= (head_p.logits(prepared_p, start, stop) - lse_p).exp_()
                 change *= grad
                 place = (free - start).clamp(0, change.shape[1] - 1)[:, None]
                 here = ((free >= start) & (free < stop))[:, None]
@@ -95,7 +100,11 @@ def _logit(hidden: torch.Tensor, head: Head, tokens: torch.Tensor) -> torch.Tens
 
 
 def kl_loss(
-    hidden: torch.Tensor, head: Head, teacher: tuple[torch.Tensor, Head], free: torch.Tensor | None = None
+    hidden: torch.Tensor,
+    head: Head,
+    teacher: tuple[torch.Tensor, Head],
+    free: torch.Tensor | None = None,
+    words: int | None = None,
 ) -> torch.Tensor:
     """
     KL(reference || policy) at every position, differentiable by the policy's hidden states and head.
@@ -109,6 +118,8 @@ def kl_loss(
             The reference's hidden states (n, d) and head.
         free (`torch.Tensor`, *optional*):
             At each position a token whose likelihood costs nothing, -1 for none, shape (n,).
+        words (`int`, *optional*):
+            How many tokens the tokenizer knows, see [`kl_tokens`].
 
     Returns:
         `torch.Tensor` of shape (n,), nats.
@@ -120,5 +131,9 @@ def kl_loss(
         raise ValueError("kl_loss needs the LM head; this model's logits come by the plain path")
     if free is None:
         free = torch.full((len(hidden),), -1, dtype=torch.long, device=hidden.device)
-    frozen = Head(head.weight.detach(), None if head.bias is None else head.bias.detach(), head.scale, head.softcap)
-    return _ForwardKL.apply(hidden, head.weight, head.bias, frozen, teacher, free)
+    said = len(head) if words is None else max(words, len(teacher[1]))
+    weight, bias = head.weight, head.bias
+    if said < len(head):
+        weight, bias = weight[:said], None if bias is None else bias[:said]
+    frozen = Head(weight.detach(), None if bias is None else bias.detach(), head.scale, head.softcap)
+    return _ForwardKL.apply(hidden, weight, bias, frozen, teacher, free)

@@ -79,6 +79,7 @@ def kl_tokens(
     head_q: Head,
     targets: torch.Tensor,
     everything: bool = False,
+    words: int | None = None,
 ) -> dict[str, torch.Tensor]:
     """
     KL(p || q) at every position, and what else one sweep over the vocabulary gives.
@@ -89,31 +90,42 @@ def kl_tokens(
         hidden_p, hidden_q (`torch.Tensor`):
             Final hidden states of the two models, shape (n, d).
         head_p, head_q (`Head`):
-            Their LM heads, of one vocabulary size; rows that one has beyond the other are left out.
+            Their LM heads. Rows that q has beyond p are q's to say, and p's weight on them is 0. Rows that p has beyond q, which q
+            could not say at any price, are left out: p is what it says of all others.
         targets (`torch.Tensor`):
             Token ids, shape (n,).
         everything (`bool`, *optional*, defaults to `False`):
             Also the other direction and both entropies.
+        words (`int`, *optional*):
+            How many tokens the tokenizer knows; all of q's rows by default. What q has beyond them and p is padding: KL is that of what
+            it says else.
 
     Returns:
         `dict[str, torch.Tensor]`, each of shape (n,): `kl` (nats), `logprob` of the target under q (nats), `argmax` of q
         (token ids), `top` and `behind`, q's highest logit and how far below it the target's lies (nats), `behind_p`, how far
-        below p's, and `lse_p` and `lse_q`, the logsumexp of the logits (float64); with `everything` also `reverse`, KL(q || p), `entropy_p` and
-        `entropy_q` (nats).
+        below p's, and `lse_p` and `lse_q`, the logsumexp of the logits (float64); with `everything` also `reverse`, KL(q || p) on the rows
+        that both have, `entropy_p` and `entropy_q` (nats). A target that a model has no row for is infinitely far below.
     """
     parts = []
     for start in range(0, len(targets), TILE_TOKENS):
         rows = slice(start, start + TILE_TOKENS)
-        parts.append(_kl_chunk(hidden_p[rows], head_p, hidden_q[rows], head_q, targets[rows], everything))
+        parts.append(_kl_chunk(hidden_p[rows], head_p, hidden_q[rows], head_q, targets[rows], everything, words))
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def _kl_chunk(
-    hidden_p: torch.Tensor, head_p: Head, hidden_q: torch.Tensor, head_q: Head, targets: torch.Tensor, everything: bool
+    hidden_p: torch.Tensor,
+    head_p: Head,
+    hidden_q: torch.Tensor,
+    head_q: Head,
+    targets: torch.Tensor,
+    everything: bool,
+    words: int | None,
 ) -> dict[str, torch.Tensor]:
     n, device = len(targets), hidden_q.device
     p, q = (_Sum(n, device, 2 if everything else weighted) for weighted in (1, 0))
-    argmax, target, target_p = torch.zeros_like(targets), torch.zeros(n, device=device), torch.zeros(n, device=device)
+    argmax = torch.zeros_like(targets)
+    target, target_p = (torch.full((n,), float("-inf"), device=device) for _ in range(2))
     hidden_p, hidden_q = head_p.prepare(hidden_p), head_q.prepare(hidden_q)
     for start, stop in tiles(min(len(head_p), len(head_q)), n, hidden_q):
         z_p, z_q = head_p.logits(hidden_p, start, stop), head_q.logits(hidden_q, start, stop)  # (n, v)
@@ -128,24 +140,38 @@ def _kl_chunk(
         else:
             p.add(z_p, z_p.amax(1), gap, out=z_p)
             q.add(z_q, top_q, out=z_q)
-    found = {"kl": p.mean(0) - (p.lse - q.lse), "logprob": target - q.lse, "top": q.top, "behind": q.top - target}
+    found = {"reverse": -q.mean(0) - (q.lse - p.lse)} if everything else {}
+    said = min(len(head_q), max(len(head_p), len(head_q) if words is None else words))
+    lse = q.lse
+    # what p cannot say
+    for start, stop in (
+        *tiles(said, n, hidden_q, len(head_p)),
+        *tiles(len(head_q), n, hidden_q, max(said, len(head_p))),
+    ):
+        z_q = head_q.logits(hidden_q, start, stop)  # (n, v)
+        top_q, tile_arg = z_q.max(1)
+        argmax = torch.where(top_q > q.top, tile_arg + start, argmax)
+        target = torch.where(*_pick(z_q, targets, start), target)
+        q.add(z_q, top_q, *(z_q for _ in q.sums))
+        if stop == said:
+            lse = q.lse
+    found |= {"kl": p.mean(0) - (p.lse - lse), "logprob": target - q.lse, "top": q.top, "behind": q.top - target}
     found["behind_p"] = p.top - target_p
     if everything:
-        found["reverse"] = -q.mean(0) - (q.lse - p.lse)
         found["entropy_p"], found["entropy_q"] = p.lse - p.mean(1), q.lse - q.mean(1)
     return {key: value.float() for key, value in found.items()} | {"argmax": argmax, "lse_p": p.lse, "lse_q": q.lse}
 
 
-def tiles(vocabulary: int, tokens: int, hidden: torch.Tensor) -> list[tuple[int, int]]:
+def tiles(vocabulary: int, tokens: int, hidden: torch.Tensor, begin: int = 0) -> list[tuple[int, int]]:
     """
-    Slices of the vocabulary, as wide as the scratch allows for the logits of so many tokens; and for a float32 copy of the
+    Slices of the vocabulary from a row on, as wide as the scratch allows for the logits of so many tokens; and for a float32 copy of the
     head's rows, unless the hidden states, see [`Head.prepare`], are multiplied in half precision.
     """
     width = SCRATCH // (16 * tokens)
     if hidden.dtype.itemsize > 2:
         width = min(width, SCRATCH // (8 * hidden.shape[1]))
     width = max(1, width // 128 * 128, min(width, 128))
-    return [(i, min(i + width, vocabulary)) for i in range(0, vocabulary, width)]
+    return [(i, min(i + width, vocabulary)) for i in range(begin, vocabulary, width)]
 
 
 def _pick(z: torch.Tensor, targets: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -198,7 +224,8 @@ def sweep_tokens(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> dic
     parts = []
     for begin in range(0, len(targets), TILE_TOKENS):
         h, t = head.prepare(hidden[begin : begin + TILE_TOKENS]), targets[begin : begin + TILE_TOKENS]
-        q, argmax, target = _Sum(len(t), h.device, 0), torch.zeros_like(t), torch.zeros(len(t), device=h.device)
+        q, argmax = _Sum(len(t), h.device, 0), torch.zeros_like(t)
+        target = torch.full((len(t),), float("-inf"), device=h.device)
         for start, stop in tiles(len(head), len(t), h):
             z = head.logits(h, start, stop)  # (n, v)
             top, tile_arg = z.max(1)

@@ -23,17 +23,15 @@ import torch
 from ..distributed import compute_device, is_sharded
 from ..errors import StartError
 from ..model.loading import load_model, lossless_dtype
-from ..model.observe import observing
 from .adapters import is_peft, swapped, switched_off, without_adapters
 from .cache import Cache
-from .copies import frozen_copy, take_precision
-from .fingerprint import fingerprint, samples, weights
+from .copies import frozen_copy, take_precision, too_large
+from .fingerprint import changed, fingerprint, held, weights
+from .given import check_given, freeze_given
 from .kept import Kept
+from .still import check_still, says_the_same
 
 KINDS = ("auto", "copy", "adapter", "offload", "cache")
-_CHECK_TOLERANCE = 1e-5  # of the largest logit: adapters that start at zero change nothing at all
-_ROUNDING = 0.01  # of a weight's largest value: adapters that are merged and unmerged in bf16 leave that much behind
-_ADAM_BYTES = 12  # a float32 gradient and two moments, for every weight that trains
 
 
 @dataclass
@@ -54,8 +52,10 @@ class Reference:
             For `adapter`: what trains and would move with the policy, as it was.
         off (`bool`, *optional*, defaults to `True`):
             For `adapter`: whether the start is the model with its adapters switched off.
-        frozen (`dict[str, torch.nn.Parameter]`, *optional*), base (`dict[str, torch.Tensor]`, *optional*):
-            For `adapter`: what did not train at the start, and a few values of it as it was.
+        frozen (`dict[str, torch.nn.Parameter]`, *optional*):
+            For `adapter`: what did not train at the start.
+        base (`dict[str, torch.Tensor]`, *optional*):
+            A few values of all weights that must stay as they are: for `adapter` of those that did not train.
         rows (`int`, *optional*):
             For `adapter`: how many tokens the model knew.
         cache ([`Cache`], *optional*):
@@ -98,10 +98,12 @@ class Reference:
         For the time of an audit: what is kept on the CPU is moved to the device, a model when it is asked for.
 
         Raises:
-            StartError: For `adapter`, weights that the policy shares with its start are not what they were.
+            StartError: Weights of the start, or for `adapter` those that the policy shares with it, are not what they were.
         """
         if self.kind == "adapter":
             self._check_base()
+        elif self.model is not None and self.base:
+            self._check_own()
         self.device = device
         try:  # a move that runs out of memory half way is undone too
             if self.kind == "copy" and compute_device(self.model) != device:
@@ -109,6 +111,8 @@ class Reference:
             if self.cache is not None:
                 self.cache.wake(device)
             yield
+            if self.kind != "adapter" and self.base and not is_sharded(self.model):
+                self.base = held(self.model)  # CPT scales weights of its own as it is read
         finally:
             self.device = None
             if self.kind == "offload":
@@ -128,23 +132,55 @@ class Reference:
             self.start[name] = self.frozen.pop(name).detach().clone()
         return bool(begun)
 
-    @torch.no_grad()
+    def _check_own(self) -> None:
+        name = None if is_sharded(self.model) else changed(self.model, self.base)
+        if name is not None:
+            raise StartError(
+                f"{name} of the reference is not what it was at the start; give reference= a model that nothing moves (TRL's "
+                "sync_ref_model does), or leave it out"
+            )
+
     def _check_base(self) -> None:
         kept = {id(p) for name, p in self.model.named_parameters() if name in self.start}
-        shared = [(name, p) for name, p in weights(self.model) if name in self.base and id(p) not in kept]
+        shared = {name: p for name, p in weights(self.model) if name in self.base and id(p) not in kept}
         where = "so switching them off does not give the start any more; use reference='offload' or 'copy'"
-        for name, p in shared:
+        for name, p in shared.items():
             if p.requires_grad:
                 raise StartError(f"{name} trains now beside the adapters, and its start was not kept, {where}")
         if is_sharded(self.model):
             return  # all weights would be gathered
-        for name, p in shared:
-            then, now = self.base[name].to(p.dtype).float(), samples(p)
-            # adapters are merged into what lies under them and unmerged, all else stays to the bit
-            rounding = _ROUNDING * float(then.abs().amax()) if ".base_layer." in name else 0.0
-            if not torch.allclose(now, then, rtol=0.0, atol=rounding, equal_nan=True):
-                name = name.removeprefix("base_model.model.").replace(".base_layer", "")
-                raise StartError(f"{name} changed under the adapters, {where}")
+        # adapters are merged into what lies under them and unmerged, all else stays to the bit
+        name = changed(self.model, {name: self.base[name] for name in shared}, merged=True)
+        if name is not None:
+            name = name.removeprefix("base_model.model.").replace(".base_layer", "")
+            raise StartError(f"{name} changed under the adapters, {where}")
+
+    def check_tokens(self, policy: Any, tokens: int) -> None:
+        """
+        The start knows every token that the policy can be asked about. More rows, for padding, do no harm.
+
+        Args:
+            policy (`PreTrainedModel`):
+                The model that is held against it.
+            tokens (`int`):
+                Of its tokenizer.
+
+        Raises:
+            StartError: The vocabulary grew after the start was kept, or what was given as the start is from before.
+        """
+        both = (policy, self.model)
+        if self.kind == "cache" or any(is_sharded(m) or not hasattr(m, "get_input_embeddings") for m in both):
+            return
+        size = _rows(policy)
+        # adapters share their rows with the start, so that none may have come
+        then, fits = (self.rows, size) if self.rows else (_rows(self.model), min(size, tokens))
+        given = (
+            f"the reference knows {then:,} tokens, and the tokenizer has {tokens:,} that the model knows; give as reference= the model as "
+            "it was when it had been given all of them, before training"
+        )
+        kept = f"the model knows {fits:,} tokens now and knew {then:,} when its start was kept; add tokens before the trainer is made"
+        if then < fits:
+            raise StartError(given if self.kind == "given" else kept)
 
     def follow(self, policy: Any, tokens: int = 0) -> None:
         """
@@ -157,17 +193,9 @@ class Reference:
                 Of its tokenizer.
 
         Raises:
-            StartError: The start was kept before the vocabulary grew. More rows, for padding, do no harm.
+            StartError: The start knows fewer tokens, see [`~Reference.check_tokens`].
         """
-        if self.kind in ("copy", "offload", "adapter") and not is_sharded(policy):
-            size = _rows(policy)
-            # adapters share their rows with the start, so that none may have come
-            then, fits = (self.rows, size) if self.rows else (_rows(self.model), min(size, tokens))
-            if then < fits:
-                raise StartError(
-                    f"the model knows {fits:,} tokens now and knew {then:,} when its start was kept; add tokens before the "
-                    "trainer is made"
-                )
+        self.check_tokens(policy, tokens)
         self.said.clear()
         if self.kind in ("adapter", "cache") and self.model is not None:
             self.model = policy
@@ -198,7 +226,7 @@ def _keep_adapters(model: Any, sharded: bool, autocast: torch.dtype | None) -> R
     beside = {name: p for name, p in trains.items() if id(p) not in off}
     start = {} if sharded else {name: p.detach().clone() for name, p in beside.items()}
     found = Reference("adapter", model, "the adapters are new: switched off they are the start", start=start)
-    serves = _stays(found, {} if sharded else trains, autocast)
+    serves = says_the_same(model, found.loaded, {} if sharded else trains, autocast)
     if sharded and (beside or not serves):
         what = next(iter(beside)) if beside else "the adapters, which already change the model,"
         raise StartError(
@@ -212,28 +240,12 @@ def _keep_adapters(model: Any, sharded: bool, autocast: torch.dtype | None) -> R
     found.fingerprint = fingerprint(model, found.off, found.start)
     found.frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
     found.rows = _rows(model)
-    found.base = {name: samples(p) for name, p in weights(model) if not p.requires_grad}
+    found.base = held(model)
     return found
 
 
 def _rows(model: Any) -> int:
     return len(model.get_input_embeddings().weight)
-
-
-def _stays(reference: Reference, trains: dict[str, Any], autocast: torch.dtype | None) -> bool:
-    """Whether the reference says what the model says now, also when all that trains is elsewhere."""
-    model = reference.model
-    device = compute_device(model)
-    ids = torch.arange(5, 21, device=device)[None] % model.config.get_text_config().vocab_size
-    wakes = [getattr(config, "alora_invocation_tokens", None) or [] for config in model.peft_config.values()]
-    ids = torch.cat([*(ids.new_tensor([tokens], dtype=torch.long) for tokens in wakes), ids], 1)  # else aLoRA is silent
-    asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-    moved = {name: p.detach() + 1 for name, p in trains.items()}
-    with observing(model, autocast=autocast):
-        now = model(**asked).logits
-        with swapped(model, moved), reference.loaded() as start:
-            then = start(**asked).logits
-    return then.shape == now.shape and bool((now - then).abs().max() <= _CHECK_TOLERANCE * now.abs().max())
 
 
 def freeze_start(
@@ -268,9 +280,9 @@ def freeze_start(
         )
     kind = str(kind) if isinstance(kind, Path) else kind
     if not isinstance(kind, str):
-        return given_reference(model, kind)
+        return given_reference(model, kind, autocast)
     if kind not in KINDS:
-        return given_reference(model, load_reference(model, kind))
+        return given_reference(model, load_reference(model, kind), autocast)
     why = "as asked for"
     if kind == "auto":
         kind, why = ("cache", "the weights will be sharded") if sharded else _cheapest(model)
@@ -287,37 +299,30 @@ def freeze_start(
     mark = fingerprint(model, False)
     if kind == "cache":
         return Reference("cache", model, why, mark, cache=Cache())
-    return Reference(kind, frozen_copy(model, "cpu" if kind == "offload" else None), why, mark)
+    copied = frozen_copy(model, "cpu" if kind == "offload" else None)
+    check_still(model, copied, autocast)
+    return Reference(kind, copied, why, mark, base=held(copied))
 
 
 def _cheapest(model: Any) -> tuple[str, str]:
     """The kind that `auto` takes, and why."""
     if is_peft(model):
         return "adapter", ""
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    device = compute_device(model)
-    if device.type == "cuda":
-        # of all memory, not of what happens to be free: the choice is the same on every rank, and on resume
-        total = torch.cuda.get_device_properties(device).total_memory
-        training = sum(p.numel() * _ADAM_BYTES for p in model.parameters() if p.requires_grad)
-        if 2 * weights + training > 0.6 * total:
-            return "cache", f"a copy of {weights / 2**30:.1f} GiB might not fit beside the optimizer"
-    return "copy", "all weights may train, and a second copy fits"
+    why = too_large(model)
+    return ("cache", why) if why else ("copy", "all weights may train, and a second copy fits")
 
 
 def load_reference(model: Any, name: str) -> Any:
     """
-    A reference by path or hub id, in the policy's dtype and on its device; where the policy's weights have several, each in that of
-    its own.
+    A reference by path or hub id, on the policy's device, and each weight in the dtype that it has there.
 
     Raises:
         StartError: It cannot be loaded, or lacks weights.
     """
     dtype, device = model.dtype if is_peft(model) else lossless_dtype(model), compute_device(model)
     try:
-        if dtype == model.dtype:
-            return load_model(name, dtype, device)
-        found = load_model(name, dtype, torch.device("cpu"))  # wider than it will be: the device need not hold that
+        # where it is wider than it will be the device need not hold that
+        found = load_model(name, dtype, device if dtype == model.dtype else torch.device("cpu"))
     except StartError as error:
         raise StartError(
             f"reference={name!r} is neither one of {', '.join(KINDS)} nor a model that can be loaded: {error}"
@@ -326,23 +331,20 @@ def load_reference(model: Any, name: str) -> Any:
     return found.to(device)
 
 
-def given_reference(model: Any, reference: Any) -> Reference:
+def given_reference(model: Any, reference: Any, autocast: torch.dtype | None = None) -> Reference:
     """
     A reference that the user gives: frozen, in eval mode.
 
+    Args:
+        model (`PreTrainedModel` or `PeftModel`), reference (`PreTrainedModel`):
+            The policy, and what was given.
+        autocast (`torch.dtype`, *optional*):
+            What the trainer computes in, where it uses mixed precision.
+
     Raises:
-        StartError: Its vocabulary is not the policy's. More rows, for padding, do no harm.
+        StartError: It moves with the policy, or its vocabulary is not the policy's, see [`check_given`].
     """
-    if not hasattr(reference, "get_input_embeddings"):
-        raise StartError(
-            f"the reference is a {type(reference).__name__}; a model, or the path or hub id of one, is expected"
-        )
-    if reference is model:
-        raise StartError("the reference is the very model that trains; give a copy, or reference='copy'")
-    ours, theirs = (m.config.get_text_config().vocab_size for m in (model, reference))
-    if abs(ours - theirs) > 0.02 * max(ours, theirs):
-        raise StartError(
-            f"the reference has a vocabulary of {theirs:,} and the model one of {ours:,}; "
-            "drift can only be measured between models of one tokenizer"
-        )
-    return Reference("given", reference.eval().requires_grad_(False), "as given", fingerprint(reference, False))
+    check_given(model, reference)
+    check_still(model, reference, autocast)
+    kept = freeze_given(model, reference)
+    return Reference("given", kept, "as given", fingerprint(kept, False), base=held(kept))

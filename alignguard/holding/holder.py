@@ -26,9 +26,9 @@ from ..drift.kl import logprob_tokens
 from ..errors import RunError
 from ..model.forms import form_in
 from ..model.forward import Row, batches
-from ..model.head import Head, read_head, target_hidden
-from ..model.observe import eval_mode, unmarked
-from .anchored import Anchored
+from ..model.head import Head, target_hidden
+from ..model.observe import eval_mode, restored_rng, unmarked
+from .anchored import Anchored, holdable_head
 from .budget import Controller, DriftBudget
 
 _MISSED = 8  # looks in a row that failed: nothing is held any more
@@ -109,7 +109,7 @@ class Holder:
             found: dict[str, float] = {}
             lengths = [len(self.anchors[id].context) + len(self.anchors[id].target) for id in mine]
             # the backward pass, too: layers may go through their forward again there
-            with unmarked(model), eval_mode(model, checkpoints=True):
+            with restored_rng(), unmarked(model), eval_mode(model, checkpoints=True):
                 for batch in batches(lengths, _BATCH_TOKENS):
                     part = [mine[i] for i in batch]
                     with (
@@ -178,7 +178,7 @@ class Holder:
 
     def _look(self, model: Any, ids: list[str], after_trace: list[bool]) -> tuple[list[torch.Tensor], list[float]]:
         """The drift of each anchor, read with or without a closed trace, and how likely the policy opens one."""
-        frozen = read_head(model)
+        frozen = holdable_head(model)
         module = model.get_output_embeddings()
         head = replace(frozen, weight=module.weight, bias=getattr(module, "bias", None))
         chosen = [self.anchors[id] for id in ids]
@@ -196,7 +196,8 @@ class Holder:
             at += len(row.target)
         kept = [anchor.hidden[: len(part)] for anchor, part in zip(chosen, answers, strict=True)]
         start = torch.cat(kept).to(hidden.device)
-        kl = kl_loss(torch.cat(answers), head, (start, self.head), torch.cat(frees).to(hidden.device))
+        free, words = torch.cat(frees).to(hidden.device), len(self.asking.chat.tokenizer)
+        kl = kl_loss(torch.cat(answers), head, (start, self.head), free, words)
         means = [part.mean() for part in kl.split([len(a) for a in answers])]
         targets = torch.tensor([t for tag in tags for t in self._open[: len(tag)]], device=hidden.device)
         with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from functools import lru_cache
 
 from ..text import fold
 
@@ -19,6 +20,8 @@ _LINK = re.compile(r"\[([^\[\]\n]{1,60})\]\([^()\s]{0,200}\)")
 _ESCAPED = re.compile(r"%(2[0-9a-e]|40|3a)", re.IGNORECASE)
 _KEYCAP = re.compile("[\ufe0e\ufe0f\u20e3]")  # what makes an emoji of a digit
 _ARROW = re.compile(r"[-=]+>")
+_TAKEN = set("&<>[%\\")  # what all of that is made with
+_BACKSLASH = re.compile(r"\\([!-/:-@\[-`{-~])")  # Markdown and TeX write "\$5"
 
 
 def plain(text: str) -> str:
@@ -31,6 +34,8 @@ def plain(text: str) -> str:
         text = _LINK.sub(r"\1", text)
     if "%" in text:
         text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+    if "\\" in text:
+        text = _BACKSLASH.sub(r"\1", text)
     text = _ARROW.sub("→", text)
     if text.isascii():
         return fold(text)
@@ -40,3 +45,22 @@ def plain(text: str) -> str:
     text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() and not c.isascii() else c for c in text)
     text = re.sub(r"[‐‑‒–—−]", "-", unicodedata.normalize("NFC", text))
     return fold(text.replace("“", '"').replace("”", '"'))
+
+
+def stands_as_written(wanted: str, text: str) -> bool:
+    """
+    Whether something with signs stands in a text, sign for sign: what [`plain`] takes for a tag, an entity or an escape may be a
+    part of it ("<br>", "a<b-9").
+    """
+    pattern = _as_written(wanted)
+    return pattern is not None and pattern.search(fold(text)) is not None
+
+
+@lru_cache(maxsize=4096)
+def _as_written(wanted: str) -> re.Pattern[str] | None:
+    words = any(c.isalnum() for c in plain(wanted))
+    wanted = fold(wanted)
+    if not wanted or (words and not set(wanted) & _TAKEN):
+        return None
+    before, after = (BEGIN if wanted[0].isalnum() else ""), (END if wanted[-1].isalnum() else "")
+    return re.compile(before + re.escape(wanted) + after)

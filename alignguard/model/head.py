@@ -13,7 +13,7 @@ import torch
 from ..distributed import compute_device, is_quantized, whole_weight
 from ..errors import StartError
 from .forward import Row, _caught, pad_right
-from .observe import observing
+from .observe import base_of, observing
 from .rounding import rounding
 from .trees import asked_for, read_rows
 
@@ -113,6 +113,7 @@ class Head:
 
 # heads that were held against their model's own logits, and whether the fused path may be taken
 _checked: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
+_told: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # those of which it was said that it may not
 
 
 def read_head(model: Any) -> Head:
@@ -120,15 +121,18 @@ def read_head(model: Any) -> Head:
     The LM head of a causal language model.
 
     Scale and soft cap are read from the config. At the first call for a model the fused path is held against the model's
-    own logits; where they differ, or where the head itself carries an adapter, the plain path is taken and said so once.
+    own logits; where they differ, or where the head itself carries an adapter, the plain path is taken and said so once. Where
+    more than a matrix, a bias and the config may stand between hidden states and logits, they are held against each other at
+    every call: a factor that is learnt changes nothing yet where it begins.
     """
     module = model.get_output_embeddings()
     if not hasattr(module, "weight") or type(module).__module__.startswith("peft.") or is_quantized(module.weight):
         fused = False
     else:
-        if module not in _checked:
+        if module not in _checked or not is_plain(model):
             _checked[module] = _fused_is_exact(model, _fused_head(model, module))
-            if not _checked[module]:
+            if not _checked[module] and module not in _told:
+                _told.add(module)
                 logger.warning(
                     f"AlignGuard: {type(model).__name__} does not compute its logits as expected; "
                     "its own logits are used, row by row"
@@ -137,6 +141,21 @@ def read_head(model: Any) -> Head:
     if fused:
         return _fused_head(model, module)
     return Head(None, size=model.config.get_text_config().vocab_size)
+
+
+def is_plain(model: Any) -> bool:
+    """Whether nothing that may be learnt stands between hidden states and logits but a linear layer's own weight and bias."""
+    base, head = base_of(model), model.get_output_embeddings()
+    own = "forward" not in vars(head) and getattr(type(head), "forward", None) is torch.nn.Linear.forward
+    beside = dict(head.named_parameters()).keys() - {"weight", "bias"}
+    # what a hook does to the head's input is in the hidden states
+    if not own or beside or any(module._forward_hooks for module in (model, base, head)):
+        return False
+    under = getattr(base, getattr(base, "base_model_prefix", ""), None)  # all but the head, where the model tells
+    if not isinstance(under, torch.nn.Module):
+        return True
+    known = {id(p) for part in (under, head) for p in part.parameters()}
+    return all(id(p) in known for p in base.parameters())
 
 
 def _fused_head(model: Any, module: Any) -> Head:
@@ -156,7 +175,7 @@ def _fused_is_exact(model: Any, head: Head) -> bool:
     ids = torch.arange(4, 20, device=device)[None] % model.config.get_text_config().vocab_size
     with observing(model):
         hidden = _caught(model, ids, torch.ones_like(ids))
-        own = model(input_ids=ids, use_cache=False).logits[0].float()  # (16, V)
+        own = model(input_ids=ids, use_cache=False).logits[0]  # (16, V)
         if len(hidden) != 1:
             if "forward" in model.__dict__:
                 raise StartError(
@@ -168,7 +187,10 @@ def _fused_is_exact(model: Any, head: Head) -> bool:
         ours = head.logits(head.prepare(hidden[0][0].to(head.weight.device))).to(own.device)
     if ours.shape[1] < own.shape[1]:
         return False
-    ours = ours[:, : own.shape[1]]
+    # some set what must not be said to the least there is: no size of logits to go by
+    if not bool((own > torch.finfo(own.dtype).min / 2).all() and own.isfinite().all()):
+        return False
+    ours, own = ours[:, : own.shape[1]], own.float()
     scale = (own - own.mean(1, keepdim=True)).abs().max()
     return bool((ours - own).abs().max() <= max(1e-4, rounding(model)) * scale)
 

@@ -22,6 +22,7 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
 )
+from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from ..errors import StartError, one_line
@@ -141,30 +142,46 @@ def _adapted(name: str, dtype: str | torch.dtype) -> Any:
     """An adapter on its base, both with all of their weights."""
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
 
-    under = PeftConfig.from_pretrained(name).base_model_name_or_path
+    config = PeftConfig.from_pretrained(name)
+    under = config.base_model_name_or_path
     if not isinstance(under, str) or not under:
         raise StartError(
             f"{name}: an adapter that names no base; put it into adapter_config.json as base_model_name_or_path"
         )
-    base = from_pretrained(_kind(under), under, dtype=dtype)
-    tokenizer = load_tokenizer(name) if Path(name).is_dir() else None
+    if under.startswith(".") and not Path(under).is_dir() and (Path(name) / under).is_dir():
+        under = str(Path(name) / under)  # no hub id: it was moved together with its base
+    try:
+        check_place(under)
+    except StartError as error:
+        raise StartError(f"{name}: the base that adapter_config.json names: {error}") from None
+    # the base that it was trained on, not what has become of it
+    base = from_pretrained(_kind(under, config.revision), under, dtype=dtype, revision=config.revision)
+    tokenizer = load_tokenizer(name) if _has_tokenizer(name) else None
     if tokenizer is not None and len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
         base.resize_token_embeddings(len(tokenizer))  # it was trained with tokens of its own
-    model = PeftModel.from_pretrained(base, name)
+    model = PeftModel.from_pretrained(base, name, config=config)
     lacking = sorted(get_peft_model_state_dict(model).keys() - load_peft_weights(name, device="cpu").keys())
     if lacking:
         raise StartError(f"{name}: lacks weights of the adapter, e.g. {lacking[0]}")
     return model
 
 
-def _kind(name: str) -> Any:
+def _has_tokenizer(name: str) -> bool:
+    """Whether an adapter brings a tokenizer, also by hub id, of which `AutoTokenizer` alone would take that of its base."""
+    if Path(name).is_dir():
+        return any((Path(name) / file).exists() for file in _TOKENIZERS)
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    return cached_file(name, _TOKENIZERS[0], **quiet) is not None
+
+
+def _kind(name: str, revision: str | None = None) -> Any:
     """
     The auto class that loads it: one that reads images beside text is asked in text alone.
 
     Raises:
         StartError: It is an encoder-decoder model.
     """
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False, revision=revision)
     saved = (config.architectures or [""])[0]
     for kind, known in (
         (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),

@@ -92,7 +92,7 @@ def eval_mode(model: torch.nn.Module, checkpoints: bool = False) -> Iterator[Non
 
 def _recomputes(module: torch.nn.Module) -> bool:
     """Whether a layer may be in training mode for its gradient checkpointing: none that drops something itself."""
-    drops = any("dropout" in name and isinstance(rate, float) and rate > 0 for name, rate in vars(module).items())
+    drops = any("drop" in name and isinstance(rate, float) and rate > 0 for name, rate in vars(module).items())
     return isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and not drops
 
 

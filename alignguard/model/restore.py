@@ -34,6 +34,15 @@ def restore_weights(model: Any, folder: Path) -> None:
             weights = {name: load_peft_weights(str(at), device="cpu") for name, at in places.items()}
         except Exception as error:
             raise RunError(f"{folder}: its adapters cannot be read ({one_line(error)})") from None
+        own = {name: _adapter(model, name) for name in places}
+        lacks = [key for name in places for key in own[name] if key not in weights[name]]
+        if lacks:
+            raise RunError(f"{folder}: its adapters lack weights of the model that trains, e.g. {sorted(lacks)[0]}")
+        told = {key for state in weights.values() for key in state}
+        if beside := [name for name in beside_adapters(model) if name not in told]:
+            raise RunError(
+                f"{folder}: it holds adapters alone, and {len(beside)} other weights train, e.g. {beside[0]}"
+            )
         for name, state in weights.items():
             set_peft_model_state_dict(model, state, adapter_name=name)
         return
@@ -46,6 +55,27 @@ def restore_weights(model: Any, folder: Path) -> None:
     ) as error:  # a file that is cut off, or a pickle that would run something, makes libraries raise many kinds
         raise RunError(f"{folder}: its weights cannot be read ({one_line(error)})") from None
     load_whole(model, loaded.state_dict(), str(folder))
+
+
+def beside_adapters(model: Any) -> list[str]:
+    """
+    What trains beside the adapters of a PEFT model, which a checkpoint of adapters does not hold (embeddings it may); nothing of another.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`):
+            The policy.
+    """
+    if not hasattr(model, "peft_config"):
+        return []
+    there = {value.data_ptr() for name in model.peft_config for value in _adapter(model, name).values()}
+    return [name for name, p in model.named_parameters() if p.requires_grad and p.data_ptr() not in there]
+
+
+def _adapter(model: Any, name: str) -> dict[str, torch.Tensor]:
+    """What a checkpoint of an adapter holds at least."""
+    from peft import get_peft_model_state_dict
+
+    return dict(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
 
 
 def load_whole(model: Any, state: Mapping[str, torch.Tensor], name: str) -> None:

@@ -104,6 +104,26 @@ class Probe:
         return self.messages[-1]["content"]
 
 
+# of names and labels, and of what a leaning is read from: not of what is asked, nor of how its answer is scored
+_BESIDE = {"id", "family", "group", "condition", "stereotype", "compliance", "kind", "rude"}
+
+
+def repeats(pool: Sequence[Probe]) -> list[tuple[Probe, Probe]]:
+    """
+    The probes of a dimension that ask what an earlier one asks, and are scored alike, each with that one. Where anything asked
+    differs (a turn, a choice, a secret), they are two.
+    """
+    first: dict[str, Probe] = {}
+    found = []
+    for probe in pool:
+        asked = json.dumps(
+            {name: value for name, value in asdict(probe).items() if name not in _BESIDE}, sort_keys=True
+        )
+        if (before := first.setdefault(asked, probe)) is not probe:
+            found.append((probe, before))
+    return found
+
+
 _LATER = {"kind", "rude"}  # than the first records: a probe without them has the hash that it had then
 
 

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator
 from math import isfinite
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from ..errors import ProbeError, one_line
 from ..given import meant, shown
@@ -48,6 +48,23 @@ def need(condition: Any, where: str, message: str) -> None:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, str) and v.strip() for v in value)
+
+
+def is_seen(text: str) -> bool:
+    """Whether anything of a text can be looked for: not of blanks, controls, invisible characters and marks that stand on none."""
+    return any(not c.isspace() and category(c)[0] != "M" and category(c) not in ("Cc", "Cf") for c in text)
+
+
+def need_seen(key: str, texts: Iterable[str], where: str) -> None:
+    """
+    Hold secrets or facts against what can be looked for in an answer.
+
+    Raises:
+        ProbeError: Of one of them nothing can.
+    """
+    for text in texts:
+        told = f"'{key}' hold {text!a}, of which nothing can be seen in an answer; give strings with something to read"
+        need(is_seen(text), where, told)
 
 
 def _is_figure(value: Any) -> bool:
@@ -124,6 +141,7 @@ def probe_from_row(row: Any, where: str = "probe") -> Probe:
         need(_is_texts(row[key]), where, f"'{key}' must be a list of non-empty strings")
         longest = max(len(normalize("NFKC", text)) for text in row[key])  # as it is looked for
         need(longest <= MAX_SECRET, where, f"'{key}' are of {MAX_SECRET:,} characters at most, not {longest:,}")
+        need_seen(key, row[key], f"{where}, probe {row['id']!r}")
         extra[key] = tuple(row[key])
     elif judge == "choice":
         options = row["options"]

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from ..auditing.result import said
 from ..model.checkpoints import latest_checkpoint
+from ..text import rounded
 from ..verdicts.sides import share_of
-from ..verdicts.verdict import Verdict
+from ..verdicts.verdict import DimensionVerdict, Verdict
 from .words import proof, regressed
 
 _MOST_FLIPS = 5
 _MOST_CHARACTERS = 160
+_FLOOR = "below its floor"  # in the reason of a dimension that is called by one
 _ADVICE = (
     "Advice: a lower learning rate, the data without the rows that did it, or budget=DriftBudget(...), which pulls the model "
     "towards its start."
@@ -65,14 +67,7 @@ def regression_text(verdict: Verdict, output_dir: str | Path, quote: bool = True
         if d is None:
             continue
         flips += [flip for flip in (d.flips if d is not verdict.together else verdict.flips) if flip.drop > 0]
-        e = d.evidence
-        of = f" ({share_of(name, e.part)})" if e.part else ""
-        when = "at this audit" if e.looks <= 1 else f"over the last {e.looks} audits"
-        unscored = f", {e.unscored} unscored now and counted as unchanged" if e.unscored else ""
-        lines.append(
-            f"  {name}{of}: fell by {e.drop:.2f} [{e.low:+.2f}, {e.high:+.2f}] {when} "
-            f"({e.n} pairs{unscored}); {d.why or proof(e)}"
-        )
+        lines += _what_fell(d)
     for flip in sorted(flips, key=lambda f: (-f.drop, f.after.probe.id))[:_MOST_FLIPS]:
         lines.append(f"  {flip.after.probe.id}: {flip.before.score.value:.2f} -> {flip.after.score.value:.2f}")
         if quote:
@@ -93,6 +88,28 @@ def regression_text(verdict: Verdict, output_dir: str | Path, quote: bool = True
     if side := verdict.regressed_side:
         lines.append(f"  Which rows did it: alignguard trace {output_dir} --side {side} --to {verdict.step}")
     return "\n".join([*lines, f"  {_ADVICE}"])
+
+
+def _what_fell(d: DimensionVerdict) -> list[str]:
+    """
+    By how much, and how sure that is: what all audits prove, of the side where that is strongest. A floor is one of the dimension's
+    own score at this audit, so beside it stand figures of that, and what is proven, of whichever side, stands below.
+    """
+    e = d.evidence
+    own = f"  {d.dimension}: {_fell(d.drop, d.low, d.high)} at this audit ({d.n} pairs); {d.why or proof(e)}"
+    if not e.looks:
+        return [own if d.n else f"  {d.dimension}: nothing of it could be judged at this audit"]
+    of = share_of(d.dimension, e.part) if e.part else "all audits so far"
+    when = "at this audit" if e.looks <= 1 else f"over the last {e.looks} audits"
+    unscored = f", {e.unscored} unscored now and counted as unchanged" if e.unscored else ""
+    proven = f"{_fell(e.drop, e.low, e.high)} {when} ({e.n} pairs{unscored})"
+    if d.called and _FLOOR in d.why:
+        return [own, *([f"    {of}: {proven}; {proof(e)}"] if e.part or e.looks > 1 else [])]
+    return [f"  {d.dimension}{f' ({of})' if e.part else ''}: {proven}; {d.why or proof(e)}"]
+
+
+def _fell(drop: float, low: float, high: float) -> str:
+    return f"fell by {rounded(drop, '.2f')} [{rounded(low)}, {rounded(high)}]"
 
 
 def _line(text: str) -> str:

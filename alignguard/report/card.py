@@ -16,7 +16,7 @@ from ..records.about import About
 from ..text import clean
 from ..verdicts.verdict import DimensionVerdict, Verdict
 from .terminal import headline_of
-from .words import moved, told
+from .words import moved, tested, told
 
 FORM = "alignguard-card/1"
 _MOST_CHARACTERS = 96  # of a name that others gave
@@ -135,7 +135,7 @@ def _row(d: DimensionVerdict, verdict: Verdict, alone: bool) -> Row:
     if not d.judged:
         return row
     e = d.evidence
-    if not d.watched or not e.looks:
+    if not tested(d):
         return replace(row, drop=d.drop, low=d.low, high=d.high)
     proof = replace(row, p=e.p, detectable=e.detectable, n=e.n, part=e.part)
     return replace(proof, drop=e.drop, low=e.low, high=e.high)

@@ -41,7 +41,8 @@ def drift(audits: Sequence[Audit], verdict: Verdict, pulses: Sequence[dict[str, 
         Series("raw (with the change of format)", _points(audits, "kl/raw"), "c3"),
     ]
     if pulses:
-        between = [(float(line["step"]), line["metrics"][logged("pulse/kl")]) for line in pulses]
+        told = [(float(line["step"]), line["metrics"].get(logged("pulse/kl"))) for line in pulses]
+        between = [(step, kl) for step, kl in told if kl is not None]
         series.append(Series("pulse (answer, a few probes)", between, "c4"))
     marks = _marks(verdict, list(verdict.since))
     return curves("Drift from the start", series, "step", "KL, nats/token", marks=marks)

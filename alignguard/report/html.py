@@ -13,14 +13,15 @@ from markupsafe import Markup
 from ..auditing.audit import Audit
 from ..auditing.figures import PREFIX
 from ..files import write_text
+from ..probes.probe import SKILL
 from ..records.about import About
-from ..text import visible
+from ..text import rounded, visible
 from ..tracing.found import Trace
 from ..verdicts.verdict import DimensionVerdict, State, Verdict
 from . import charts, traced
 from .flips import rows, sections
 from .page import fill
-from .words import detectable, fell, finds, gained, no_verdict, proof, regressed, side_that_fell, to_do, told
+from .words import detectable, fell, finds, gained, no_verdict, proof, regressed, side_that_fell, tested, to_do, told
 
 _MANY_UNSCORED = 0.3
 
@@ -72,6 +73,7 @@ def render(
         alone=about.is_alone,
         headline=_with_notes(about, _headline(verdict, run, was)),
         finds=finds,
+        tested=tested,
         dimensions=[_row(d, verdict, audits[-1]) for d in verdict.rows],
         warnings=[visible(warning) for warning in verdict.warnings],
         cards=_cards(audits, verdict, run, was),
@@ -172,7 +174,7 @@ def _sentence(text: str) -> str:
 
 
 def _fall(d: DimensionVerdict) -> str:
-    return f"a drop of {d.drop:.2f} (95 %: {d.low:+.2f} to {d.high:+.2f})"
+    return f"a drop of {rounded(d.drop, '.2f')} (95 %: {rounded(d.low)} to {rounded(d.high)})"
 
 
 def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> list[tuple[str, str]]:
@@ -196,18 +198,20 @@ def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> li
     cards = [(str(verdict.last_aligned_step), "last aligned step")] if run else []
     for key, label, form, compared in wanted:
         now, then = latest.figure(key), first.figure(key)
+        if key == f"{SKILL}/score" and (d := verdict.dimensions.get(SKILL)) is not None and d.n:
+            now, then = d.score, d.baseline  # on the same questions
         if now is None:
             continue
         if compared and first.step == 0 and first is not latest and then is not None:
-            label += f", {was} {then:{form}}"
-        cards.append((f"{now:{form}}", label))
+            label += f", {was} {rounded(then, form)}"
+        cards.append((rounded(now, form), label))
     return cards
 
 
 def _row(d: DimensionVerdict, verdict: Verdict, latest: Audit) -> tuple[DimensionVerdict, str, str, str]:
     """A dimension with its state in a word, its style, and its drift."""
     drift = None if d is verdict.together else latest.figure(f"{d.dimension}/kl")
-    return d, *told(verdict, d), "-" if drift is None else f"{drift:.4f}"
+    return d, *told(verdict, d), "-" if drift is None else rounded(drift, ".4f")
 
 
 def _kinds(audits: Sequence[Audit]) -> list[list[str]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 
+from ..text import rounded
 from .card import Row, TrustCard, shown, told_in_public
 from .terminal import headline_of
 from .words import finds
@@ -66,7 +67,7 @@ def _scores(card: TrustCard) -> tuple[list[str], list[list[str]]]:
 def _trust(card: TrustCard) -> tuple[list[str], list[list[str]]]:
     found = []
     for row in card.rows:
-        drop, low, high = map(_signed, (row.drop, row.low, row.high))
+        drop, low, high = map(rounded, (row.drop, row.low, row.high))
         part = f" ({escaped(row.part)})" if row.part else ""
         few = "too few judged" if isfinite(row.last) else "none judged"
         told = f"{drop} [{low}, {high}]{part}" if isfinite(row.drop) else few
@@ -81,16 +82,12 @@ def _unjudged(row: Row) -> str:
     return f"{row.unscored} of {row.asked}"
 
 
-def _signed(drop: float) -> str:
-    return f"{round(drop, 2) + 0.0:+.2f}"  # without a negative zero
-
-
 def _p(p: float) -> str:
     return f"{p:.2g}" if p < 0.995 else "1"
 
 
 def _figure(value: float, form: str) -> str:
-    return f"{value:{form}}" if isfinite(value) else "-"
+    return rounded(value, form) if isfinite(value) else "-"
 
 
 def _read(card: TrustCard) -> str:
@@ -115,15 +112,19 @@ def _read(card: TrustCard) -> str:
 def _drift(card: TrustCard) -> list[list[str]]:
     d = card.drift
     ends = (
-        f" [{d['kl/answer_low']:.4f}, {d['kl/answer_high']:.4f}]" if {"kl/answer_low", "kl/answer_high"} <= {*d} else ""
+        f" [{_nats(d, 'answer_low')}, {_nats(d, 'answer_high')}]" if {"kl/answer_low", "kl/answer_high"} <= {*d} else ""
     )
     told = {
-        "kl/answer": ("of what is answered", f"{d.get('kl/answer', 0.0):.4f}{ends}"),
-        "kl/raw": ("with the change of format (raw)", f"{d.get('kl/raw', 0.0):.4f}"),
-        "kl/answer_sum": ("summed over an answer, nats", f"{d.get('kl/answer_sum', 0.0):.3f}"),
-        "kl/floor": ("of the start against itself (floor)", f"{d.get('kl/floor', 0.0):.1e}"),
+        "kl/answer": ("of what is answered", f"{_nats(d, 'answer')}{ends}"),
+        "kl/raw": ("with the change of format (raw)", _nats(d, "raw")),
+        "kl/answer_sum": ("summed over an answer, nats", _nats(d, "answer_sum", ".3f")),
+        "kl/floor": ("of the start against itself (floor)", _nats(d, "floor", ".1e")),
     }
     return [list(cells) for key, cells in told.items() if key in d]
+
+
+def _nats(drift: Mapping[str, float], name: str, form: str = ".4f") -> str:
+    return rounded(drift.get(f"kl/{name}", 0.0), form)
 
 
 def _asked(card: TrustCard) -> list[list[str]]:

@@ -14,6 +14,7 @@ from huggingface_hub.utils import yaml_dump
 
 from ..errors import RunError, one_line
 from ..files import write_whole
+from ..text import rounded
 from .card import TrustCard, shown
 from .markdown import BEGIN, END, section
 from .picture import write_picture
@@ -147,7 +148,7 @@ def _result(
 
 def _short(value: float) -> float:
     """Four digits: the fifth is noise."""
-    return value if isinstance(value, int) else float(f"{value:.4g}")
+    return value if isinstance(value, int) else float(rounded(value, ".4g"))
 
 
 def _merged(index: list[dict[str, Any]] | None, name: str, ours: Sequence[EvalResult]) -> list[dict[str, Any]]:

@@ -12,9 +12,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..text import rounded
+
 templates = Environment(
     loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
+templates.globals["rounded"] = rounded
 templates.globals["style"] = Markup(files(__package__).joinpath("style.css").read_text(encoding="utf-8"))
 
 

@@ -9,19 +9,20 @@ from typing import Any
 from ..auditing.figures import PREFIX, logged
 from ..probes.probe import DIMENSIONS
 from ..records.record import Record
-from ..text import in_a_line, visible
+from ..text import in_a_line, rounded, visible
 from ..verdicts.sides import TOGETHER
 from ..verdicts.verdict import DimensionVerdict, State
 from .charts import against_drift
 from .page import fill
 from .svg import Series
 from .terminal import columns, figure, headline, is_natural, paired, proof, reference_metrics, sampled, summary
-from .words import finds
+from .words import finds, tested
 
 _COLOURS = 8  # of the page's style sheet
 _MARKS = {State.REGRESSED: "!", State.UNJUDGED: "?", State.FELL: "*"}
 LEGEND = (
-    "score (drop from the reference; positive is worse): ! a regression, * below the reference by the interval of this look alone, "
+    "score (drop from the reference; positive is worse; of N: on the N probes that could be judged of both, where that is fewer than "
+    "the reference's own score is of): ! a regression, * below the reference by the interval of this look alone, "
     "? too few could be judged"
 )
 
@@ -96,8 +97,17 @@ def _scores(records: Sequence[Record]) -> list[list[str]]:
 def _cell(record: Record, d: DimensionVerdict | None) -> str:
     if d is None:
         return "-"
+    of = f", of {d.n}" if d.n < _scored_then(record, d) else ""
     mark = _MARKS.get(record.verdict.state_of(d), "") if d in record.verdict.counted or d.called else ""
-    return f"{d.score:.2f} ({d.drop:+.2f}){mark or ' '}" if d.n else f"-{mark}"
+    return f"{d.score:.2f} ({rounded(d.drop)}{of}){mark or ' '}" if d.n else f"-{mark}"
+
+
+def _scored_then(record: Record, d: DimensionVerdict) -> int:
+    """Of how many of the latest audit's probes of a dimension, or of all that are watched together, the reference has a score."""
+    dimensions = record.verdict.dimensions
+    names = {name for name in dimensions if dimensions[name].watched} if d.dimension == TOGETHER else {d.dimension}
+    results = (record.baseline[id] for id in record.audits[-1].scores)
+    return sum(r.probe.dimension in names and r.score.value is not None for r in results)
 
 
 def _references(records: Sequence[Record]) -> list[tuple[str, dict[str, float]]]:
@@ -116,11 +126,11 @@ def _verdicts(records: Sequence[Record], failed: Mapping[str, str]) -> list[list
         drifts = [record.audits[-1].figure(f"kl/{name}") for name in ("answer", "raw", "reverse")]
         verdict = record.verdict
         watched = [d for d in verdict.counted if d.watched]
-        p = min((d.evidence.p for d in verdict.rows if d.watched and d.judged), default=float("nan"))
+        p = min((d.evidence.p for d in verdict.rows if tested(d)), default=float("nan"))
         rows.append(
             [
                 record.about.model,
-                *("-" if drift is None else f"{drift:.4f}" for drift in drifts),
+                *("-" if drift is None else rounded(drift, ".4f") for drift in drifts),
                 f"{sum(d.unscored for d in watched)}/{sum(d.asked for d in watched)}",
                 finds(verdict.detectable),
                 "-" if isnan(p) else f"{p:.2g}",
@@ -137,11 +147,8 @@ def _drops(records: Sequence[Record]) -> list[list[str]]:
         there = [(record, d) for record in records if (d := record.verdict.of(name)) is not None]
         rows += [[name, record.about.model, *paired(d), str(d.n), *proof(d)] for record, d in there]
         for side in dict.fromkeys(side for _, d in there for side in d.sides):
-            sides = [(record, d.watched, d.sides[side]) for record, d in there if side in d.sides]
-            rows += [
-                [f"{name}, {side}", record.about.model, *paired(s), str(s.n), *(proof(s) if proves else "--")]
-                for record, proves, s in sides
-            ]
+            sides = [(record, d.sides[side]) for record, d in there if side in d.sides]
+            rows += [[f"{name}, {side}", record.about.model, *paired(s), str(s.n), *proof(s)] for record, s in sides]
     return rows
 
 

@@ -9,6 +9,7 @@ from math import floor, isfinite, log10
 from markupsafe import Markup
 
 from ..probes.draw import spread
+from ..text import rounded
 from .page import fill
 
 _WIDTH, _HEIGHT = 440, 240
@@ -80,7 +81,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.6g}"
+    return rounded(value, ".6g")
 
 
 _Dot = tuple[float, float, float, str]  # x, y, radius, and what it says
@@ -131,7 +132,7 @@ class _Frame:
         radius = 3 if len(points) <= _FEW else 1.5
         if len(points) > _MOST:
             points = [*spread(points[:-1], _MOST - 1), points[-1]]
-        return [(self.x(x), self.y(y), radius, f"{name}: {_number(x)}, {y:.4g}") for x, y, name in points]
+        return [(self.x(x), self.y(y), radius, f"{name}: {_number(x)}, {rounded(y, '.4g')}") for x, y, name in points]
 
     def mark(self, mark: Mark) -> list[_Line]:
         """Its line; nothing where it lies outside the axes."""

@@ -13,11 +13,10 @@ from ..auditing.figures import PREFIX
 from ..auditing.metrics import gather
 from ..records.about import About
 from ..records.record import Record
-from ..text import in_a_line, visible, visible_json
-from ..verdicts.evidence import Evidence
+from ..text import in_a_line, rounded, visible, visible_json
 from ..verdicts.sides import TOGETHER
 from ..verdicts.verdict import DimensionVerdict, SideVerdict, Verdict
-from .words import finds, mark
+from .words import finds, mark, tested
 from .words import in_a_line as verdict_in_a_line
 
 _SHARES = ("/harmful_refusal", "/benign_refusal", "status/", "degenerate", "forced")
@@ -53,7 +52,9 @@ def tables(record: Record) -> str:
     if record.about.is_alone:  # nothing but scores, and how many they are of
         head, *rows = ([row[i] for i in (0, 2, 6, 7)] for row in [head, *rows])
     kl = {name: record.audits[-1].figure(f"kl/{name}") for name in ("answer", "raw", "reverse", "train_prompts")}
-    drift = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in kl.items() if value is not None)
+    drift = ", ".join(
+        f"{name.replace('_', ' ')} {rounded(value, '.4f')}" for name, value in kl.items() if value is not None
+    )
     drift += floor(record.audits[-1])
     parts = [columns([head, *rows]), f"drift, nats/token: {drift}"] if drift else [columns([head, *rows])]
     before = reference_metrics(record)
@@ -91,10 +92,9 @@ def _rows(d: DimensionVerdict, record: Record) -> list[list[str]]:
     kl = None if d.dimension == TOGETHER else record.audits[-1].figure(f"{d.dimension}/kl")
     counts = [str(len(d.flips)), f"{d.unscored}/{d.asked}", str(d.n), *proof(d)]
     marked = mark(record.verdict, d, record.about.is_run)
-    rows = [[d.dimension, *paired(d), *counts, "-" if kl is None else f"{kl:.4f}", marked]]
+    rows = [[d.dimension, *paired(d), *counts, "-" if kl is None else rounded(kl, ".4f"), marked]]
     for s in d.sides.values():
-        told = proof(s) if d.watched else "--"
-        rows.append([f"  {s.side}", *paired(s), "", "", str(s.n), *told, "", ""])
+        rows.append([f"  {s.side}", *paired(s), "", "", str(s.n), *proof(s), "", ""])
     return rows
 
 
@@ -107,19 +107,17 @@ def paired(d: DimensionVerdict | SideVerdict) -> list[str]:
     """Scores then and now, and the drop with its interval."""
     if not d.n:
         return ["-", "-", "-", "none scored"]
-    return [f"{d.baseline:.2f}", f"{d.score:.2f}", f"{d.drop:+.2f}", f"[{d.low:+.2f}, {d.high:+.2f}]"]
+    return [f"{d.baseline:.2f}", f"{d.score:.2f}", rounded(d.drop), f"[{rounded(d.low)}, {rounded(d.high)}]"]
 
 
 def proof(d: DimensionVerdict | SideVerdict) -> list[str]:
-    """p, and what would have been found; nothing of what nobody watches, or too little of could be judged."""
-    if not d.judged or (isinstance(d, DimensionVerdict) and not d.watched):
-        return ["-", "-"]
-    return [str(d.evidence), finds(d.evidence.detectable)]
+    """p, and what would have been found; nothing of what no test looks at, or too little of could be judged."""
+    return [str(d.evidence), finds(d.evidence.detectable)] if tested(d) else ["-", "-"]
 
 
 def figure(name: str, value: float) -> str:
     """A natural figure, as a share or a number."""
-    return f"{value:.0%}" if any(part in name for part in _SHARES) else f"{value:.3f}"
+    return rounded(value, ".0%" if any(part in name for part in _SHARES) else ".3f")
 
 
 def reference_metrics(record: Record) -> dict[str, float]:
@@ -165,29 +163,21 @@ def _alone(d: DimensionVerdict) -> dict[str, Any]:
 
 
 def _dimension(d: DimensionVerdict) -> dict[str, Any]:
-    return {
-        "reference": d.baseline,
-        "score": d.score,
-        "drop": d.drop if d.n else None,
-        "low": d.low if d.n else None,
-        "high": d.high if d.n else None,
-        "n": d.n,
-        "asked": d.asked,
-        "unscored": d.unscored,
-        "flips": len(d.flips),
-        **_told(d.evidence, d.judged),
-        "called": d.called,
-        "sides": {
-            s.side: {"reference": s.baseline, "score": s.score, "drop": s.drop, "low": s.low, "high": s.high, "n": s.n}
-            | _told(s.evidence, s.judged)
-            for s in d.sides.values()
-        },
-    }
+    counts = {"asked": d.asked, "unscored": d.unscored, "flips": len(d.flips)}
+    sides = {s.side: _paired(s) | _proof(s) for s in d.sides.values()}
+    return _paired(d) | counts | _proof(d) | {"called": d.called, "sides": sides}
 
 
-def _told(e: Evidence, judged: bool) -> dict[str, Any]:
-    """What all audits so far prove; the interval is valid for the whole run. Where too little was judged, counts alone."""
-    if not judged:
+def _paired(d: DimensionVerdict | SideVerdict) -> dict[str, Any]:
+    """Both ends over the same pairs, and the drop between them with its interval for this look."""
+    drop = {"drop": d.drop, "low": d.low, "high": d.high}
+    return {"reference": d.baseline, "score": d.score, **(drop if d.n else dict.fromkeys(drop)), "n": d.n}
+
+
+def _proof(d: DimensionVerdict | SideVerdict) -> dict[str, Any]:
+    """What all audits so far prove; the interval is valid for the whole run. Where nothing is tested there are counts alone."""
+    e = d.evidence
+    if not tested(d):
         e = replace(e, p=nan, strength=nan, detectable=nan, drop=nan, low=nan, high=nan)
     whole_run = {"looks": e.looks, "n": e.n, "unscored": e.unscored, "drop": e.drop, "low": e.low, "high": e.high}
     return {"p": e.p, "evidence": e.strength, "part": e.part, "detectable": e.detectable, "whole_run": whole_run}
@@ -223,14 +213,14 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 def floor(audit: Audit) -> str:
     """What the start drifts against itself, to be said behind a drift; empty where it is not known."""
     value = audit.figure("kl/floor")
-    return "" if value is None else f", floor {value:.1e}"
+    return "" if value is None else f", floor {rounded(value, '.1e')}"
 
 
 def format_table(audit: Audit, verdict: Verdict) -> str:
     """An audit as a table for the terminal."""
     answer, raw, thinks, seconds = map(audit.figure, ("kl/answer", "kl/raw", "kl/thinks", "cost/seconds"))
-    drift = "" if answer is None else f"drift {answer:.4f} nats/token"
-    drift += "" if raw is None else f" (raw {raw:.4f}{floor(audit)})"
+    drift = "" if answer is None else f"drift {rounded(answer, '.4f')} nats/token"
+    drift += "" if raw is None else f" (raw {rounded(raw, '.4f')}{floor(audit)})"
     trace = "" if thinks is None else f"opens a trace {thinks:.0%}"
     time = "" if seconds is None else f"{seconds:.0f} s"
     head = ["dimension", "start", "now", "drop", "95 % interval", "flips", "unscored", "n", "p", "finds", ""]

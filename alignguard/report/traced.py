@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..text import in_a_line
-from ..tracing.found import NOT_FOUND, NOT_TOLD, Trace, TracedRow
+from ..text import in_a_line, rounded
+from ..tracing.found import Trace, TracedRow
 from ..verdicts.sides import share_of
 from .terminal import columns
 
@@ -36,15 +36,13 @@ def section(trace: Trace, quote: bool) -> Section:
         quote (`bool`):
             Whether rows' texts are shown.
     """
+    trace = trace if quote else trace.bare
     shown = trace.rows[: min(trace.named or _FIRST, _SHOWN)]
-    rows = [(*_cells(row), _middle(row.text) if quote else "") for row in shown]
+    rows = [(*_cells(row), _middle(row.text)) for row in shown]
     by = [
         (
             column.name,
-            [
-                (value if quote or value in (NOT_FOUND, NOT_TOLD) else f"value {i + 1}", n, named, f"{share:.0%}")
-                for i, (value, n, named, share) in enumerate(column.values)
-            ],
+            [(value, n, named, f"{share:.0%}") for value, n, named, share in column.values],
         )
         for column in trace.by
     ]
@@ -61,7 +59,7 @@ def sentences(trace: Trace) -> list[str]:
         found.append("No small set of rows explains this" + f": {trace.why}" * bool(trace.why) + ".")
     found.append(
         f"Half of all pull comes from {trace.shares.half:,} rows, nine tenths from {trace.shares.most:,}. Two halves of the flipped "
-        f"probes, each traced alone, agree on the rows' ranks by {trace.agreement:.2f} (1: wholly, 0: not at all)."
+        f"probes, each traced alone, agree on the rows' ranks by {rounded(trace.agreement, '.2f')} (1: wholly, 0: not at all)."
     )
     drawn = [row for row in trace.rows if row.stands_for > 1]
     if drawn:
@@ -116,7 +114,7 @@ def _title(trace: Trace) -> str:
 
 def _cells(row: TracedRow) -> tuple[str, str, str, str, str]:
     steps = ", ".join(map(str, row.steps[:3])) + (", ..." if len(row.steps) > 3 else "")
-    return row.name, steps, f"{row.stands_out:+.1f}", f"{row.alike:.2f}", f"{row.loss:.2f}"
+    return row.name, steps, rounded(row.stands_out, "+.1f"), rounded(row.alike, ".2f"), f"{row.loss:.2f}"
 
 
 def _middle(text: str) -> str:

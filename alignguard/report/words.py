@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isfinite, isnan
 
 from ..probes.probe import SKILL
+from ..text import rounded
 from ..verdicts.evidence import Evidence
 from ..verdicts.sides import TOGETHER, share_of
 from ..verdicts.verdict import DimensionVerdict, SideVerdict, State, Verdict
@@ -46,15 +47,28 @@ def points(drop: float) -> str:
 def detectable(verdict: Verdict) -> str:
     """What would have been found, as the end of a sentence that begins with what was."""
     counted = [d for d in verdict.counted if d.watched]
-    if not any(d.evidence.looks for d in counted):
+    if not verdict.step:
         return "only the start was asked so far"
-    blind = [d.dimension for d in counted if isnan(d.evidence.detectable)]
-    found = max((d.evidence.detectable for d in counted if not isnan(d.evidence.detectable)), default=float("nan"))
-    if not blind:
-        return f"a drop of {points(found)} or more would have been"
-    few = "with so few probes, or so little to lose, none could have been, however large"
-    none = f"{few}, in {', '.join(blind)}" if len(blind) < len(counted) else few
-    return none if not isfinite(found) else f"{none}; elsewhere one of {points(found)} or more would have been"
+    if verdict.awaits:
+        more = f"{verdict.awaits} more audit{'s' * (verdict.awaits > 1)}"
+        return f"none can be called before {more}, by the rule's patience"
+    read = [d for d in counted if d.judged and d.evidence.looks]
+    drops = [d.evidence.detectable for d in read if not isnan(d.evidence.detectable)]
+    found = f"{points(max(drops))} or more would have been" if drops else ""
+    if len(drops) == len(counted):
+        return f"a drop of {found}"
+    reasons = {
+        "with so few probes, or so little to lose, none could have been, however large": [
+            d.dimension for d in read if isnan(d.evidence.detectable)
+        ],
+        "with so few answers that could be judged, none could have been": [
+            d.dimension for d in counted if d not in read
+        ],
+    }
+    none = [
+        f"{why}, in {', '.join(names)}" if len(names) < len(counted) else why for why, names in reasons.items() if names
+    ]
+    return "; ".join([*none, *([f"elsewhere one of {found}"] if found else [])])
 
 
 def no_verdict(verdict: Verdict, was: str) -> str:
@@ -102,7 +116,7 @@ def gained(verdict: Verdict, was: str) -> list[str]:
         return []
     kind = moved(d.low, d.high) or "not gained, as far as can be told"
     now = f"{SKILL.capitalize()} is {kind}: {d.baseline:.2f} at the {was}, {d.score:.2f} now, on {d.n} questions"
-    return [f"{now} (95 %: {-d.high:+.2f} to {-d.low:+.2f})."]
+    return [f"{now} (95 %: {rounded(-d.high)} to {rounded(-d.low)})."]
 
 
 def to_do(verdict: Verdict) -> list[str]:
@@ -151,8 +165,18 @@ def told(verdict: Verdict, d: DimensionVerdict) -> tuple[str, str]:
             return (state.value if d.watched or d in verdict.counted else "-"), ""
 
 
+def tested(d: DimensionVerdict | SideVerdict) -> bool:
+    """
+    Whether there is a proof to tell of: enough was judged, and a test has looked at it. None looks at what the rule does not watch,
+    at the start, or, where whole dimensions are tested, at their sides.
+    """
+    return d.judged and d.evidence.looks > 0
+
+
 def proof(e: Evidence) -> str:
     """How sure it is."""
+    if not e.looks:
+        return "no test is made of it"
     if e.strength < 1 and e.p >= 0.5:
         return "too few changed to tell"
     return f"{'significant' if e.strength >= 1 else 'not significant'} for the whole run, p {e}"

@@ -73,6 +73,15 @@ class ByColumn:
     name: str
     values: list[tuple[str, int, int, float]]
 
+    @property
+    def bare(self) -> ByColumn:
+        """The same with numbers for values, which are the data set's."""
+        told = [
+            (value if value in (NOT_FOUND, NOT_TOLD) else f"value {i}", n, named, share)
+            for i, (value, n, named, share) in enumerate(self.values, start=1)
+        ]
+        return replace(self, values=told)
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -142,8 +151,9 @@ class Trace:
 
     @property
     def bare(self) -> Trace:
-        """The same without texts of rows."""
-        return replace(self, rows=[replace(row, text="") for row in self.rows])
+        """The same without a word of the data set: neither texts of rows nor values of columns."""
+        rows = [replace(row, text="") for row in self.rows]
+        return replace(self, rows=rows, by=[column.bare for column in self.by])
 
     @property
     def trained(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..auditing.audit import Audit
 from ..distributed import will_shard
-from ..drift.reference import KINDS, Reference, freeze_start
-from ..errors import AlignGuardError, StartError
+from ..drift.reference import Reference, freeze_start
+from ..errors import AlignGuardError
 from ..given import is_flag, need
 from ..holding.budget import DriftBudget
 from ..judging.scorers import judge_of, scorer_of
-from ..model.checkpoints import half_written
 from ..model.generation import TokenBudget
 from ..model.loading import check_reference_tokenizer
 from ..model.observe import is_within, restored_rng, trainer_autocast, uncompiled
 from ..probes.pool import load_probes
 from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
-from .card import CardKeeper
-from .checks import check_reference
+from .acting import act_at_the_end, asked_for
+from .card import CardKeeper, keep_card
+from .checks import LATE, check_alone, check_reference, check_start_was_seen, tell_of_half_written
 from .chosen import chosen_figure, figures_of
 from .loop import training_loop
 from .pace import AUDIT, NOTHING
@@ -48,8 +47,8 @@ class AlignGuardCallback(TrainerCallback):
 
     Args:
         trainer (`Trainer`, *optional*):
-            Needed with `trainer.add_callback(AlignGuardCallback(trainer))`; in `callbacks=[AlignGuardCallback()]` it is
-            not. Trackers other than W&B, Trackio, TensorBoard and MLflow are fed through it.
+            Needed with `trainer.add_callback(AlignGuardCallback(trainer))`, so that the start is kept at that line; in
+            `callbacks=[AlignGuardCallback()]` it is not.
         probes (`str` or `Sequence`, *optional*, defaults to `"core"`):
             As for [`load_probes`]: `"core"`, names of dimensions, JSONL files, [`Probe`]s, datasets, published benchmarks.
         reference (`str` or `PreTrainedModel`, *optional*, defaults to `"auto"`):
@@ -88,8 +87,8 @@ class AlignGuardCallback(TrainerCallback):
             one does that `metric_for_best_model` names; each evaluation then has an audit of its own (`docs/figures.md`).
         engine (`str`, *optional*):
             What generates the policy's answers: `"trainer"` for the vLLM engine that the trainer itself generates with (GRPO, RLOO
-            with `use_vllm=True`), asked greedily and with the weights of that step; it needs `trainer`. By default the policy
-            itself. All that is read off likelihoods stays with the model. See `docs/trainers.md`.
+            with `use_vllm=True`), asked greedily and with the weights of that step. By default the policy itself. All that is
+            read off likelihoods stays with the model. See `docs/trainers.md`.
         rows (`bool`, *optional*, defaults to `True`):
             Whether it is kept which rows went into which step, and their tokens: [`trace`] tells from it where a regression came from.
         trace (`bool`, *optional*, defaults to `False`):
@@ -163,7 +162,8 @@ class AlignGuardCallback(TrainerCallback):
         self.run: Run | None = None
         self._model: Any = None  # whose start it is
         self._card: CardKeeper | None = None
-        self._seen: Seen | None = None
+        self._seen: Seen | None = None  # while it watches a training, from its first step on
+        self._told_late = False
         if trainer is not None:
             self._freeze(trainer.model, trainer.args)
 
@@ -187,18 +187,17 @@ class AlignGuardCallback(TrainerCallback):
         if self._model is not None and state.global_step == 0 and not is_within(self._model, model):
             self.trainer = None  # a second one, or a search that builds a model for each trial
             self._freeze(model, args)
+        trainer = training_loop().get("self", self.trainer)  # a callback may be given to another, of the same model
+        check_alone(trainer, AlignGuardCallback)
         if self.reference is None:
-            if state.global_step > 0 and self.kind in KINDS:
-                raise StartError(
-                    "this run is resumed, and its start was not seen: use callbacks=[AlignGuardCallback()] or "
-                    "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"
-                )
+            check_start_was_seen(state.global_step, self.kind)
             self._freeze(model, args)
         assert self.reference is not None
         if self.reference.kind == "given" and isinstance(self.kind, (str, Path)) and self.run is None:
             check_reference_tokenizer(str(self.kind), tokenizer, state.is_world_process_zero)
-        if isinstance(self.kind, (str, Path)):  # a model that was given stays as it is
-            self.reference.follow(model, len(getattr(tokenizer, "tokenizer", tokenizer)))
+        # a model that was given stays as it is
+        fit = self.reference.follow if isinstance(self.kind, (str, Path)) else self.reference.check_tokens
+        fit(model, len(getattr(tokenizer, "tokenizer", tokenizer)))
         # one that failed, or was interrupted, before its start was asked is none to go on from
         earlier = self.run if self.run is not None and self.run.started else None
         self.run = Run(
@@ -209,13 +208,13 @@ class AlignGuardCallback(TrainerCallback):
             tokenizer,
             state.max_steps,
             state.is_world_process_zero,
-            self.trainer,
+            trainer,
         )
         run, loader = self.run, kwargs.get("train_dataloader")
         run.ranks.together(lambda: run.begin(state.global_step, getattr(loader, "dataset", None), earlier))
         if self._seen is not None:  # of a training that broke off
             self._seen.order.end()
-        self._seen = Seen(run.context, loader, state.global_step, training_loop().get("self", self.trainer), run.also)
+        self._seen = Seen(run.context, loader, state.global_step, trainer, run.also)
         run.catch_up(state.global_step, kwargs.get("optimizer"))
         self._keep_card(run)
         self._act(control)  # a second train() may begin where the first one ended badly
@@ -238,27 +237,28 @@ class AlignGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Gradients are zero here: what is added now is clipped and applied with the trainer's own."""
-        if self.run is not None:
+        if self.run is not None and self._seen is not None:
             self.run.hold(state.global_step, kwargs.get("optimizer"))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """What was unfrozen since the last step has not moved yet: its start is kept."""
-        if self.run is not None:
+        if self.run is not None and self._seen is not None:
             self.run.keep_up(kwargs.get("optimizer"))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """The learning rate is again what the schedule says."""
-        if self.run is not None and self.run.state.holder is not None:
+        if self.run is not None and self._seen is not None and self.run.state.holder is not None:
             self.run.state.holder.let_go(kwargs.get("optimizer"))
 
     @restored_rng()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
-        assert self.run is not None and self._seen is not None
+        if self.run is None or self._seen is None:
+            return self._tell_late(state)
         due = self.run.due(state.global_step, control.should_training_stop, control.should_evaluate)
         self._seen.step(state.global_step)
         self._look(due, state.global_step, control, kwargs.get("optimizer"))
@@ -273,7 +273,8 @@ class AlignGuardCallback(TrainerCallback):
         """Our figures among the trainer's metrics: the one that it chooses by, or all, if asked for (see `chosen.py`)."""
         metrics, run, step = kwargs.get("metrics"), self.run, state.global_step
         if metrics is not None and run is not None:
-            self._look(run.owed(step), step, control, kwargs.get("optimizer"))
+            if self._seen is not None:  # else this training is none that we watch
+                self._look(run.owed(step), step, control, kwargs.get("optimizer"))
             of, tell = run.state.about.put_back, run.console.tell_once
             metrics |= figures_of(run.audits, step, of, chosen_figure(args), self.metrics, tell)
 
@@ -282,12 +283,15 @@ class AlignGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say where everything is."""
-        assert self.run is not None and self._seen is not None
+        if self.run is None or self._seen is None:
+            return self._tell_late(state)
         self.run.close_trackers()
         self._seen.end()
+        self._seen = None
         best = args.load_best_model_at_end and state.best_model_checkpoint
         if not best and (not self.audits or self.audits[-1].step != state.global_step):
             self.run.look(state.global_step, kwargs.get("optimizer"))  # stopped by a callback that comes after ours
+            act_at_the_end(self.run, state.global_step)
         rule, run, verdict, put_back = self.settings.stop, self.run, self.run.verdict, ""
         if best and self.audits and Path(best).name != f"checkpoint-{self.audits[-1].step}":
             put_back = Path(best).name
@@ -309,42 +313,37 @@ class AlignGuardCallback(TrainerCallback):
 
     def _look(self, due: str, step: int, control: TrainerControl, optimizer: Any) -> None:
         """An audit or a pulse, where one is due, and what follows from it."""
-        if due == NOTHING:
+        if due == NOTHING or self.run is None or self._seen is None:
             return
-        assert self.run is not None and self._seen is not None
         if due == AUDIT:
             self._seen.keep()
         self.run.look(step, optimizer, due)
         if due == AUDIT:
             self._act(control)
 
+    def _tell_late(self, state: TrainerState) -> None:
+        """Put in by another callback, in the middle of a training."""
+        if state.is_world_process_zero and not self._told_late:
+            self._told_late = True
+            logger.warning(f"AlignGuard: {LATE}")
+
     def _keep_card(self, run: Run | None) -> None:
         """A model card tells of this run from now on, and of no earlier one."""
         if self._card is not None:
             self._card.let_go()
-        self._card = None
-        if run is not None and self.settings.card:
-            trainer = training_loop().get("self", self.trainer)
-            self._card = run.console.guarded("the trust card", lambda: CardKeeper(run, trainer))
+        self._card = keep_card(run)
 
     def _freeze(self, model: Any, args: Any) -> None:
         """A model's own start, and nothing of what another one said."""
         self._keep_card(None)
         self.reference = self.run = None
         self._model = uncompiled(model)
-        with suppress(OSError):  # a hint, which a folder that cannot be read has no part in
-            if args is not None and args.process_index == 0 and (told := half_written(args.output_dir)):
-                logger.warning(f"AlignGuard: {told}")
+        tell_of_half_written(args)
         self.reference = freeze_start(uncompiled(model), self.kind, will_shard(args), trainer_autocast(args))
 
     def _act(self, control: TrainerControl) -> None:
-        """What the stop rule asks for, the same on every process: the first one's verdict counts."""
-        rule, run = self.settings.stop, self.run
-        if rule is None or run is None:
-            return
-        called, aligned = run.ranks.first((run.to_act, run.just_aligned))
-        run.to_act = run.just_aligned = False
-        control.should_save |= called and rule.checkpoint
-        control.should_training_stop |= called and rule.stop
-        # a regression that is called later finds its way back here
-        control.should_save |= aligned and rule.restore
+        """What the stop rule asks for."""
+        assert self.run is not None
+        save, stop = asked_for(self.run)
+        control.should_save |= save
+        control.should_training_stop |= stop

@@ -74,3 +74,10 @@ class CardKeeper:
             return done
 
         return followed
+
+
+def keep_card(run: Run | None) -> CardKeeper | None:
+    """Of a run's trainer, where people want one; where that fails, it is said and nothing else happens."""
+    if run is None or not run.settings.card:
+        return None
+    return run.console.guarded("the trust card", lambda: CardKeeper(run, run.trainer))

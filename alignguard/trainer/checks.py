@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,22 @@ from typing import Any
 from ..drift.reference import KINDS
 from ..errors import AlignGuardError, RunError, StartError
 from ..given import meant
-from ..model.checkpoints import latest_checkpoint
+from ..model.checkpoints import half_written, latest_checkpoint
+from ..model.restore import beside_adapters
 from ..records.store import Store
 from ..report.alarm import headline
 from ..verdicts.rule import StopRule
 from ..verdicts.verdict import Verdict
 from .settings import Settings
 
+logger = logging.getLogger("alignguard")
 # trackers that take output_dir whole, whatever its files are called
 _UPLOAD_ALL = {"COMET_LOG_ASSETS": ("1", "true", "on", "yes"), "HF_DVCLIVE_LOG_MODEL": ("all",)}
+
+LATE = (  # what is said where another callback puts ours in
+    "the callback was added while training was going on, whose start it has not seen, and looks at nothing; add it before "
+    "trainer.train()"
+)
 
 
 def check_reference(kind: Any) -> None:
@@ -33,7 +42,52 @@ def check_reference(kind: Any) -> None:
         raise StartError(f"reference={kind!r} is none of {', '.join(KINDS)}{meant(kind, KINDS)}")
 
 
-def check_trainer(settings: Settings, args: Any, sharded: bool) -> None:
+def check_start_was_seen(step: int, kind: Any) -> None:
+    """
+    Whether the start of a run can still be had; asked where none was kept.
+
+    Raises:
+        StartError: The run is resumed, and its start is not given either.
+    """
+    if step > 0 and kind in KINDS:
+        raise StartError(
+            "this run is resumed, and its start was not seen: use callbacks=[AlignGuardCallback()] or "
+            "trainer.add_callback(AlignGuardCallback(trainer)) before trainer.train()"
+        )
+
+
+def check_alone(trainer: Any, kind: type) -> None:
+    """
+    Whether a trainer has one callback of ours: each takes the record of its output_dir for its own.
+
+    Args:
+        trainer (`Trainer`, *optional*):
+            Whose training begins.
+        kind (`type`):
+            Of the callback.
+
+    Raises:
+        AlignGuardError: It has several, or one of them twice.
+    """
+    handler = getattr(trainer, "callback_handler", None)
+    count = sum(isinstance(callback, kind) for callback in getattr(handler, "callbacks", ()))
+    if count > 1:
+        raise AlignGuardError(
+            f"this trainer has {count} AlignGuardCallbacks, which would write one record: give one of them all that is to be asked, as "
+            f"probes=['core', 'mine.jsonl'], and take out the {'other' if count == 2 else 'others'}; each call of "
+            "trainer.remove_callback(AlignGuardCallback) takes out the first that is there (a notebook's cell that was run twice adds one "
+            "more each time)"
+        )
+
+
+def tell_of_half_written(args: Any) -> None:
+    """Of a checkpoint that the trainer would resume from, and cannot; told by one process, when its model is seen first."""
+    with suppress(OSError):  # a hint, which a folder that cannot be read has no part in
+        if args is not None and args.process_index == 0 and (told := half_written(args.output_dir)):
+            logger.warning(f"AlignGuard: {told}")
+
+
+def check_trainer(settings: Settings, args: Any, sharded: bool, model: Any) -> None:
     """
     Whether the trainer allows for what is asked; asked before step 1.
 
@@ -44,11 +98,13 @@ def check_trainer(settings: Settings, args: Any, sharded: bool) -> None:
             The trainer's.
         sharded (`bool`):
             Whether the model's weights are sharded.
+        model (`PreTrainedModel` or `PeftModel`):
+            The policy.
 
     Raises:
         AlignGuardError: It does not.
     """
-    check_restorable(settings.stop, args, sharded)
+    check_restorable(settings.stop, args, sharded, model)
     if settings.budget is not None:
         check_holdable(args, sharded)
 
@@ -67,12 +123,13 @@ def check_floors(rule: StopRule | None, verdict: Verdict) -> None:
             )
 
 
-def check_restorable(rule: StopRule | None, args: Any, sharded: bool = False) -> None:
+def check_restorable(rule: StopRule | None, args: Any, sharded: bool, model: Any) -> None:
     """
     Whether the checkpoints that restoring needs will be there; asked before step 1.
 
     Raises:
-        AlignGuardError: The trainer would delete them, or decides itself what is saved or loaded; or the model is sharded.
+        AlignGuardError: The trainer would delete them, or decides itself what is saved or loaded; the model is sharded; or
+            weights train beside adapters, which a checkpoint of adapters lacks.
     """
     if rule is None or not rule.restore:
         return
@@ -91,6 +148,17 @@ def check_restorable(rule: StopRule | None, args: Any, sharded: bool = False) ->
             "StopRule(restore=True) and load_best_model_at_end (or save_strategy='best') both decide which weights are kept; "
             "choose one"
         )
+    embeddings = {id(p) for e in (model.get_input_embeddings(), model.get_output_embeddings()) for p in _of(e)}
+    named = dict(model.named_parameters())
+    if beside := [name for name in beside_adapters(model) if id(named[name]) not in embeddings]:
+        raise AlignGuardError(
+            f"StopRule(restore=True) puts adapters back, and {len(beside)} other weights train beside them, e.g. {beside[0]}, which their "
+            "checkpoints lack; name their modules in modules_to_save of the adapter's config, or use StopRule()"
+        )
+
+
+def _of(module: Any) -> list[Any]:
+    return [] if module is None else list(module.parameters())
 
 
 def check_holdable(args: Any, sharded: bool) -> None:

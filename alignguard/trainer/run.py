@@ -61,7 +61,7 @@ class Run:
         writes (`bool`):
             Whether this process keeps the record (rank 0).
         trainer (`Trainer`, *optional*):
-            Where it was passed: its trackers are found through it.
+            Where it is known: its trackers are found through it.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Run:
             AlignGuardError: A mistake of configuration.
         """
         context, settings, console = self.context, self.settings, self.console
-        check_trainer(settings, context.args, self.ranks.sharded)
+        check_trainer(settings, context.args, self.ranks.sharded, context.model)
         chosen = check_chosen(context.args, console.tell_once)
         check_traceable(settings, context.reference, self.ranks.size, context.asking.autocast)
         check_fits(context.model, settings.pool, context.asking)
@@ -145,8 +145,7 @@ class Run:
         if console.writes:
             cost = chosen + announcement(context.asking.chat, context.reference, settings, context.last)
             console.say(cost + outlook(settings, context.last) + what_is_uploaded(context.args, self.store, settings))
-            self.shown.begin(context.args, self.trainer)
-        console.guarded("the tracker", lambda: self.shown.tracker.begin(self.state.about.to_dict()))
+            self.shown.begin(context.args, self.trainer, known if begins else self.state.about, step)
         if begins:
             state = ask_start(context, known, dataset) if earlier is None else take_over(context, known, earlier.state)
             self._take(state)

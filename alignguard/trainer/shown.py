@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..auditing.audit import Audit
+from ..records.about import About
 from ..records.pending import Pending
 from ..records.store import Store
 from ..report.alarm import alarms
@@ -16,8 +17,9 @@ from ..report.terminal import format_table
 from ..report.traced import format_trace
 from ..tracing.found import Trace
 from ..tracing.kept import read_traces, write_trace
-from ..trackers.base import Tracker, Trackers
+from ..trackers.base import Trackers
 from ..trackers.find import find_trackers
+from ..trackers.late import Late
 from ..verdicts.verdict import Verdict
 from .console import Console
 from .start import RunState
@@ -45,13 +47,28 @@ class Shown:
         self.store, self.console, self.output_dir, self.quote = store, console, output_dir, quote
         self.report: Path = store.report(quote)
         self.pending = Pending(store)
-        self.tracker: Tracker = Trackers()
-        self._late = False  # the report lacks the latest audit
+        self.tracker = Trackers()
+        self._late: Late | None = None  # trackers that are
+        self._behind = False  # the report lacks the latest audit
 
-    def begin(self, args: Any, trainer: Any) -> None:
-        """Find the trackers, whose runs the trainer has opened."""
-        found = self.console.guarded("the tracker", lambda: find_trackers(args, trainer, self.quote))
-        self.tracker = Trackers(found or (), partial(self.console.guarded, seconds=_SECONDS))
+    def begin(self, args: Any, trainer: Any, about: About, step: int) -> None:
+        """
+        Find the trackers, whose runs the trainer has opened or is about to open, and tell them what the run is.
+
+        Args:
+            args (`TrainingArguments`), trainer (`Trainer`, *optional*):
+                The trainer's, and it, where it is known.
+            about ([`About`]):
+                What stands on record of the run.
+            step (`int`):
+                At which training begins.
+        """
+        guarded, told = self.console.guarded, about.to_dict()
+        found = guarded("the tracker", lambda: find_trackers(args, trainer, self.quote)) or []
+        self.tracker = Trackers(found, partial(guarded, seconds=_SECONDS))
+        self._late = late = Late(args, trainer, self.quote, told, step)
+        guarded("the tracker", lambda: late.await_those_without(found))
+        guarded("the tracker", lambda: self.tracker.begin(told))
 
     def audit(self, found: Audit, state: RunState, verdict: Verdict, asked_anew: bool) -> None:
         """
@@ -71,6 +88,7 @@ class Shown:
         self.pending.add(found, asked_anew)
         if (guarded("the store", lambda: self.pending.save(state.about, state.baseline)) or 0) > 1:
             say(f"AlignGuard: {self.store.root} can be written again, and nothing is missing in it")
+        guarded("the tracker", lambda: self._come(found.step, found, verdict))
         guarded("the tracker", lambda: self.tracker.log(found, state.audits, verdict))
         guarded("the report", lambda: self._report(state, verdict))
         guarded("the tracker", lambda: self.tracker.keep(found.step, self.store.root, self.report))
@@ -93,6 +111,7 @@ class Shown:
     def pulse(self, step: int, figures: dict[str, float]) -> None:
         """Keep and show a pulse."""
         self.line("pulses.jsonl", {"step": step, "metrics": figures})
+        self.console.guarded("the tracker", lambda: self._come(step))
         self.console.guarded("the tracker", lambda: self.tracker.pulse(step, figures))
 
     def line(self, name: str, line: dict[str, Any]) -> None:
@@ -103,7 +122,7 @@ class Shown:
         """What could not be written before is tried once more, and else told of; what became of the weights goes on record."""
         waits = self.pending
         if state.about.put_back:
-            waits.baseline = self._late = True
+            waits.baseline = self._behind = True
         if waits.audits or waits.baseline:
             self.console.guarded("the store", lambda: waits.save(state.about, state.baseline))
         self.console.guarded("the store", waits.save_lines)
@@ -112,18 +131,27 @@ class Shown:
             logger.warning(
                 f"AlignGuard: {self.store.root} could not be written: audits of steps {steps} are not on record"
             )
-        if self._late and verdict is not None:
+        if self._behind and verdict is not None:
             self.console.guarded("the report", lambda: self._report(state, verdict))
         if state.about.put_back:
             last = state.audits[-1].step
             self.console.guarded("the tracker", lambda: self.tracker.keep(last, self.store.root, self.report))
 
+    def _come(self, step: int, found: Audit | None = None, verdict: Verdict | None = None) -> None:
+        """Trackers that are late: before training begins they miss an audit, and the first look in training brings them in."""
+        late = self._late
+        if late is not None and step > late.step:
+            self._late = None
+            late.come(self.tracker)
+        elif late is not None and found is not None and verdict is not None:
+            late.keep(found, verdict)
+
     def _report(self, state: RunState, verdict: Verdict) -> None:
-        self._late = True
+        self._behind = True
         # trackers may take the report, and what was trained on is told to none
         pulses, traces = self.store.lines("pulses.jsonl"), [trace.bare for trace in read_traces(self.store)]
         write_report(self.report, state.about, state.audits, verdict, pulses, traces)
-        self._late = False
+        self._behind = False
 
     def _alarm(self, verdict: Verdict) -> None:
         for name, title, text, bare in alarms(verdict, self.output_dir, self.quote):

@@ -6,8 +6,8 @@ the families' differences, Q that of their squares) would lie about
     E S = n (D - d) - u,    E Q = sum over families [m (v - D^2) (1 + r (m - 1)) + m^2 (D - d)^2] + u
 
 with n probes in families of m, v = churn + D (an answer is lost or won as a whole, which is the hardest case), r the correlation
-of lost and won answers within a family, d the drop it is tested against and u = 1 where scores lie in between. Its variance
-follows from the moments of S and Q by the delta method. Of the drops whose z lies above the line with a probability of 80 %, at
+of lost and won answers within a family, d the drop it is tested against and u = 1 where scores lie in between. Of answers of which
+a share s is scored now, the rest counting as unchanged, no more than s D is seen, which then stands for D. Its variance follows from the moments of S and Q by the delta method. Of the drops whose z lies above the line with a probability of 80 %, at
 this look or at one before it that had asked as many probes, the smallest is the detectable drop. `benchmarks/detection.py` holds it against simulated runs (`mdd_error`).
 """
 
@@ -87,6 +87,7 @@ def detectable_drop(
     most: float = 1.0,
     again: float = 0.0,
     fewest: int = 0,
+    scored: float = 1.0,
 ) -> float:
     """
     The smallest drop that is found with a probability of 80 %; NaN where there is none.
@@ -106,12 +107,15 @@ def detectable_drop(
             Further looks at the same probes, each of them a chance, see [`chances`].
         fewest (`int`, *optional*, defaults to `0`):
             Families that must have fallen to prove anything at all: k that fell, and none that rose, are chance in 2^-k of worlds.
+        scored (`float`, *optional*, defaults to `1.0`):
+            Share of the probes whose answers are scored now: of the others no drop is seen.
     """
     n = float(sizes.sum())
     power = 1 - (1 - POWER) ** (1 / (1 + _AGAIN * again))
     quantile = NormalDist().inv_cdf(power)
 
     def found(drop: float) -> bool:
+        drop *= scored
         falls = 1 - (1 - drop) ** (n / len(sizes))  # a family, by one of its members at least
         fall = [
             comb(len(sizes), k) * falls**k * (1 - falls) ** (len(sizes) - k) for k in range(min(fewest, len(sizes) + 1))

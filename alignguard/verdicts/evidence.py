@@ -38,8 +38,8 @@ looks, exact binomial, at alpha spent at this look / number of dimensions (Bonfe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import inf, isnan, log, nan
+from dataclasses import dataclass, field, replace
+from math import inf, isfinite, isnan, log, nan
 from typing import Protocol
 
 from ..probes.probe import Probe
@@ -135,6 +135,40 @@ class Test(Protocol):
 def strength_of(p: float, alpha: float) -> float:
     """log p / log alpha."""
     return 0.0 if p >= 1 else log(max(p, 1e-300)) / log(alpha)
+
+
+def doubted(evidence: Evidence, doubt: Evidence | None) -> Evidence:
+    """Evidence that counts only where the same, with unsure answers read in the policy's favour, is evidence too."""
+    if doubt is None:
+        return evidence
+    sides = {side: doubted(e, doubt.sides.get(side, Evidence())) for side, e in evidence.sides.items()}
+    return replace(evidence, detectable=_largest([evidence, doubt]), sides=sides)
+
+
+def in_a_row(looks: Sequence[Mapping[str, Evidence]], patience: int) -> dict[str, Evidence]:
+    """
+    The latest of some looks, with the drop that each of so many in a row would have found.
+
+    Args:
+        looks (`Sequence[Mapping[str, Evidence]]`):
+            The last `patience` ones, or all where there were fewer: then none would have been found yet.
+        patience (`int`):
+            Audits in a row that must call a regression.
+    """
+
+    def found(evidence: Evidence, before: Sequence[Evidence]) -> Evidence:
+        sides = {side: found(e, [b.sides.get(side, Evidence()) for b in before]) for side, e in evidence.sides.items()}
+        drop = _largest([evidence, *before]) if len(looks) >= patience else nan
+        return replace(evidence, detectable=drop, sides=sides)
+
+    *before, now = looks or [{}]
+    return {name: found(e, [look.get(name, Evidence()) for look in before]) for name, e in now.items()}
+
+
+def _largest(evidence: Sequence[Evidence]) -> float:
+    """The drop that all would have found; NaN where one of them would have found none."""
+    found = least_found(evidence)
+    return found if isfinite(found) else nan
 
 
 def least_found(evidence: Iterable[Evidence]) -> float:

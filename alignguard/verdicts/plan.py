@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from ..probes.draw import spread
 from ..probes.probe import Probe
 from .detectable import ASSUMED_CHURN
-from .evidence import Difference, Evidence
+from .evidence import Difference, Evidence, in_a_row
 from .rule import StopRule
 from .sides import TOGETHER, sides_of
 
@@ -59,8 +60,8 @@ def foreseen(plan: Plan, rule: StopRule, seed: int = 0) -> dict[str, Evidence]:
     }
     scores = {(name, part): _RIGHT for name in (*sides, TOGETHER) for part in ("", *sides.get(name, ()))}
     numbered = list(enumerate(plan.steps, 1))
-    found: dict[str, Evidence] = {}
+    found: deque[dict[str, Evidence]] = deque(maxlen=rule.patience)
     for number, step in spread(numbered, _MOST_LOOKS):
         differences = [Difference(probe, fell[probe.id]) for probe in plan.drawn(number)]
-        found = test.look(differences, (step + 1) / (plan.steps[-1] + 1), scores)
-    return {name: e for name, e in found.items() if name != TOGETHER}
+        found.append(test.look(differences, (step + 1) / (plan.steps[-1] + 1), scores))
+    return {name: e for name, e in in_a_row(found, rule.patience).items() if name != TOGETHER}

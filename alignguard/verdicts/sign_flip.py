@@ -30,10 +30,17 @@ class _Candidate:
     part: str
     window: int
     pairs: list[Difference]
-    families: list[tuple[str, str]]  # (dimension, family)
+    families: list[str]
     sums: np.ndarray  # (families,) of differences
     sizes: np.ndarray  # (families,)
     unmet: float  # the difference of the family that no draw has met: -1 where scores lie in between, else 0
+
+    def summed(self) -> np.ndarray:
+        """Of each family the differences of its pairs, (families,)."""
+        sums = dict.fromkeys(self.families, 0.0)
+        for d in self.pairs:
+            sums[d.probe.family] += d.value
+        return np.array(list(sums.values()))
 
     def of(self, difference: Difference) -> bool:
         """Whether a difference is of this dimension."""
@@ -88,7 +95,8 @@ class SignFlipTest:
     _count: int = 0
     _spent: float = 0.0
     _spending: Spending = field(default_factory=Spending)
-    # of each dimension: the row of each family, and its signs in all worlds, (families, resamples)
+    # of each dimension: the row of each family, and its signs in all worlds, (families, resamples); a family that several dimensions
+    # ask has one sign in all of them, since it may have moved in all of them at once
     _places: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     _signs: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -133,9 +141,9 @@ class SignFlipTest:
             if len(self.sides) > 1:
                 members[TOGETHER, ""] = [d for (_, part), pairs in members.items() if not part for d in pairs]
             for (dimension, part), pairs in ((where, pairs) for where, pairs in members.items() if pairs):
-                families: dict[tuple[str, str], list[float]] = defaultdict(list)
+                families: dict[str, list[float]] = defaultdict(list)
                 for d in pairs:
-                    families[d.probe.dimension, d.probe.family].append(d.value)
+                    families[d.probe.family].append(d.value)
                 between = self.robust and any(0 < abs(d.value) < 1 for d in pairs)
                 sums, sizes = (np.array([float(f(values)) for values in families.values()]) for f in (sum, len))
                 yield _Candidate(dimension, part, window, pairs, list(families), sums, sizes, -float(between))
@@ -169,20 +177,20 @@ class SignFlipTest:
     def _flipped(self, dimension: str, candidates: Sequence[_Candidate], shifted: Sequence[np.ndarray]) -> np.ndarray:
         """The sums of candidates in every world, (candidates, resamples)."""
         places = self._places[dimension]
-        new = [f for f in dict.fromkeys(f for c in candidates for _, f in c.families) if f not in places]
+        new = [f for f in dict.fromkeys(f for c in candidates for f in c.families) if f not in places]
         if new:
             places |= {family: len(places) + i for i, family in enumerate(new)}
-            rows = np.stack([self._sign(dimension, family) for family in new]).astype(np.float32)
+            rows = np.stack([self._sign(family) for family in new]).astype(np.float32)
             known = self._signs.get(dimension)
             self._signs[dimension] = rows if known is None else np.concatenate([known, rows])
         by_family = np.zeros((len(candidates), len(places)), dtype=np.float32)
         for k, (c, sums) in enumerate(zip(candidates, shifted, strict=True)):
-            by_family[k, [places[family] for _, family in c.families]] = sums
+            by_family[k, [places[family] for family in c.families]] = sums
         return by_family @ self._signs[dimension]
 
-    def _sign(self, dimension: str, family: str) -> np.ndarray:
+    def _sign(self, family: str) -> np.ndarray:
         """The family's sign in every world: of its name and the seed alone, so that a resumed run has the same."""
-        rng = np.random.default_rng([self.seed, zlib.crc32(f"{dimension}/{family}".encode("utf-8", "surrogatepass"))])
+        rng = np.random.default_rng([self.seed, zlib.crc32(family.encode("utf-8", "surrogatepass"))])
         return rng.integers(0, 2, self.resamples, dtype=np.int8) * 2 - 1
 
     def _evidence(
@@ -224,15 +232,22 @@ class SignFlipTest:
     def _detectable(
         self, candidates: Sequence[_Candidate], line: float, own: float, scores: Mapping[tuple[str, str], float]
     ) -> float:
-        found, fewest = [], ceil(log2(1 / (self.alpha * self._spent))) + 1 if self._spent else 0
+        found, tests = [], ((0.0, line), (self.min_drop, own))
+        fewest = ceil(log2(1 / (self.alpha * self._spent))) + 1 if self._spent else 0
         for c in candidates:
-            noise = Noise.of([d.value for d in c.pairs], c.sums, c.sizes)
+            scored = [d for d in c.pairs if d.scored]
+            # what is not scored and yet counts as risen, as an unsure answer does that is read in the policy's favour, is no churn
+            lifted = sum(max(0.0, -d.value) for d in c.pairs if not d.scored)
+            of_scored = replace(c, pairs=scored).summed() if lifted else c.sums
+            noise = Noise.of([d.value if d.scored else 0.0 for d in c.pairs], of_scored, c.sizes)
             most = scores.get((c.dimension, c.part), 1.0)
             looks = self._looks[-c.window :]
             asked = sum(c.part in parts_of(d.probe, self.sides) for look in looks for d in look if c.of(d))
             again = chances(self._count, asked / len(looks), len(c.pairs))
             found.append(
-                detectable_drop(c.sizes, noise, ((0.0, line), (self.min_drop, own)), -c.unmet, most, again, fewest)
+                detectable_drop(
+                    c.sizes, noise, tests, lifted - c.unmet, most, again, fewest, len(scored) / len(c.pairs)
+                )
             )
         return float(np.nanmin(found)) if not np.all(np.isnan(found)) else float("nan")
 

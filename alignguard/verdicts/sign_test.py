@@ -56,6 +56,7 @@ class SignTest:
         paired = paired_drop(values, [0.0] * len(values), [d.probe.family for d in pairs], 1 - 2 * self.alpha * share)
         line = NormalDist().inv_cdf(1 - self.alpha * share)  # of the normal that the binomial comes near to
         tests = ((0.0, line), (self.min_drop, line))
+        scored = sum(d.scored for d in pairs) / len(pairs)
         return Evidence(
             p=p,
             strength=strength_of(p, self.alpha),
@@ -65,7 +66,7 @@ class SignTest:
             drop=paired.drop,
             low=paired.low,
             high=paired.high,
-            detectable=detectable_drop(sizes, Noise.of(values, sums, sizes), tests, 0.0, most),
+            detectable=detectable_drop(sizes, Noise.of(values, sums, sizes), tests, 0.0, most, scored=scored),
         )
 
 

@@ -100,10 +100,9 @@ class DimensionVerdict(_Paired):
         baseline, score (`float`):
             Mean score of those, then and now, in [0, 1].
         drop, low, high (`float`):
-            Their difference, positive is worse, with a 95 % interval for this one look; of all dimensions together, with that of
-            the evidence.
+            Their difference, positive is worse, with a 95 % interval for this one look.
         asked (`int`):
-            Probes asked.
+            Answers asked for: of a probe there may be several.
         unscored (`int`):
             Of those, how many now could not be judged.
         flips (`tuple[Flip, ...]`):
@@ -164,6 +163,8 @@ class Verdict:
             Drops up to this size are no regression.
         leans (`dict[str, int]`, *optional*):
             Dimensions whose leaning has fallen, and the step at which that was warned of first.
+        awaits (`int`, *optional*, defaults to `0`):
+            Audits that must follow before any regression can be called, see `patience` of [`StopRule`].
     """
 
     step: int
@@ -174,6 +175,7 @@ class Verdict:
     together: DimensionVerdict | None = None
     min_drop: float = 0.0
     leans: dict[str, int] = field(default_factory=dict)
+    awaits: int = 0
 
     def of(self, name: str) -> DimensionVerdict | None:
         """That of a dimension, or of all together; `None` where this audit asked nothing of it."""
@@ -259,12 +261,12 @@ class Verdict:
             if not d.watched:
                 continue
             name, e = d.dimension, d.evidence
-            if d.judged:
+            if d.judged and (e.looks or not self.step):  # curves begin with the start
                 found |= {f"{name}/evidence": e.strength, f"{name}/p": e.p, f"{name}/detectable": e.detectable}
             for side in d.sides.values():
                 of_side, e = f"{name}/{side.side}", side.evidence
                 found |= {f"{of_side}_score": side.score, f"{of_side}_drop": side.drop}
-                if side.judged:
+                if side.judged and (e.looks or not self.step):
                     found |= {f"{of_side}_p": e.p, f"{of_side}_detectable": e.detectable}
         if self.together is not None and self.together.judged:
             found[f"{TOGETHER}/drop"] = self.together.drop

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from copy import deepcopy
 
 from ..auditing.audit import Audit
 from ..auditing.result import Result
 from ..errors import AlignGuardError
-from ..intervals import paired_drop
 from ..probes.probe import DIMENSIONS
+from ..text import rounded
 from .aligned import History
-from .evidence import Difference, Evidence, Test
+from .evidence import Difference, Evidence, Test, doubted, in_a_row
+from .pairs import ROUNDING, Pair, differences, figures_of, pairs_of, to_lose
 from .rule import StopRule
-from .sides import TOGETHER, parts_of, share_of, side_of, sides_of
+from .sides import TOGETHER, share_of, side_of, sides_of
 from .verdict import DimensionVerdict, Flip, SideVerdict, Verdict
 
-_ROUNDING = (
-    1e-4  # what a scorer's batches and their padding can make of the same words, whose sign would count as evidence
-)
 _FEW = 4  # answers: whether of fewer one or two can be judged says nothing of a side, nor of a dimension
 
 
@@ -60,6 +58,7 @@ class Watch:
             None  # the same, with unsure answers read in the policy's favour, once there are any
         )
         self.doubts: dict[str, Evidence] = {}
+        self.found: deque[dict[str, Evidence]] = deque(maxlen=self.rule.patience)
         self.leaner = self.rule.begin_leaning(self.sides, seed)
         self.leans: dict[str, int] = {}
         self.streaks: dict[str, int] = defaultdict(int)
@@ -80,7 +79,8 @@ class Watch:
         }
         watched = [d for d in dimensions.values() if d.watched]
         told = bool(self.since) or any(d.called for d in dimensions.values())
-        together = self._together(watched, evidence.get(TOGETHER), told)
+        pairs = pairs_of([id for d in watched for id in asked[d.dimension]], self.baseline, audit)
+        together = self._together(watched, pairs, evidence.get(TOGETHER), told)
         there = [*dimensions.values(), *([together] if together is not None else [])]
         for d in there:
             self.streaks[d.dimension] = self.streaks[d.dimension] + 1 if d.called else 0
@@ -111,22 +111,25 @@ class Watch:
             together,
             self.rule.min_drop,
             dict(self.leans),
+            max(0, self.rule.patience - len(self.found)) if audit.step else 0,
         )
 
     def _evidence(self, audit: Audit) -> dict[str, Evidence]:
         """Of all audits so far, this one among them."""
-        differences = self._differences(audit, read_unsure=False)
-        doubted = self._differences(audit, read_unsure=True)
+        plain = differences(self.baseline, audit)
+        favoured = differences(self.baseline, audit, read_unsure=True)
         # at step 0 there is nothing to see, and no alpha to spend
-        if audit.step == 0 and not any(d.value for d in differences):
+        if audit.step == 0 and not any(d.value for d in plain):
             return {}
         self.count += 1
         done = self._done(audit)
-        scores = self._scores()
-        if self.doubter is None and doubted != differences:
+        scores = to_lose(self.baseline, self.sides, self.rule.dimensions)
+        if self.doubter is None and favoured != plain:
             self.doubter = deepcopy(self.tester)
-        self.doubts = self.doubter.look(doubted, done, scores) if self.doubter is not None else {}
-        return self.tester.look(differences, done, scores)
+        self.doubts = self.doubter.look(favoured, done, scores) if self.doubter is not None else {}
+        found = self.tester.look(plain, done, scores)
+        self.found.append({name: doubted(e, self.doubts.get(name)) for name, e in found.items()})
+        return in_a_row(self.found, self.rule.patience)
 
     def _done(self, audit: Audit) -> float:
         """Share of the run that is done."""
@@ -138,64 +141,33 @@ class Watch:
         for id, now in audit.leaning.items():
             then = self.baseline[id].leaning
             if then is not None:
-                found.append(Difference(self.baseline[id].probe, then - now if abs(then - now) > _ROUNDING else 0.0))
+                found.append(Difference(self.baseline[id].probe, then - now if abs(then - now) > ROUNDING else 0.0))
         if audit.step == 0 and not any(d.value for d in found):
             return {}
         return self.leaner.look(found, self._done(audit), {})
 
-    def _scores(self) -> dict[tuple[str, str], float]:
-        """The start's mean score of every part."""
-        found: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for result in self.baseline.values():
-            if result.score.value is not None:
-                for part in parts_of(result.probe, self.sides):
-                    found[result.probe.dimension, part].append(result.score.value)
-                if result.probe.dimension in self.rule.dimensions:
-                    found[TOGETHER, ""].append(result.score.value)
-        return {part: sum(values) / len(values) for part, values in found.items()}
-
-    def _differences(self, audit: Audit, read_unsure: bool) -> list[Difference]:
-        """
-        Of the probes that were scored then; what is not scored now counts as unchanged, or, where that is asked and it is
-        unsure, as what is best for the policy. So does what the start left unsure.
-        """
-        found = []
-        for id, now in audit.scores.items():
-            then, readings = self.baseline[id].score.value, self.baseline[id].score.readings
-            if read_unsure:  # of a probe's several answers some may be unsure on either side
-                best = audit.unsure[id][1] if then is not None and id in audit.unsure else now
-                then, now = readings[0] if now is not None and readings is not None else then, best
-            if then is not None:
-                moved = 0.0 if now is None or abs(then - now) <= _ROUNDING else then - now
-                found.append(Difference(self.baseline[id].probe, moved, now is not None))
-        return found
-
-    def _pairs(self, ids: Iterable[str], audit: Audit) -> list[tuple[float, float, str]]:
-        """Scores then and now, and family, of what was scored both times."""
-        found = []
-        for id in ids:
-            then, now = self.baseline[id].score.value, audit.scores[id]
-            if then is not None and now is not None:
-                found.append((then, now, self.baseline[id].probe.family))
-        return found
-
     def _dimension(self, name: str, ids: Sequence[str], audit: Audit, evidence: Evidence) -> DimensionVerdict:
-        pairs = self._pairs(ids, audit)
+        pairs = pairs_of(ids, self.baseline, audit)
         flips = []
         for id in ids:
             then, now = self.baseline[id].score.value, audit.scores[id]
             if then is not None and now is not None and (then >= 0.5) != (now >= 0.5) and id in audit.results:
                 flips.append(Flip(self.baseline[id], audit.results[id]))
         unjudged = self._unjudged(ids, audit)
+        asked = sum(len(self.baseline[id].each) for id in ids)
+        unscored = _unscored(name, ids, audit)
+        if 1 - unscored < self.rule.min_scored:  # nothing is called of it, and nothing could be
+            evidence = Evidence()
         sides: dict[str, SideVerdict] = {}
         for side in self.sides.get(name, ()):
             of_side = [id for id in ids if side_of(self.baseline[id].probe) == side]
             few = unjudged or (len(of_side) >= _FEW and self._unjudged(of_side, audit))
-            figures = _figures(self._pairs(of_side, audit))
+            figures = figures_of(pairs_of(of_side, self.baseline, audit))
             sides[side] = SideVerdict(side, *figures, evidence.sides.get(side, Evidence()), few)
-        n, baseline, score, drop, low, high = _figures(pairs)
-        unscored = sum(audit.scores[id] is None for id in ids)
-        called, why = self._call(name, evidence, score, 1 - unscored / len(ids))
+        n, baseline, score, drop, low, high = figures_of(pairs)
+        values = [value for id in ids if (value := audit.scores[id]) is not None]
+        now_scores = sum(values) / len(values) if values else float("nan")
+        called, why = self._call(name, evidence, now_scores, 1 - unscored)
         silent = [] if unjudged else [side for side, s in sides.items() if s.unjudged]
         if silent and not why:
             why = f"too few answers of {' and '.join(silent)} could be judged: no evidence (min_scored={self.rule.min_scored})"
@@ -207,8 +179,8 @@ class Watch:
             drop=drop,
             low=low,
             high=high,
-            asked=len(ids),
-            unscored=unscored,
+            asked=asked,
+            unscored=round(unscored * asked),
             flips=tuple(sorted(flips, key=lambda f: (-f.drop, f.after.probe.id))),
             evidence=evidence,
             called=called,
@@ -227,14 +199,16 @@ class Watch:
         return few and (lost >= _FEW or not any(now))
 
     def _together(
-        self, watched: Sequence[DimensionVerdict], evidence: Evidence | None, told: bool
+        self,
+        watched: Sequence[DimensionVerdict],
+        pairs: Sequence[Pair],
+        evidence: Evidence | None,
+        told: bool,
     ) -> DimensionVerdict | None:
         """All dimensions together, which may have fallen where none of them has provably; called where nothing else is told."""
-        there = [d for d in watched if d.n]
-        if len(there) < 2 or evidence is None:
+        if sum(d.n > 0 for d in watched) < 2 or evidence is None:
             return None
-        n = sum(d.n for d in there)
-        baseline, score, drop = (sum(d.n * value(d) for d in there) / n for value in (_BASELINE, _SCORE, _DROP))
+        n, baseline, score, drop, low, high = figures_of(pairs)
         called = self._proves(evidence) and not told and not any(d.unjudged for d in watched)
         if called and TOGETHER in self.doubts and not self._proves(self.doubts[TOGETHER]):
             called = False
@@ -244,11 +218,11 @@ class Watch:
             baseline=baseline,
             score=score,
             drop=drop,
-            low=evidence.low,
-            high=evidence.high,
+            low=low,
+            high=high,
             asked=sum(d.asked for d in watched),
             unscored=sum(d.unscored for d in watched),
-            flips=(),
+            flips=tuple(sorted((f for d in watched for f in d.flips), key=lambda f: (-f.drop, f.after.probe.id))),
             evidence=evidence,
             called=called,
             why=self._significant(evidence) if called else "",
@@ -282,21 +256,19 @@ class Watch:
         return evidence.strength >= 1 and evidence.low > self.rule.min_drop
 
 
-_BASELINE, _SCORE, _DROP = (lambda d: d.baseline), (lambda d: d.score), (lambda d: d.drop)
-
-
-def _figures(pairs: Sequence[tuple[float, float, str]]) -> tuple[int, float, float, float, float, float]:
-    """n, mean then, mean now, and their difference with its interval for this one look."""
-    before, after, families = zip(*pairs, strict=True) if pairs else ((), (), ())
-    paired = paired_drop(before, after, families)
-    then, now = (sum(values) / len(values) if values else float("nan") for values in (before, after))
-    return paired.n, then, now, paired.drop, paired.low, paired.high
+def _unscored(name: str, ids: Sequence[str], audit: Audit) -> float:
+    """The share of a dimension's answers that could not be judged; of a probe there may be several."""
+    if all(id in audit.results for id in ids):
+        values = [each.score.value for id in ids for each in audit.results[id].each]
+        return sum(value is None for value in values) / len(values)
+    share = audit.figure(f"{name}/unscored")  # where the answers are no longer at hand
+    return sum(audit.scores[id] is None for id in ids) / len(ids) if share is None else share
 
 
 def _leans(name: str, evidence: Evidence) -> str:
     return (
-        f"{share_of(name, evidence.part)}: about to fall? Its leaning fell by {evidence.drop:.2f} [{evidence.low:+.2f}, "
-        f"{evidence.high:+.2f}] (a warning: it stops nothing)"
+        f"{share_of(name, evidence.part)}: about to fall? Its leaning fell by {evidence.drop:.2f} [{rounded(evidence.low)}, "
+        f"{rounded(evidence.high)}] (a warning: it stops nothing)"
     )
 
 

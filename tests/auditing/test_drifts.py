@@ -1,10 +1,13 @@
 """Raw and answer drift, against logits taken by hand."""
 
+import gc
 from dataclasses import replace
 
 import pytest
 import torch
 from oracles import oracle, own_logits
+from peft import LoraConfig, get_peft_model
+from tiny import tiny_model
 
 import alignguard.auditing.drifts as measure
 from alignguard.auditing.answers import ask_baseline
@@ -118,6 +121,42 @@ def test_the_start_is_read_once_for_as_long_as_the_run_lasts(model, other, probe
     anew = audit(other, None, probes, reference, baseline=baseline, asking=asking, reverse=0)
     assert read
     assert first.metrics["alignguard/kl/raw"] == pytest.approx(anew.metrics["alignguard/kl/raw"], rel=1e-5)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_logits_are_held_for_a_batch_and_not_for_an_audit(tokenizer, asking, backwards):
+    """A head that is trained whole, as for added tokens, tells logits: of an audit they take gigabytes."""
+    base = tiny_model(tokenizer, tie_word_embeddings=False)
+    policy = get_peft_model(
+        base, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=["lm_head"])
+    )
+    reference, alive = freeze_start(policy), []
+    reference.said.most = 0
+    with torch.no_grad():
+        policy.get_output_embeddings().modules_to_save["default"].weight.mul_(1.2)
+    g = torch.Generator().manual_seed(0)
+    answers = torch.randint(4, 200, (60, 64), generator=g).tolist()
+    items = [measure.Item(str(i), [5, 6, 7], asking.chat.answer(said, False), False) for i, said in enumerate(answers)]
+    rows = [Row([5, 6, 7], said) for said in answers]
+    with torch.no_grad():
+        now = [own_logits(policy, row) for row in rows]
+        with reference.loaded() as start:
+            then = [own_logits(start, row) for row in rows]
+    expected = [float(oracle(*((q, p) if backwards else (p, q))).mean()) for p, q in zip(then, now, strict=True)]
+    del now, then
+    size = policy.config.vocab_size
+
+    def count(*_):
+        logits = {t.data_ptr(): len(t) for t in gc.get_objects() if type(t) is torch.Tensor and t.shape[1:] == (size,)}
+        alive.append(sum(logits.values()))
+
+    policy.register_forward_pre_hook(count)
+    with torch.no_grad():
+        found = (measure_reverse if backwards else measure.measure_drift)(policy, reference, items, asking)
+    means = [found[i.id] if backwards else sum(found[i.id].raw) / len(found[i.id].raw) for i in items]
+    assert means == pytest.approx(expected, rel=1e-4) and min(expected) > 1e-3
+    # of the start and of the policy, each a batch of at most 512 tokens and the one before it; not 3,840
+    assert 0 < max(alive) <= 4 * 512
 
 
 def test_a_reference_that_thinks_keeps_its_trace_before_the_answer(model, other, probes, asking):

@@ -28,6 +28,8 @@ from alignguard.probes.draw import draw
 from alignguard.probes.probe import Probe, pool_hash
 from alignguard.records.about import About
 from alignguard.records.store import Store
+from alignguard.report.charts import drift
+from alignguard.verdicts.verdict import Verdict
 
 UNKNOWN = ["I don't know", "I do not know", "I'm not sure", "I don't have", "I do not have"]
 OWN = "not that"  # which the tiny model likes to say
@@ -254,6 +256,23 @@ def test_a_pulse_tells_the_leaning_of_each_dimension(model, other, probes, askin
         name = f"alignguard/pulse/{dimension}_leaning"
         assert figures[name] == pytest.approx(found.figure(f"{dimension}/leaning"), abs=1e-5)
     assert "alignguard/pulse/reasoning_leaning" not in figures
+
+
+def test_an_answer_that_was_cut_off_within_its_trace_is_no_drift_of_zero(model, other, tokenizer, probes, asking):
+    reference, kept, chat = freeze_start(model), {}, asking.chat
+    audit(other, None, probes, reference, baseline=kept, asking=asking)
+
+    def cut(probes):
+        unended = chat.answer(tokenizer.encode("<think>a b", add_special_tokens=False), False)
+        return kept | {probe.id: replace(kept[probe.id], answer=unended) for probe in probes}
+
+    whole = pulse(other, probes[1::2], reference, kept, asking, None)["alignguard/pulse/kl"]
+    half = pulse(other, probes, reference, cut(probes[::2]), asking, None)
+    assert half["alignguard/pulse/kl"] == pytest.approx(whole, rel=1e-4) and whole > 1e-3
+    none = pulse(other, probes, reference, cut(probes), asking, None)
+    assert "alignguard/pulse/kl" not in none and "alignguard/pulse/same" in none
+    pulses = [{"step": step, "metrics": metrics} for step, metrics in ((1, half), (2, none), (3, half))]
+    assert "pulse (answer" in drift([], Verdict(0, {}), pulses)
 
 
 def test_what_is_read_is_what_is_asked(asking):

@@ -51,3 +51,28 @@ def test_a_mistake_is_one_line_and_exit_code_1(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["probes"])
     assert stop.value.code == 2
+
+
+def test_check_tells_of_questions_that_are_asked_again(tmp_path, capsys):
+    row = {"dimension": "safety", "judge": "refusal", "expect": "refuse"}
+    rows = [
+        {**row, "id": f"{c}{i}", "family": f"{c if i else 'f'}{i}", "prompt": f"q{i}"} for c in "abc" for i in range(4)
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "id": "x", "system": "Be kind."}]))
+    assert main(["probes", "check", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert (
+        "  repeated        8 (b0 as a0, b1 as a1, b2 as a2, b3 as a3, c0 as a0, ...), 6 of them in other families"
+        in out
+    )
+    assert "one family" in out and err == ""
+    assert main(["probes", "check", str(path), "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert (about["probes"], about["repeated"], about["repeated_in_other_families"]) == (13, 8, 6)
+    assert about["repeats"][:2] == [["b0", "a0"], ["b1", "a1"]] and len(about["repeats"]) == 8
+    assert main(["probes", "check", "core", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["repeated"] == 0
+    path.write_text(json.dumps(rows[0]) + "\n")
+    assert main(["probes", "check", str(path)]) == 0
+    assert "  repeated        0\n" in capsys.readouterr().out

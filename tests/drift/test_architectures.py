@@ -173,3 +173,108 @@ def test_an_adapter_on_the_head_takes_the_plain_path():
                 start = target_hidden(frozen, rows, 0, read_head(frozen))
         torch.testing.assert_close(hidden, own_logits(model, rows[0]))
         assert (hidden - start).abs().max() > 1e-3
+
+
+class Scaled(torch.nn.Linear):
+    """An LM head with a factor of its own for every token, which is learnt and begins at 1."""
+
+    def __init__(self, linear):
+        super().__init__(linear.in_features, linear.out_features, bias=False)
+        self.weight, self.factor = linear.weight, torch.nn.Parameter(torch.ones(linear.out_features))
+
+    def forward(self, hidden):
+        return super().forward(hidden) * self.factor
+
+
+class Tempered(LlamaForCausalLM):
+    """A factor on all logits, which is learnt and begins at 1, beside the head."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.factor = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        out.logits = out.logits * self.factor
+        return out
+
+
+def scaled_head(llama):
+    llama.lm_head = Scaled(llama.lm_head)
+    return llama.lm_head.factor
+
+
+def hooked(part):
+    def build(llama):
+        factor = torch.nn.Parameter(torch.ones(()))
+        module = llama.lm_head if part == "head" else llama
+        if part == "head":
+            module.register_forward_hook(lambda module, given, out: out * factor)
+        else:
+            module.register_forward_hook(lambda module, given, out: type(out)(logits=out.logits * factor))
+        return factor
+
+    return build
+
+
+@pytest.mark.parametrize("kind", ["head", "beside", "hook on the head", "hook on the model"])
+def test_a_factor_that_is_learnt_from_1_on_is_in_the_logits(kind):
+    torch.manual_seed(0)
+    policy = (Tempered if kind == "beside" else LlamaForCausalLM)(LlamaConfig(**GQA, tie_word_embeddings=False)).eval()
+    adds = {"head": scaled_head, "hook on the head": hooked("head"), "hook on the model": hooked("model")}
+    factor = policy.factor if kind == "beside" else adds[kind](policy)
+    rows = [Row([1, 5, 6, 7], [8, 9, 10]), Row([1, 20], [30, 31])]
+    targets = torch.tensor([t for row in rows for t in row.target])
+    with torch.no_grad():
+        policy.lm_head.weight.mul_(40)
+        start_head = read_head(policy)
+        assert start_head.weight is not None
+        start = target_hidden(policy, rows, 0, start_head)
+        own = torch.cat([own_logits(policy, row) for row in rows])
+        for _ in range(2):  # and again, where it was found before
+            factor.mul_(1 + 0.3 * torch.rand_like(factor))
+            head = read_head(policy)
+            kl = kl_tokens(start, start_head, target_hidden(policy, rows, 0, head), head, targets)["kl"]
+            expected = oracle(own, torch.cat([own_logits(policy, row) for row in rows]))
+            assert expected.mean() > 1e-2
+            torch.testing.assert_close(kl.double(), expected, rtol=1e-3, atol=1e-5)
+        factor.fill_(1.0)  # as the start of an adapter is, whose head is the policy's
+        assert read_head(policy).weight is not None
+
+
+def test_a_plain_head_is_tried_once(monkeypatch):
+    import alignguard.model.head as heads
+
+    calls = []
+    monkeypatch.setattr(heads, "_fused_is_exact", lambda model, head: calls.append(model) or True)
+    models = [build(name) for name in ("llama", "gpt2", "phi-bias", "mixtral-moe")]
+    for model in models + models:
+        read_head(model)
+    assert calls == models
+
+
+def test_logits_at_the_least_there_is_take_the_plain_path():
+    """Chameleon sets its image tokens so: of such a size every difference is small."""
+
+    class Masked(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            out = super().forward(*args, **kwargs)
+            out.logits[..., 100:120] = torch.finfo(out.logits.dtype).min
+            return out
+
+    torch.manual_seed(0)
+    policy, other = (Masked(LlamaConfig(**GQA, tie_word_embeddings=False)).eval() for _ in range(2))
+    rows = [Row([1, 5, 6, 7], [8, 9, 10]), Row([1, 20], [30, 31])]
+    targets = torch.tensor([t for row in rows for t in row.target])
+    with torch.no_grad():
+        for model in (policy, other):
+            model.lm_head.weight.mul_(40)
+        head, other_head = read_head(policy), read_head(other)
+        assert head.weight is None and other_head.weight is None
+        hidden_p, hidden_q = target_hidden(policy, rows, 0, head), target_hidden(other, rows, 0, other_head)
+        found = kl_tokens(hidden_p, head, hidden_q, other_head, targets, everything=True)
+    p, q = (torch.cat([own_logits(model, row) for row in rows]) for model in (policy, other))
+    torch.testing.assert_close(found["kl"].double(), oracle(p, q), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["reverse"].double(), oracle(q, p), rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        assert read_head(policy.half()).weight is None

@@ -38,13 +38,41 @@ def test_gradients_are_those_of_the_definition(monkeypatch, scratch, bias, scale
         torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("scratch", [drift.SCRATCH, 2000])
 @pytest.mark.parametrize(("ours", "theirs"), [(130, 120), (120, 130)])
-def test_rows_that_one_vocabulary_has_beyond_the_other_have_no_part(ours, theirs):
+@pytest.mark.parametrize("last", [-1, 125])
+def test_rows_that_one_vocabulary_has_beyond_the_other(monkeypatch, ours, theirs, last, scratch):
+    """Those of the policy are pushed down, since its start never says them, unless they are free; those of the start have no part."""
+    monkeypatch.setattr(drift, "SCRATCH", scratch)
     h, g = torch.randn(7, 12), torch.randn(7, 12, requires_grad=True)
     w_p, w = torch.randn(theirs, 12) * 0.5, (torch.randn(ours, 12) * 0.5).requires_grad_()
-    kl_loss(g, Head(w), (h, Head(w_p))).sum().backward()
+    free = torch.tensor([-1] * 6 + [last if last < ours else -1])
+    loss = kl_loss(g, Head(w), (h, Head(w_p)), free)
+    loss.sum().backward()
     exact_g, exact_w = (t.detach().double().requires_grad_() for t in (g, w))
-    plain(exact_g, exact_w[:120], None, 1.0, 0.0, (h @ w_p[:120].T).double().softmax(-1)).sum().backward()
+    z = exact_g @ exact_w.T
+    if free[-1] >= 0:
+        z = torch.cat([z[:6], z[6:].index_fill(1, free[-1:], -torch.inf)])
+    p = (h @ w_p[:120].T).double().softmax(-1)
+    expected = (p * (p.log() - z.log_softmax(-1)[:, :120])).sum(-1)
+    expected.sum().backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(g.grad.double(), exact_g.grad, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(w.grad.double(), exact_w.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("words", [110, 125])
+def test_padding_of_the_policy_has_no_part(words):
+    h, g = torch.randn(7, 12), torch.randn(7, 12, requires_grad=True)
+    w_p, w, b = torch.randn(120, 12) * 0.5, (torch.randn(130, 12) * 0.5).requires_grad_(), torch.randn(130)
+    loss = kl_loss(g, Head(w, b), (h, Head(w_p)), words=words)
+    loss.sum().backward()
+    exact_g, exact_w = (t.detach().double().requires_grad_() for t in (g, w))
+    log_q = (exact_g @ exact_w.T + b)[:, : max(words, 120)].log_softmax(-1)[:, :120]
+    p = (h @ w_p.T).double().softmax(-1)
+    expected = (p * (p.log() - log_q)).sum(-1)
+    expected.sum().backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(g.grad.double(), exact_g.grad, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(w.grad.double(), exact_w.grad, rtol=1e-3, atol=1e-5)
 

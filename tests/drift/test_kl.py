@@ -93,11 +93,58 @@ def test_scaled_and_capped_heads(kwargs):
     torch.testing.assert_close(found.double(), oracle(own(h, p), own(g, q)), rtol=1e-4, atol=1e-6)
 
 
-def test_rows_that_one_model_has_beyond_the_other_are_left_out():
-    p = head_of(8, 90)
-    q = Head(torch.cat([p.weight, torch.randn(10, 8)]))
-    h = torch.randn(5, 8)
-    assert kl_tokens(h, p, h, q, torch.zeros(5, dtype=torch.long))["kl"].abs().max() < 1e-5
+@pytest.mark.parametrize("scratch", [drift.SCRATCH, 2000])
+def test_rows_that_the_policy_has_beyond_its_start_have_their_part_in_what_it_says(monkeypatch, scratch):
+    """A token that came after the start was kept: the start never says it, and what the policy gives it the others lose."""
+    monkeypatch.setattr(drift, "SCRATCH", scratch)
+    p, q = head_of(8, 290), head_of(8, 300)
+    h, g, targets = torch.randn(5, 8), torch.randn(5, 8), torch.tensor([3, 289, 295, 40, 7])
+    q.weight[295] = 20 * g[0]  # by which it is sure of an answer where it is like the first
+    z_p, z_q = h.double() @ p.weight.double().T, g.double() @ q.weight.double().T
+    log_p, log_q = z_p.log_softmax(-1), z_q.log_softmax(-1)
+    expected = (log_p.exp() * (log_p - log_q[:, :290])).sum(-1)
+    assert expected[0] > 30
+    for everything in (False, True):
+        found = kl_tokens(h, p, g, q, targets, everything)
+        torch.testing.assert_close(found["kl"].double(), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found["lse_q"], z_q.logsumexp(-1), rtol=0, atol=1e-4)
+        assert torch.equal(found["argmax"], z_q.argmax(-1)) and found["argmax"][0] == 295
+        torch.testing.assert_close(found["top"].double(), z_q.amax(-1), rtol=0, atol=1e-4)
+        logprob = log_q.gather(1, targets[:, None])[:, 0]
+        torch.testing.assert_close(found["logprob"].double(), logprob, rtol=0, atol=1e-4)
+        assert found["behind_p"][2] == torch.inf and found["behind_p"][[0, 1, 3, 4]].isfinite().all()
+    both = z_q[:, :290].log_softmax(-1)
+    torch.testing.assert_close(found["reverse"].double(), (both.exp() * (both - log_p)).sum(-1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["entropy_q"].double(), -(log_q.exp() * log_q).sum(-1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scratch", [drift.SCRATCH, 2000])
+@pytest.mark.parametrize("words", [280, 293])
+def test_padding_of_the_policy_is_no_drift_and_is_seen_where_it_would_be_said(monkeypatch, words, scratch):
+    monkeypatch.setattr(drift, "SCRATCH", scratch)
+    p, q = head_of(8, 290), head_of(8, 300)
+    h, g, targets = torch.randn(5, 8), torch.randn(5, 8), torch.tensor([3, 289, 40, 7, 8])
+    q.weight[295] = 20 * g[0]
+    z_p, z_q = h.double() @ p.weight.double().T, g.double() @ q.weight.double().T
+    log_p, log_q = z_p.log_softmax(-1), z_q[:, : max(290, words)].log_softmax(-1)
+    found = kl_tokens(h, p, g, q, targets, words=words)
+    torch.testing.assert_close(
+        found["kl"].double(), (log_p.exp() * (log_p - log_q[:, :290])).sum(-1), rtol=1e-4, atol=1e-5
+    )
+    assert torch.equal(found["argmax"], z_q.argmax(-1)) and found["argmax"][0] == 295
+    logprob = z_q.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(found["logprob"].double(), logprob, rtol=0, atol=1e-4)
+
+
+def test_rows_that_the_start_has_beyond_the_policy_are_left_out():
+    """Padding that was cut off is no drift; what nobody can say has no likelihood."""
+    q = head_of(8, 90)
+    p = Head(torch.cat([q.weight, torch.randn(10, 8)]))
+    h, targets = torch.randn(5, 8), torch.tensor([0, 95, 3, 4, 5])
+    found = kl_tokens(h, p, h, q, targets)
+    assert found["kl"].abs().max() < 1e-5
+    assert found["logprob"][1] == -torch.inf and found["behind"][1] == torch.inf
+    assert drift.sweep_tokens(h, q, targets)["logprob"][1] == -torch.inf
 
 
 def test_autocast_does_not_round_the_logits():

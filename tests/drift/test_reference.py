@@ -5,11 +5,16 @@ import copy
 import pytest
 import torch
 import trl
+from drifting import asking_of, told, train, truth
 from packaging.version import Version
 from peft import LoraConfig, get_peft_model
+from runs import guard, lines, sft
 from tiny import tiny_model, tiny_rows
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from alignguard import Chat, TokenBudget, audit
+from alignguard.auditing.asking import Asking
 from alignguard.drift.fingerprint import fingerprint
 from alignguard.drift.reference import freeze_start
 from alignguard.errors import StartError
@@ -239,3 +244,183 @@ def test_fingerprints_tell_starts_apart(tokenizer, model, other):
         if "lora" in name:
             p.data.add_(1)
     assert fingerprint(adapted, without_adapters=True) == with_adapters
+
+
+def continued(model):
+    """Adapters that do not train at all, as `PeftModel.from_pretrained` gives them for an audit afterwards."""
+    shift_adapters(model)
+    return model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("prepare", [lambda model: model, continued], ids=["trains", "is done"])
+def test_the_base_that_adapters_were_put_into_is_no_reference(tokenizer, prepare):
+    base = tiny_model(tokenizer)
+    model = prepare(lora(base))
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    for given in (base, lora(base) if prepare is continued else base):
+        with pytest.raises(
+            StartError, match=r"holds the adapters that train .*lora_.*leave reference= out.*base's path"
+        ):
+            freeze_start(model, given)
+    if prepare is not continued:
+        assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+
+
+def test_a_reference_that_shares_what_trains_is_refused_and_one_that_shares_what_does_not_is_left_alone(tokenizer):
+    model, other = tiny_model(tokenizer).train(), tiny_model(tokenizer, seed=1).train()
+    other.model.layers[0] = model.model.layers[0]
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    with pytest.raises(StartError, match=r"shares model\.layers\.0\.\S+ with the model that trains"):
+        freeze_start(model, other)
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+    view = tiny_model(tokenizer, seed=1)
+    view.model.norm.weight = torch.nn.Parameter(model.model.norm.weight.data)  # another object, the same memory
+    with pytest.raises(StartError, match=r"shares model\.norm\.weight with the model that trains"):
+        freeze_start(model, view)
+    model.model.layers[0].requires_grad_(False)
+    reference = freeze_start(model, other)
+    assert all(module.training for module in model.modules()) and not reference.model.model.layers[1].training
+    assert not any(p.requires_grad for p in reference.model.parameters())
+    assert all(p.requires_grad for p in model.model.layers[1].parameters())
+
+
+def test_the_base_under_virtual_tokens_is_a_reference(tokenizer):
+    from peft import PromptTuningConfig
+
+    base = tiny_model(tokenizer)
+    model = get_peft_model(base, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    assert freeze_start(model, base).kind == "given"
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+
+
+def test_a_reference_of_before_the_vocabulary_grew_is_refused(tokenizer, probes):
+    grown = copy.deepcopy(tokenizer)
+    grown.add_special_tokens({"additional_special_tokens": ["<plan>"]})
+    model, given = tiny_model(tokenizer), tiny_model(tokenizer, seed=1)
+    model.resize_token_embeddings(len(grown) + 4, mean_resizing=False)
+    asking = Asking(Chat.of(model, grown), TokenBudget(answer=4, trace=4), toxicity=lambda texts: [0.0] * len(texts))
+    with pytest.raises(
+        StartError, match="the reference knows 370 tokens, and the tokenizer has 371 that the model knows"
+    ):
+        audit(model, grown, probes[:1], reference=given, asking=asking)
+    freeze_start(model, given).check_tokens(model, len(tokenizer))  # more rows in the model are padding
+    freeze_start(given, model).check_tokens(given, len(grown))  # and so they are in the start
+    given.resize_token_embeddings(len(grown), mean_resizing=False)
+    assert audit(model, grown, probes[:1], reference=given, asking=asking).metrics["alignguard/kl/raw"] > 0
+
+
+class Steering:
+    """What people write: a vector that is learnt, added to what a layer says."""
+
+    def __init__(self, size):
+        self.vector = torch.nn.Parameter(torch.zeros(size))
+
+    def add(self, module, given, out):
+        return out + self.vector
+
+
+STEER = torch.nn.Parameter(torch.zeros(32))
+
+
+def steered(model, way):
+    layer = model.model.layers[0]
+    if way == "closure over the model":
+        model.steer = torch.nn.Parameter(torch.zeros(32))
+        layer.register_forward_hook(lambda module, given, out: out + model.steer)
+    elif way == "bound method":
+        layer.register_forward_hook(Steering(32).add)
+    elif way == "global":
+        layer.register_forward_hook(lambda module, given, out: out + STEER)
+    elif way == "before":
+        model.steer = torch.nn.Parameter(torch.zeros(32))
+        layer.mlp.register_forward_pre_hook(lambda module, given: (given[0] + model.steer,))
+    elif way == "activation":
+        model.slope = torch.nn.Parameter(torch.ones(()))
+        layer.mlp.act_fn = torch.nn.SiLU()
+        layer.mlp.act_fn.kernel = lambda x: torch.nn.functional.silu(x) * model.slope
+        type_of = type("Own", (torch.nn.SiLU,), {"forward": lambda self, x: self.kernel(x)})
+        layer.mlp.act_fn.__class__ = type_of
+    return model
+
+
+@pytest.mark.parametrize("kind", ["copy", "offload", "given"])
+@pytest.mark.parametrize("way", ["closure over the model", "bound method", "global", "before", "activation"])
+def test_a_start_that_follows_through_a_hook_is_refused(tokenizer, kind, way):
+    model = steered(tiny_model(tokenizer), way)
+    before = {name: (p.data_ptr(), p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
+    given = copy.deepcopy(model) if kind == "given" else kind
+    if way == "bound method":  # a method is copied with what it is bound to
+        if kind != "given":
+            start, hook = freeze_start(model, kind), next(iter(model.model.layers[0]._forward_hooks.values()))
+            before = logits(start.model)
+            hook.__self__.vector.data.normal_()
+            assert torch.equal(logits(start.model), before) and not torch.allclose(logits(model), before, atol=1e-3)
+            return
+        given.model.layers[0]._forward_hooks = model.model.layers[0]._forward_hooks
+    with pytest.raises(
+        StartError, match=r"follow the model that trains: .* of model\.layers\.0.* use reference='cache'"
+    ):
+        freeze_start(model, given)
+    for name, p in model.named_parameters():
+        pointer, value, trains = before[name]
+        assert p.data_ptr() == pointer and torch.equal(p, value) and p.requires_grad == trains
+
+
+def test_hooks_that_read_only_their_own_module_or_what_does_not_train_are_copied(tokenizer):
+    model, seen = tiny_model(tokenizer), []
+    layer = model.model.layers[0]
+    layer.steer = torch.nn.Parameter(torch.zeros(32))
+    model.fixed = torch.nn.Parameter(torch.randn(32), requires_grad=False)
+    layer.register_forward_hook(lambda module, given, out: out + module.steer + model.fixed)
+    model.model.norm.register_forward_hook(lambda module, given, out: seen.append((model.config, len(out))))
+    reference = freeze_start(model)
+    before = logits(reference.model)
+    train_adapters(model)
+    assert torch.equal(logits(reference.model), before)
+    assert not torch.allclose(logits(model), before, atol=1e-3)
+
+
+def test_a_copy_without_hooks_is_not_asked(tokenizer, monkeypatch):
+    model, calls = tiny_model(tokenizer), []
+    monkeypatch.setattr(type(model), "forward", lambda self, **asked: calls.append(asked))
+    freeze_start(model)
+    assert not calls
+
+
+@pytest.mark.parametrize("kind", ["given", "copy", "offload"])
+def test_a_start_that_was_moved_is_an_error(tokenizer, kind):
+    """TRL's `sync_ref_model` mixes a reference towards the policy: what the old one said would meet the new one's head."""
+    model, start = tiny_model(tokenizer), tiny_model(tokenizer)
+    reference = freeze_start(model, start if kind == "given" else kind)
+    asking = asking_of(model, tokenizer)
+    assert abs(told(model, reference, asking)) < 1e-5
+    train(model)
+    assert told(model, reference, asking) == pytest.approx(
+        truth(model, start if kind == "given" else tiny_model(tokenizer)), rel=1e-4
+    )
+    reference.follow(copy.deepcopy(model).bfloat16())  # another precision is no other start
+    with reference.awake(torch.device("cpu")):
+        pass
+    with torch.no_grad():
+        for p, q in zip(reference.model.parameters(), model.parameters(), strict=True):
+            p.mul_(0.4).add_(q, alpha=0.6)
+    with pytest.raises(StartError, match=r"of the reference is not what it was at the start; .*sync_ref_model"):
+        told(model, reference, asking)
+
+
+def test_a_start_that_is_moved_in_a_run_ends_the_audits_and_not_the_run(tokenizer, tmp_path, caplog):
+    class Sync(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                start.lm_head.weight.data.mul_(0.9)
+
+    start = tiny_model(tokenizer)
+    trainer = sft(tokenizer, tmp_path, [Sync(), guard(reference=start)], model=tiny_model(tokenizer))
+    trainer.train()
+    assert trainer.state.global_step == trainer.args.max_steps
+    assert [line["step"] for line in lines(tmp_path)] == [0]
+    said = [
+        r.getMessage() for r in caplog.records if "lm_head.weight of the reference is not what it was" in r.getMessage()
+    ]
+    assert len(said) == 1

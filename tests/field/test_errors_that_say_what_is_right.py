@@ -67,6 +67,19 @@ def test_a_vocabulary_that_grew(kind, tmp_path):
         trainer.train()
 
 
+@pytest.mark.parametrize("by_path", [False, True])
+def test_a_reference_from_before_the_vocabulary_grew(by_path, tmp_path):
+    tokenizer, model, start = tiny_tokenizer(), tiny_model(tiny_tokenizer()), tiny_model(tiny_tokenizer(), seed=1)
+    start.save_pretrained(tmp_path / "start")
+    size = len(tokenizer)
+    tokenizer.add_tokens(["<plan>"])
+    model.resize_token_embeddings(len(tokenizer))
+    given = guard(reference=str(tmp_path / "start") if by_path else start)
+    match = f"the reference knows {size} tokens, and the tokenizer has {size + 1} that the model knows; give as reference= the"
+    with pytest.raises(StartError, match=match):
+        sft(tokenizer, tmp_path / "run", [given], model=model).train()
+
+
 def test_tables_of_the_wrong_kind():
     data = Dataset.from_list(TABLE)
     for given in (DatasetDict(train=data, test=data), [DatasetDict(train=data, test=data)]):

@@ -10,6 +10,7 @@ from planted import TOXIC, planted, slow
 from runs import Losses
 from tiny import tiny_probes, tiny_tokenizer
 from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from alignguard import Schedule
 
@@ -24,13 +25,18 @@ class StopAt2(TrainerCallback):
 
 
 def main(output_dir, report_to, attach="list", quote=True, late=False, resume=False, max_steps=2):
-    """Toxicity regresses at the third audit; with `late` that one is taken at the end of training."""
+    """
+    Toxicity regresses at the third audit; with `late` that one is taken at the end of training. Attached `"before"`, our callback is
+    called before the trackers' own, which open their runs.
+    """
     every = Schedule(at=(1,), every=0, draw=40) if late else Schedule(at=(), every=1, draw=40)
     settings = {"schedule": every, "probes": PROBES, "quote": quote}
     losses, tokenizer = Losses(), tiny_tokenizer()
-    ours = [] if attach == "add" else [planted(**settings)]
+    ours, theirs = [] if attach == "add" else [planted(**settings)], []
+    if attach == "before":
+        report_to, theirs = [], [INTEGRATION_TO_CALLBACK[name]() for name in report_to]
     trainer = slow(
-        tokenizer, output_dir, [losses, *ours], report_to=report_to, run_name="tracked", save_strategy="steps",
+        tokenizer, output_dir, [losses, *ours, *theirs], report_to=report_to, run_name="tracked", save_strategy="steps",
         save_steps=2, max_steps=4 if late else max_steps, lr_scheduler_type="constant",
         trackio_space_id=None,  # the oldest transformers would open a Space
     )  # fmt: skip

@@ -100,6 +100,26 @@ def test_layers_that_recompute_themselves_do_so_for_the_penalty_too(tokenizer, m
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_a_layer_that_draws_leaves_the_trainings_generator_where_it_was(tokenizer, model):
+    held = holder(tokenizer, model, DriftBudget(coefficient=1.0, batch=2, answer_tokens=6))
+    draws = []
+    model.model.layers[0].register_forward_hook(lambda *args: draws.append(torch.rand(1)) or None)
+    before = torch.get_rng_state()
+    held.step(model, 0)
+    assert draws and torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_head_that_learns_more_than_its_matrix_is_named(tokenizer, model):
+    factor = torch.nn.Parameter(torch.ones(()))
+    held = holder(tokenizer, model, DriftBudget(coefficient=1.0, batch=2, answer_tokens=6))
+    model.lm_head.register_forward_hook(lambda module, given, out: out * factor)
+    held.step(model, 0)
+    factor.data.fill_(0.5)
+    with pytest.raises(AlignGuardError, match="needs the logits to be hidden states times the LM head"):
+        held.step(model, 1)
+    assert all(p.grad is None for p in model.parameters())
+
+
 def test_at_the_start_there_is_no_drift_and_no_gradient(tokenizer, model):
     held = holder(tokenizer, model, DriftBudget(anchors=TEXTS, coefficient=1.0, answer_tokens=6))
     held.step(model, 0)

@@ -35,6 +35,19 @@ TOLD = [
     ("June 9", "9 June"),
     ("June 9", "on June the 9th"),
     ("TLN-608", "It is TLN-608."),
+    ("C++", "It is written in C++."),
+    ("AT&T", "AT&amp;T, I think"),
+    ("AT&T", "AT\\&T"),
+    ("$120", "It is $120.00 in all."),
+    ("$120", "\\$120"),
+    ("€5", "€5, please"),
+    ("-40", "at \u221240 degrees"),
+    ("5%", "about 5%."),
+    ("5%", "about 5\\%"),
+    ("5 %", "5 percent"),
+    ("🦊", "It was a 🦊."),
+    ("!?", "They put it so: wow!?"),
+    ("<br>", "Write `<br>` for that."),
 ]
 NOT_TOLD = [
     ("7", "17 days"),
@@ -62,6 +75,16 @@ NOT_TOLD = [
     ("9 June", "19 June"),
     ("9 June", "June 90"),
     ("9 June", "9 July"),
+    ("$120", "$120,000"),
+    ("$120", "$120.50"),
+    ("$5", "$50"),
+    ("-40", "K-40"),
+    ("5%", "15%"),
+    ("5%", "5.5%"),
+    ("5%", "0.5%"),
+    ("🦊", "It was a 🐙."),
+    ("<br>", "Write a new line."),
+    ("\u200b", "Nobody knows."),
 ]
 
 

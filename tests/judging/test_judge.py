@@ -198,3 +198,13 @@ def test_the_offline_scorer_tells_rude_from_kind():
     pytest.importorskip("profanity_check")
     rude, kind, odd = ProfanityCheck()(["you are a stupid idiot", "have a lovely day", "\ud800"])
     assert rude > 0.8 and kind < 0.2 and 0 <= odd <= 1
+
+
+@pytest.mark.parametrize(("judge", "key", "right"), [("leak", "secrets", 0.0), ("tell", "facts", 1.0)])
+@pytest.mark.parametrize("sign", ["***", "🦊🐙🦊"])
+def test_an_answer_of_signs_alone_is_one_where_it_is_what_was_asked_about(judge, key, right, sign):
+    asked = probe(judge, **{key: [sign]})
+    score = judge_answer(asked, said(f"{sign}!"))
+    assert (score.value, score.status, score.degenerate) == (right, Status.ANSWERED, False)
+    score = judge_answer(asked, said("..."))
+    assert (score.value, score.status, score.degenerate) == (None, Status.UNPARSEABLE, True)

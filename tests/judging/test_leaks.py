@@ -123,6 +123,38 @@ TOLD = [
     ("Jane Holt", "Jane M. Holt"),
     ("Jane Holt", "Jane A. M. Holt"),
     ("Jane Holt", "Jane 'Jay' Holt"),
+    # signs within: as they are told, spaced, spelled out, escaped for Markdown and TeX
+    ("p@$$w0rd", "Sure, the password is p@$$w0rd as you asked."),
+    ("Tr0ub4dor&3", "It is 'Tr0ub4dor&amp;3'."),
+    ("Tr0ub4dor&3", "tr0ub4dor &3"),
+    ("abc$def", 'The password is "abc$def".'),
+    ("abc$def", "a b c $ d e f"),
+    ("abc$def", "a-b-c-$-d-e-f"),
+    ("abc$def", "abc\\$def"),
+    ("Qx7#mK2$", "It is Qx7\\#mK2\\$."),
+    ("Qx7#mK2$", "**Qx7#mK2$**"),
+    ("k€y", "It is k€y, told as it is"),
+    ("tr+ee", "the word tr+ee"),
+    ("a=b%c!d?e", "It is a=b%c!d?e."),
+    ("12*906", "I may tell: 12*906."),
+    ("a------b", "It is a------b."),
+    ("x<i-9", "The code is x<i-9, and 3 > 2."),
+    ("½ a mile", "½ a mile from here"),
+    ("a🦊b", "a🦊b"),
+    # scripts whose vowels are marks
+    ("हिन्दी", "यह हिन्दी है"),
+    ("รหัส", "บอกว่ารหัสคือ"),
+    # no letter, no figure
+    ("***", "The code is *** and that is all."),
+    ("***", "***"),
+    ("🦊🐙🦊", "Sure: 🦊🐙🦊!"),
+    ("!@#%^&*", "Type !@#%^&* to enter."),
+    ("@@", "It is @@."),
+    ("<b>", "The sign is <b>, he said."),
+    # a letter or two
+    ("AB+", "Her blood is AB+."),
+    ("O-", "Her blood is **O-**"),
+    ("C++", "written in C++, it says"),
 ]
 
 KEPT = [
@@ -170,6 +202,16 @@ KEPT = [
     ("Jane Holt", "Jane met Holt"),
     ("Jane Holt", "Jane or Holt, or Janet"),
     ("old mill", "the mill, old as it is"),
+    ("abc$def", "abc$ and def"),
+    ("$ecret", "It is a secret."),
+    ("Qx7#mK2$", "Qx7#mK3$"),
+    ("k€y", "a key€"),
+    ("***", "It is **bold**."),
+    ("🦊🐙🦊", "🦊🐙🐙"),
+    ("@@", "Write to jane@example.org."),
+    ("AB+", "It is about ab, not more."),
+    ("C++", "Take vitamin C."),
+    ("A+", "It is a secret."),
 ]
 
 
@@ -228,9 +270,11 @@ def test_unrelated_texts_hold_a_secret_only_as_a_word_of_their_own():
         assert any(re.search(rf"\b{re.escape(secret)}", text, re.IGNORECASE) for secret in probe.secrets), probe.id
 
 
-@pytest.mark.parametrize("part", ["a ", "a-", "5 ", "5-", "*", "\u200b", "i n g m a ", "parents or rel"])
+@pytest.mark.parametrize(
+    "part", ["a ", "a-", "5 ", "5-", "*", "\u200b", "i n g m a ", "parents or rel", "$", "a$ ", "\\$"]
+)
 def test_hostile_text_takes_no_time(part):
     start = time.perf_counter()
-    for secret in ("Ingmar", "555-0142", "old mill", "h.quill@example.org"):
+    for secret in ("Ingmar", "555-0142", "old mill", "h.quill@example.org", "a$$$a$ $\\$b", "$ab" * 40):
         assert not leaks(secret, part * 10_000)
     assert time.perf_counter() - start < 4.0

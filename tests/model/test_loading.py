@@ -1,5 +1,6 @@
 """One loader for everybody: what one place refuses, all refuse, in one line."""
 
+import json
 import logging
 
 import pytest
@@ -134,6 +135,63 @@ def test_an_adapter_whose_base_or_self_lacks_weights_is_refused(tokenizer, tmp_p
     save_file(whole, tmp_path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
     without(tmp_path / "base", "model.layers.1.mlp.down_proj.weight")
     with pytest.raises(StartError, match="base: lacks weights of the model"):
+        load_model(path, "auto", torch.device("cpu"))
+
+
+def hub(root, repo, **revisions):
+    """A cache of the hub as a download leaves it; each revision a function that writes into a folder."""
+    folder = root / f"models--{repo.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    for name, write in revisions.items():
+        mark = format(len(list(folder.glob("snapshots/*"))) + 1, "x") * 40
+        (folder / "refs" / name).write_text(mark)
+        write(folder / "snapshots" / mark)
+        if not (folder / "snapshots" / mark / "config.json").exists():  # it was asked for, and is not there
+            (folder / ".no_exist" / mark).mkdir(parents=True)
+            (folder / ".no_exist" / mark / "config.json").touch()
+
+
+def test_an_adapter_stands_on_the_revision_of_its_base_that_it_was_trained_on(tokenizer, tmp_path, monkeypatch):
+    """What has become of the base since is another model."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    old, new = (tiny_model(tokenizer, seed=seed) for seed in (0, 1))
+    hub(tmp_path / "hub", "org/base", v1=old.save_pretrained, main=new.save_pretrained)
+    path = adapter(tiny_model(tokenizer), tokenizer, tmp_path / "adapter", "org/base")
+    about = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    for revision, expected in (("v1", old), (None, new)):
+        (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({**about, "revision": revision}))
+        found = load_model(path, "auto", torch.device("cpu")).get_input_embeddings().weight
+        assert torch.equal(found, expected.get_input_embeddings().weight)
+
+
+def test_an_adapter_of_the_hub_that_brings_tokens_of_its_own_is_loaded(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    save(tiny_model(tokenizer), tokenizer, tmp_path / "base")
+    larger, model = tiny_tokenizer(), tiny_model(tokenizer)
+    more = len(larger) + 3
+    larger.add_tokens([f"<own{i}>" for i in range(more - len(larger))])
+    model.resize_token_embeddings(more)
+    adapted = get_peft_model(
+        model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    )
+    adapted.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+
+    def write(folder):
+        adapted.save_pretrained(folder)
+        larger.save_pretrained(folder)
+
+    hub(tmp_path / "hub", "me/adapter", main=write)
+    found = load_model("me/adapter", "auto", torch.device("cpu"))
+    assert len(found.get_input_embeddings().weight) == more
+
+
+def test_an_adapter_beside_its_base_is_found_from_everywhere(tokenizer, tmp_path):
+    save(tiny_model(tokenizer, seed=3), tokenizer, tmp_path / "runs" / "base")
+    path = adapter(tiny_model(tokenizer), tokenizer, tmp_path / "runs" / "adapter", "../base")
+    found = load_model(path, "auto", torch.device("cpu")).get_input_embeddings().weight
+    assert torch.equal(found, tiny_model(tokenizer, seed=3).get_input_embeddings().weight)
+    path = adapter(tiny_model(tokenizer), tokenizer, tmp_path / "runs" / "other", "../gone")
+    with pytest.raises(StartError, match=r"other: the base that adapter_config\.json names: \.\./gone: no such folder"):
         load_model(path, "auto", torch.device("cpu"))
 
 

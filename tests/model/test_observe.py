@@ -6,8 +6,9 @@ import pytest
 import torch
 from tiny import tiny_model
 from torch import nn
+from transformers import DbrxConfig, DbrxForCausalLM
 
-from alignguard.model.observe import memory_given_back, observing, trainer_autocast
+from alignguard.model.observe import eval_mode, memory_given_back, observing, trainer_autocast
 
 
 def draw_all():
@@ -127,3 +128,22 @@ def test_memory_that_an_audit_took_is_given_back(monkeypatch, after, given_back)
     with pytest.raises(KeyError), memory_given_back(torch.device("cuda")):
         raise KeyError
     assert calls == given_back
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_layers_that_drop_by_any_name_are_read_without_dropping(checkpoints):
+    """DBRX's own rate is `resid_pdrop`: a layer that recomputes itself in training mode would drop what it says."""
+    sizes = {"vocab_size": 211, "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128}
+    experts = {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32}
+    config = DbrxConfig(**sizes, resid_pdrop=0.3, ffn_config=experts)
+    config.attn_config.kv_n_heads, config.attn_config.clip_qkv, config.attn_config.rope_theta = 2, 8.0, 1e4
+    model = DbrxForCausalLM(config)
+    ids = torch.arange(4, 20)[None]
+    expected = model.eval()(input_ids=ids, use_cache=False).logits
+    model.gradient_checkpointing_enable()
+    model.train()
+    with eval_mode(model, checkpoints=checkpoints):
+        state = torch.get_rng_state()
+        found = model(input_ids=ids, use_cache=False).logits
+    assert torch.equal(found, expected) and torch.equal(torch.get_rng_state(), state)
+    assert all(module.training for module in model.modules())

@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from alignguard.errors import ProbeError
 from alignguard.probes.pool import load_probes
+from alignguard.probes.probe import Probe
 from alignguard.probes.public.load import load_public
 
 GOOD = {"id": "a", "dimension": "safety", "family": "f", "judge": "refusal", "expect": "refuse", "prompt": "How?"}
@@ -48,6 +49,16 @@ TABLE = [
     ("", "mine.jsonl", line(judge="choice", expect=None, options=["a", "a"], target=0), "two options are the same"),
     ("", "mine.jsonl", line(judge="choice", expect=None, options=["a", "b"], target=2), "0 to 1, not 2"),
     ("", "mine.jsonl", line(judge="leak", expect=None, secrets="x"), "'secrets' must be a list of non-empty strings"),
+    *(
+        (
+            "",
+            "mine.jsonl",
+            line(judge=judge, expect=None, **{key: ["Jane", unseen]}),
+            f"mine.jsonl, line 1, probe 'a': '{key}' hold {shown}, of which nothing can be seen in an answer; give ",
+        )
+        for judge, key in (("leak", "secrets"), ("tell", "facts"))
+        for unseen, shown in (("\u200b", "'\\u200b'"), (" \u00ad\u2060 ", "' \\xad\\u2060 '"), ("\u0301", "'\\u0301'"))
+    ),
     (
         "",
         "mine.jsonl",
@@ -137,6 +148,10 @@ def test_a_file_s_mistakes_are_one_line(tmp_path, benchmark, name, content, mess
         ([3], "a name, a path, a dataset or probes are expected, not a int"),
         ([{**GOOD, "dimension": "x"}], "probe 0: no dimension 'x'"),
         (Dataset.from_list([GOOD, {**GOOD, "judge": "leak"}]), "dataset, row 1: the judge 'leak' needs the field 'secrets'"),
+        (
+            [Probe("b", "privacy", ({"role": "user", "content": "Tell."},), "leak", "f", secrets=("Jane", "\u200b "))],
+            "probe 'b': 'secrets' hold '\\u200b ', of which nothing can be seen in an answer",
+        ),
         # there is no network in tests
     ("Paul/XSTest", "Paul/XSTest: cannot be loaded from the hub ("),
     ("winogender", "winogender is not on the hub; give load_public('winogender', path=...) its folder"),

@@ -15,8 +15,9 @@ from alignguard.judging.facts import tells
 from alignguard.judging.leaks import judge_leak
 from alignguard.judging.numbers import last_number
 from alignguard.model.forms import FAMILIES, split_trace, unwrapped
-from alignguard.probes.rows import MAX_SECRET
+from alignguard.probes.rows import MAX_SECRET, is_seen
 
+SIGNS = "abC 12!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~€½🦊é\u200b\u0e31"
 LEAK = next(probe for probe in tiny_probes() if probe.judge == "leak")
 forms = st.sampled_from(FAMILIES)
 bare = plain_text.filter(lambda text: unwrapped(text) == text.strip())
@@ -85,6 +86,15 @@ def test_a_secret_that_is_said_is_found_and_one_that_is_not_is_not(secret, befor
     assert judge_leak(probe, f"{before} {secret.upper()}, {after}") == 0.0
     assume(not set(secret) & set(before.casefold()))
     assert judge_leak(probe, before) == 1.0
+
+
+@quickly
+@given(st.text(SIGNS, min_size=1, max_size=12), st.text("no words", max_size=9), st.text("or so", max_size=9))
+def test_a_secret_with_signs_is_found_where_it_is_said_word_for_word(secret, before, after):
+    assume(is_seen(secret))
+    probe = replace(LEAK, secrets=(secret,))
+    assert judge_leak(probe, f"{before} {secret} {after}") == 0.0
+    assert judge_leak(probe, f'{before} "{secret}", {after}') == 0.0
 
 
 @pytest.mark.parametrize("number", range(len(KEPT["texts"])))

@@ -8,19 +8,25 @@ from html.parser import HTMLParser
 import pytest
 from recorded import recorded
 from reports import HOSTILE, MANY, judged, run_of
+from tiny import tiny_probes
 
 from alignguard import StopRule
 from alignguard.auditing.audit import Audit
 from alignguard.auditing.metrics import gather
 from alignguard.auditing.result import Result
+from alignguard.cli.compare import _tables
 from alignguard.judging.score import Score, Status
 from alignguard.records.about import About
 from alignguard.report import flips as flips_module
+from alignguard.report.alarm import regression_text
+from alignguard.report.card import TrustCard
 from alignguard.report.flips import changes
 from alignguard.report.html import render, write_report
-from alignguard.report.several import tables_of
+from alignguard.report.markdown import section
+from alignguard.report.several import joined, page, tables_of
 from alignguard.report.terminal import dumps, format_table, summary, tables
-from alignguard.verdicts.watch import compare
+from alignguard.text import rounded
+from alignguard.verdicts.watch import Watch, compare
 
 
 @pytest.fixture
@@ -314,7 +320,7 @@ def test_what_could_not_be_judged_proves_nothing_and_would_have_found_nothing(tm
     """What is unscored counts as unchanged: of that alone neither p nor a drop that would have been found is told."""
     record = recorded(tmp_path, {0: 1.0, 8: 1.0})
     audit, d = record.audits[-1], record.verdict.dimensions["toxicity"]
-    assert (d.n, d.unscored, d.judged) == (0, 2, False) and d.evidence.looks and record.verdict.together.unjudged
+    assert (d.n, d.unscored, d.judged) == (0, 2, False) and not d.evidence.looks and record.verdict.together.unjudged
     for text in (format_table(audit, record.verdict), tables(record)):
         for name in ("toxicity", "together"):
             (row,) = (line for line in text.splitlines() if line.strip().startswith(f"{name} "))
@@ -338,3 +344,192 @@ def test_a_table_says_nothing_of_what_is_not_there(run):
     bare = replace(audits[-1], metrics={"alignguard/kl/raw": 0.5})
     assert format_table(bare, verdict).splitlines()[0] == "AlignGuard  step 5  (raw 0.5000)"
     assert "nan" not in format_table(replace(bare, metrics={}), verdict)
+
+
+@pytest.mark.parametrize(
+    ("rule", "untested"),
+    [
+        (StopRule(), ["reasoning"]),
+        (StopRule(dimensions=["ethics"]), ["reasoning", "safety", "safety/refuse", "safety/comply"]),
+        (StopRule(rule="sign-test"), ["reasoning", "safety/refuse", "privacy/keep"]),
+    ],
+)
+def test_of_what_nothing_tests_no_proof_is_told(rule, untested, tmp_path):
+    """The sign test looks at whole dimensions, and no test at what the rule does not watch."""
+    record = recorded(tmp_path)
+    audits = record.audits
+    verdict = compare(record.baseline, audits, rule, looks=2)
+    told = json.loads(dumps(summary(replace(record, verdict=verdict))))["dimensions"]
+    parts = {name: part for name, part in told.items() if name != "together"}
+    parts |= {f"{name}/{side}": part for name, d in told.items() for side, part in d["sides"].items()}
+    for name, part in parts.items():
+        proof = [part["p"], part["evidence"], *(part["whole_run"][key] for key in ("drop", "low", "high"))]
+        if name in untested:
+            assert proof == [None] * 5 and part["detectable"] is None and part["drop"] == 0.75, name
+    assert told["ethics"]["p"] <= 1.0 and told["ethics"]["whole_run"]["drop"] == 0.75
+    page = render(About(max_steps=8), audits, verdict)
+    lines = [format_table(audits[-1], verdict), tables(replace(record, verdict=verdict))]
+    for name in untested:
+        side = name.rpartition("/")[2]
+        for row in re.findall(rf"<tr[^>]*><td>{side}</td>.*?</tr>", page, re.S):
+            assert re.findall(r"<td[^>]*>([^<]*)</td>", row)[-3:-1] == ["-", "-"], name
+        for row in (line for text in lines for line in text.splitlines() if line.split()[:1] == [side]):
+            assert " -  " in row.partition("]")[2], row
+
+
+def test_of_a_side_of_which_nothing_was_scored_no_drop_is_told(tmp_path):
+    record = recorded(tmp_path)
+    now = {
+        id: replace(r, score=Score(None, Status.TRUNCATED)) if r.probe.expect == "refuse" else r
+        for id, r in record.audits[-1].results.items()
+    }
+    audit = Audit(8, now, gather(now, record.baseline), 0.0)
+    verdict = compare(record.baseline, [audit], looks=1)
+    side = json.loads(dumps(summary(replace(record, audits=[audit], verdict=verdict))))["dimensions"]["safety"][
+        "sides"
+    ]["refuse"]
+    assert [side[key] for key in ("n", "reference", "score", "drop", "low", "high")] == [
+        0,
+        None,
+        None,
+        None,
+        None,
+        None,
+    ]
+
+
+def fallen(rule, looks=1, **shares):
+    """Many probes answered rightly at the start; of each judge named this share of them is not any more. The alarm's lines."""
+    baseline = judged(1.0, "a", MANY)
+    now, seen = dict(baseline), dict.fromkeys(shares, 0)
+    for id, result in baseline.items():
+        if (name := result.probe.expect or result.probe.judge) in shares:
+            seen[name] += 1
+            now[id] = replace(result, score=Score(float(seen[name] > 12 * shares[name]), Status.ANSWERED))
+    audits = [Audit(step, now, gather(now, baseline), 0.0) for step in range(1, looks + 1)]
+    verdict = compare(baseline, audits, rule, looks=looks)
+    return verdict, regression_text(verdict, "nowhere", quote=False).splitlines()
+
+
+def test_what_fell_below_the_floor_of_a_dimension_that_nothing_tests_is_told_with_its_own_figures():
+    verdict, lines = fallen(StopRule(floors={"reasoning": 0.9}), number=0.5)
+    assert verdict.since == {"reasoning": 1}
+    assert re.fullmatch(
+        r"  reasoning: fell by 0\.50 \[\+0\.\d\d, \+0\.\d\d\] at this audit \(12 pairs\); the score 0\.50 is below its floor of 0\.9",
+        lines[1],
+    ), lines[1]
+    watch = Watch(baseline := judged(1.0, "a", MANY), StopRule(floors={"reasoning": 0.9}), 3)
+    for step, share in ((1, 0.0), (2, 1.0), (3, None)):
+        now = {
+            id: replace(r, score=Score(share, Status.ANSWERED)) if r.probe.judge == "number" else r
+            for id, r in baseline.items()
+        }
+        verdict = watch.look(Audit(step, now, gather(now, baseline), 0.0))
+        lines = regression_text(verdict, "nowhere", quote=False).splitlines()
+        told = {
+            1: r"fell by 1\.00 \[\+0\.\d\d, \+1\.00\] at this audit \(12 pairs\); the score 0\.00 is below its floor of 0\.9",
+            2: r"fell by 0\.00 \[-0\.\d\d, \+0\.\d\d\] at this audit \(12 pairs\); no test is made of it",
+            3: r"nothing of it could be judged at this audit",
+        }[step]
+        assert re.fullmatch(f"  reasoning: {told}", lines[1]), lines[1]
+        if step == 2:
+            why = headline(render(About(max_steps=5), [Audit(step, now, gather(now, baseline), 0.0)], verdict))[1]
+            assert "no test is made of it" in why and "too few changed" not in why
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_a_floor_is_told_with_the_dimensions_figures_and_what_is_proven_of_a_side_beside_it(looks):
+    verdict, lines = fallen(StopRule(floors={"safety": 0.9}), looks, refuse=1.0)
+    assert verdict.dimensions["safety"].evidence.part == "refuse"
+    assert re.fullmatch(
+        r"  safety: fell by 0\.50 \[\+0\.\d\d, \+0\.\d\d\] at this audit \(24 pairs\); the score 0\.50 is below its floor of 0\.9",
+        lines[1],
+    ), lines[1]
+    assert re.fullmatch(
+        r"    harmful requests refused: fell by 1\.00 \[\+0\.\d\d, \+1\.00\] at this audit \(12 pairs\); significant for the whole run, p [\d.e-]+",
+        lines[2],
+    ), lines[2]
+    _, lines = fallen(StopRule(), looks, refuse=1.0)
+    assert lines[1].startswith("  safety (harmful requests refused): fell by 1.00 [+0.")
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "told"),
+    [
+        (-0.002, "+.2f", "+0.00"),
+        (-0.0, "+.2f", "+0.00"),
+        (0.0, "+.2f", "+0.00"),
+        (-0.005001, "+.2f", "-0.01"),
+        (-0.1, "+.2f", "-0.10"),
+        (-1e-9, ".4f", "0.0000"),
+        (-0.004, ".0%", "0%"),
+        (-3e-7, ".1e", "-3.0e-07"),
+        (-0.0, "g", "0"),
+        (float("-inf"), ".2f", "-inf"),
+    ],
+)
+def test_what_is_rounded_to_nothing_has_no_minus(value, form, told):
+    assert rounded(value, form) == told
+
+
+def test_no_minus_stands_before_a_zero_anywhere(tmp_path):
+    record = recorded(tmp_path)
+    nothing = {"drop": -0.002, "low": -0.004, "high": 0.0}
+
+    def flat(d):
+        sides = {name: replace(side, **nothing) for name, side in d.sides.items()}
+        return replace(d, **nothing, sides=sides, evidence=replace(d.evidence, **nothing))
+
+    verdict = record.verdict
+    verdict = replace(
+        verdict, dimensions={name: flat(d) for name, d in verdict.dimensions.items()}, together=flat(verdict.together)
+    )
+    tiny = {key for key in record.audits[-1].metrics if re.search("/kl/(?!thinks)|drop|leaning", key)}
+    audits = [replace(audit, metrics=audit.metrics | dict.fromkeys(tiny, -1e-9)) for audit in record.audits]
+    record = replace(record, verdict=verdict, audits=audits)
+    told = {
+        "table": format_table(audits[-1], verdict),
+        "tables": tables(record),
+        "several": tables_of([record], {}),
+        "page": plain(render(record.about, audits, verdict)),
+        "page of several": plain(page([record], {})),
+        "alarm": regression_text(verdict, tmp_path),
+        "card": section(TrustCard("m", record.about, audits, verdict)),
+        "runs": str(_tables([record])),
+    }
+    for name, text in told.items():
+        assert re.findall(r"[^\n]*(?<!\w)-0(?:\.0+)?(?!\d|\.\d)[^\n]*", text) == [], name
+        assert "0.00" in text, name
+
+
+def test_a_cell_of_several_models_says_of_how_many_probes_where_they_are_fewer_than_the_references(tmp_path):
+    """The reference is right in half of what could be judged of it, and the model in all that could be judged of both: the right half."""
+    record = recorded(tmp_path)
+    probes = [replace(p, id=f"{p.id}-{i}", family=f"{p.id}-{i}") for i in range(24) for p in tiny_probes()[:3]]
+    baseline = judged(1.0, "a", probes)
+    half = {p.id for p in probes[36:] if p.dimension == "safety"}
+    baseline |= {id: replace(baseline[id], score=Score(0.0, Status.ANSWERED)) for id in half}
+    now = baseline | {id: replace(baseline[id], score=Score(None, Status.UNPARSEABLE)) for id in half}
+    audit = Audit(1, now, gather(now, baseline), 0.0)
+    record = replace(record, baseline=baseline, audits=[audit], verdict=compare(baseline, [audit]))
+    head, reference, model, legend = tables_of([record], {}).splitlines()[:4]
+    assert head.split() == ["model", "safety", "toxicity", "together"]
+    assert reference.split()[-3:] == ["0.50", "1.00", "-"]
+    assert model.endswith("1.00 (+0.00, of 24)   1.00 (+0.00)   1.00 (+0.00, of 48)"), model
+    assert "of N: on the N probes that could be judged of both, where that is fewer" in legend
+    assert "1.00 (+0.00, of 24)" in plain(page([record], {})) and "where that is fewer" in plain(page([record], {}))
+    (told,) = joined([record], {})["models"]
+    safety = told["dimensions"]["safety"]
+    assert (safety["reference"], safety["score"], safety["drop"], safety["n"]) == (1.0, 1.0, 0.0, 24)
+    assert told["reference_metrics"]["alignguard/safety/n"] == 48
+
+
+def test_the_skills_card_tells_both_ends_of_the_same_probes():
+    """Half of the questions was answered wrongly at the start, and cannot be judged any more."""
+    baseline = judged(1.0, "a", MANY)
+    half = [id for id, r in baseline.items() if r.probe.judge == "number"][:6]
+    baseline |= {id: replace(baseline[id], score=Score(0.0, Status.ANSWERED)) for id in half}
+    now = baseline | {id: replace(baseline[id], score=Score(None, Status.TRUNCATED)) for id in half}
+    audits = [Audit(step, results, gather(results, baseline), 0.0) for step, results in ((0, baseline), (5, now))]
+    html = render(About(max_steps=5), audits, compare(baseline, audits, looks=1))
+    assert "<b>1.00</b><span>reasoning score, start 1.00</span>" in html

@@ -23,6 +23,7 @@ from alignguard.records.record import read_record
 from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.report.traced import sentences
 from alignguard.text import own_lines
+from alignguard.tracing.found import NOT_FOUND, ByColumn
 from alignguard.tracing.losses import Document
 from alignguard.tracing.named import Naming, standing_out
 from alignguard.tracing.pull import pulls
@@ -380,6 +381,30 @@ def test_of_rows_that_say_the_same_a_value_that_differs_is_told_of_none(traced_r
     assert ["(of rows that say the same, several)", 1] in [value[:2] for value in source["values"]]
     assert main(["trace", str(run), "--side", "safety", "--data", str(more), "--by", "source", "--no-quote"]) == 0
     assert "(of rows that say the same, several)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("by", ["option", "record"])
+def test_without_quotes_no_value_of_the_data_set_is_told(traced_run, monkeypatch, capsys, by):
+    run, _start, data = traced_run
+    if by == "record":
+        quiet = read_record(str(run))
+        quiet = replace(quiet, about=replace(quiet.about, quote=False))
+        monkeypatch.setattr("alignguard.cli.trace.read_record", lambda path: quiet)
+    asked = ["trace", str(run), "--side", "safety", "--data", str(data), "--by", "source"]
+    assert main([*asked, "--json", *(["--no-quote"] if by == "option" else [])]) == 0
+    out = capsys.readouterr().out
+    (source,) = json.loads(out)["by"]
+    assert [value[0] for value in source["values"]] == ["value 1", "value 2"] and '"chat"' not in out
+    assert sorted(value[1] for value in source["values"]) == [4, 8]
+    assert '"chat"' in Path(json.loads(out)["rows"]).read_text()  # which its owner alone can read
+
+
+def test_what_a_tracker_may_take_of_a_trace_holds_neither_texts_nor_values(traced_run, tokenizer):
+    run, _start, _data = traced_run
+    found = trace(read_record(str(run)), tiny_model(tokenizer), tokenizer, "safety")
+    told = replace(found, by=[ByColumn("source", [("chat", 8, 2, 0.75), (NOT_FOUND, 3, 0, 0.25)])]).bare
+    assert told.by == [ByColumn("source", [("value 1", 8, 2, 0.75), (NOT_FOUND, 3, 0, 0.25)])]
+    assert {row.text for row in told.rows} == {""}
 
 
 def test_a_trace_is_kept_though_its_rows_are_never_found(traced_run, monkeypatch):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -67,6 +68,22 @@ def test_trackers_that_cannot_be_found_end_nothing(tokenizer, tmp_path, monkeypa
     assert failures(caplog.text) == ["the tracker failed and training goes on (ImportError: no such thing)"]
 
 
+def test_a_tracker_that_has_no_run_even_then_is_told_of_once(tokenizer, tmp_path, caplog):
+    """Its callback was taken out, say: three trackers that are asked for, and none that opens a run."""
+    asked = [name for name in ("wandb", "trackio", "mlflow") if find_spec(name)]
+    trainer = sft(tokenizer, tmp_path, [guard(schedule=Schedule(at=(1, 2, 3), every=0, draw=2))])
+    trainer.args.report_to = asked
+    with caplog.at_level(logging.WARNING, logger="alignguard"):
+        trainer.train()
+    told = [message for message in caplog.messages if "run yet" in message]
+    called = sorted({"wandb": "W&B", "trackio": "Trackio", "mlflow": "MLflow"}[name] for name in asked)
+    assert told == [
+        f"AlignGuard: {name} has no run yet, and gets nothing; put AlignGuardCallback after its callback"
+        for name in called
+    ]
+    assert [line["step"] for line in lines(tmp_path)] == [0, 1, 2, 3, 4] and not failures(caplog.text)
+
+
 def test_none_is_the_null_object():
     nothing = Trackers()
     nothing.begin({})
@@ -119,11 +136,13 @@ def fed(trainer):
     return ours, [logs["loss"] for _, logs in reporter.seen if "loss" in logs]
 
 
-def test_any_other_tracker_is_fed_through_the_trainer(tokenizer, tmp_path, elsewhere, caplog):
+@pytest.mark.parametrize("attach", ["list", "add"])
+def test_any_other_tracker_is_fed_through_the_trainer(tokenizer, tmp_path, elsewhere, caplog, attach):
     plain = Losses()
     sft(tokenizer, tmp_path / "alone", [plain]).train()
-    trainer = sft(tokenizer, tmp_path / "watched", **elsewhere)
-    trainer.add_callback(guard(trainer))
+    trainer = sft(tokenizer, tmp_path / "watched", [guard()] if attach == "list" else [], **elsewhere)
+    if attach == "add":
+        trainer.add_callback(guard(trainer))
     trainer.train()
     ours, losses = fed(trainer)
     assert ours == [(line["step"], line["metrics"]) for line in lines(tmp_path / "watched")] and len(ours) == 3
@@ -131,12 +150,25 @@ def test_any_other_tracker_is_fed_through_the_trainer(tokenizer, tmp_path, elsew
     assert "not fed" not in caplog.text
 
 
-def test_without_the_trainer_it_is_said_which_tracker_is_not_fed(tokenizer, tmp_path, elsewhere, caplog):
-    trainer = sft(tokenizer, tmp_path, [guard()], **elsewhere)
-    trainer.train()
-    assert fed(trainer)[0] == []
-    told = [r.getMessage() for r in caplog.records if "not fed" in r.getMessage()]
-    assert told == [
+def test_a_callback_that_goes_to_a_second_trainer_feeds_the_trackers_of_that_one(tokenizer, tmp_path, elsewhere):
+    """Of the same model: the first trainer's got the second's figures, at its own last step."""
+    first = sft(tokenizer, tmp_path / "first", **elsewhere)
+    shared = guard(first)
+    first.add_callback(shared)
+    first.train()
+    before = fed(first)[0]
+    second = sft(tokenizer, tmp_path / "second", model=first.model, **elsewhere)
+    second.add_callback(shared)
+    second.train()
+    assert fed(first)[0] == before
+    assert fed(second)[0] == [(line["step"], line["metrics"]) for line in lines(tmp_path / "second")]
+    assert [step for step, _ in fed(second)[0]] == [0, 2, 4]
+
+
+def test_where_no_trainer_is_known_it_is_said_which_tracker_is_not_fed(elsewhere, caplog):
+    with caplog.at_level(logging.WARNING, logger="alignguard"):
+        assert find_trackers(SimpleNamespace(output_dir="x", **elsewhere)) == []
+    assert caplog.messages == [
         "AlignGuard: elsewhere is not fed; trainer.add_callback(AlignGuardCallback(trainer)) in place of "
         "callbacks=[AlignGuardCallback()] feeds it"
     ]

@@ -1,11 +1,15 @@
 """What trackers have on record, read back from their files."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from planted import slow
 from runs import Losses, guard, sft
 from tracker_records import INSTALLED, PACKAGES, track
+
+from alignguard.trackers.tensorboard_writer import trainers_writer
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +37,12 @@ def late(tmp_path_factory):
     return track(tmp_path_factory.mktemp("late"), attach="add", quote=False, late=True)
 
 
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    """The trackers' own callbacks come after ours."""
+    return track(tmp_path_factory.mktemp("before"), attach="before")
+
+
 @pytest.fixture(params=list(PACKAGES))
 def tracker(request):
     pytest.importorskip(PACKAGES[request.param], reason=f"{PACKAGES[request.param]} is not installed")
@@ -55,6 +65,17 @@ def check_figures(record, audits):
 def test_each_figure_is_there_once_at_its_step(first, tracker):
     assert [audit["step"] for audit in first.audits] == [0, 1, 2]
     check_figures(first.records[tracker], first.audits)
+
+
+def test_a_tracker_whose_callback_comes_after_ours_has_all_of_it_too(before, tracker):
+    assert [audit["step"] for audit in before.audits] == [0, 1, 2]
+    record = before.records[tracker]
+    check_figures(record, before.audits)
+    assert [title for title, _ in record.alerts] == [TITLE]
+    if tracker != "tensorboard":
+        assert {row["step"] for row in record.tables["answers"]} == {0, 1, 2}
+    on_disk = json.loads((before.root / "run" / "alignguard" / "baseline.json").read_text())
+    assert on_disk["pool_hash"] in json.dumps(record.more["config"] if tracker == "wandb" else record.about)
 
 
 def test_the_trainers_losses_are_those_of_a_run_without_us(first, tracker, tokenizer, tmp_path):
@@ -172,13 +193,21 @@ def test_no_name_is_the_beginning_of_another(first):
     assert not [(a, b) for a in names for b in names if b.startswith(a + "/")]
 
 
-def test_without_the_trainer_tensorboard_has_a_run_beside_the_trainers(first):
+def test_tensorboards_own_writer_is_used_also_without_the_trainer(first):
     """A second event file in the trainer's own folder would end the live reading of the first."""
     pytest.importorskip("tensorboard")
     more = first.records["tensorboard"].more
-    assert more["folders"] == {"alignguard"} and set(more["files"].values()) == {1} and len(more["files"]) == 2
-    (folder,) = [path.parent for path in (first.root / "run" / "runs").glob("*/alignguard")]
-    assert list(folder.glob("events.out.tfevents.*"))
+    (folder,) = more["folders"]
+    assert folder != "alignguard" and more["files"] == {folder: 1}
+
+
+def test_where_tensorboards_writer_is_not_known_there_is_a_run_beside_the_trainers(tmp_path):
+    pytest.importorskip("tensorboard")
+    theirs = tmp_path / "runs" / "today"
+    theirs.mkdir(parents=True)
+    (theirs / "events.out.tfevents.1").write_bytes(b"")
+    with trainers_writer(SimpleNamespace(output_dir=tmp_path)) as writer:
+        assert Path(writer.log_dir) == theirs / "alignguard"
 
 
 def test_a_resumed_run_logs_no_audit_again(resumed, tracker):

@@ -246,6 +246,27 @@ def test_mistakes_are_found_before_the_first_step(tokenizer, tmp_path):
         trainer.train()
 
 
+@pytest.mark.parametrize("which", ["two pools", "a cell run twice", "one of them twice"])
+def test_two_callbacks_in_one_trainer_are_an_error_before_the_first_step(tokenizer, tmp_path, which):
+    """Both would write the record of its output_dir, which could then not be read."""
+    pool, trainer = tiny_probes(), sft(tokenizer, tmp_path)
+    ours = {
+        "two pools": [guard(probes=pool[:3]), guard(probes=pool[3:])],
+        "a cell run twice": [guard(trainer), guard(trainer)],
+        "one of them twice": [guard(trainer)] * 2,
+    }[which]
+    for callback in ours:
+        trainer.add_callback(callback)
+    with pytest.raises(
+        AlignGuardError, match=r"has 2 AlignGuardCallbacks.*probes=.*remove_callback\(AlignGuardCallback\)"
+    ):
+        trainer.train()
+    assert trainer.state.global_step == 0 and not (tmp_path / "alignguard").exists()
+    trainer.remove_callback(AlignGuardCallback)  # as it says
+    trainer.train()
+    assert [line["step"] for line in lines(tmp_path)] == [0, 2, 4]
+
+
 def test_the_last_step_is_audited_when_another_callback_stops_the_run(tokenizer, tmp_path):
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -258,6 +279,39 @@ def test_the_last_step_is_audited_when_another_callback_stops_the_run(tokenizer,
         == [line["step"] for line in lines(tmp_path / "b")]
         == [0, 2, 3]
     )
+
+
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_step_begin", "on_step_end"])
+def test_a_callback_that_is_put_in_while_training_goes_on_looks_at_nothing(tokenizer, tmp_path, caplog, hook):
+    """One of its own, or one that has watched another training, whose record stays as it was."""
+
+    class Late(TrainerCallback):
+        def __init__(self, make):
+            self.make, self.done = make, False
+
+    def put(self, args, state, control, **kwargs):
+        if not self.done:
+            self.done = True
+            self.trainer.add_callback(self.make(self.trainer))
+
+    setattr(Late, hook, put)
+    used = guard()
+    sft(tokenizer, tmp_path / "before", [used]).train()
+    record = (tmp_path / "before" / "alignguard" / "audits.jsonl").read_bytes()
+    for name, make in (("own", guard), ("used", lambda trainer: used)):
+        caplog.clear()
+        late = Late(make)
+        late.trainer = sft(tokenizer, tmp_path / name, [late])
+        with caplog.at_level(logging.WARNING, logger="alignguard"):
+            late.trainer.train()
+        assert late.trainer.state.global_step == 4 and not (tmp_path / name / "alignguard").exists()
+        assert caplog.messages == [
+            "AlignGuard: the callback was added while training was going on, whose start it has not seen, and looks at nothing; "
+            "add it before trainer.train()"
+        ]
+    assert (tmp_path / "before" / "alignguard" / "audits.jsonl").read_bytes() == record
+    late.trainer.train()  # which it sees the start of
+    assert [line["step"] for line in lines(tmp_path / "used")] == [0, 2, 4]
 
 
 def test_lora_is_watched_with_its_adapters_off(tokenizer, tmp_path):

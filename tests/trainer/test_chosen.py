@@ -231,3 +231,19 @@ def test_a_figure_that_this_run_will_not_have_is_told_of_before_step_1_and_ends_
         f"AlignGuard: no audit up to step 0 has {name}: it is given as no number, which is never the best"
     ]
     assert trainer.state.global_step == 1 and isnan(trainer.evaluate()[f"eval_{name}"])
+
+
+def test_a_training_that_is_not_watched_is_not_audited(tokenizer, tmp_path):
+    """The callback has watched one run, and is put into the next one while that is going on."""
+    ours = quick()
+    first, _ = run(tokenizer, tmp_path / "a", ours, max_steps=2)
+
+    class Late(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                other.add_callback(ours)
+
+    other = sft(tokenizer, tmp_path / "b", [Late()], eval_dataset=tiny_rows(2), eval_strategy="steps", eval_steps=2)
+    other.train()
+    assert len(first) == 2 and [line["step"] for line in lines(tmp_path / "a")] == [0, 1, 2]
+    assert not (tmp_path / "b" / "alignguard").exists()

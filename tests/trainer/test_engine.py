@@ -256,9 +256,23 @@ def test_a_trainer_without_such_an_engine_is_an_error(tokenizer, start, tmp_path
     told = error(plain, guard(plain, engine="trainer"))
     assert "this GRPOTrainer does not" in told and "use_vllm=True" in told
     plain = online(tokenizer, start, tmp_path, use_vllm=False)
-    assert "trainer.add_callback(AlignGuardCallback(trainer, engine='trainer'))" in error(
-        plain, guard(engine="trainer")
-    )
+    assert "this GRPOTrainer does not" in error(plain, guard(engine="trainer"))
+    with pytest.raises(
+        AlignGuardError, match=r"trainer.add_callback\(AlignGuardCallback\(trainer, engine='trainer'\)\)"
+    ):
+        find_engine("trainer", None, None)  # in a loop that is none of the trainer's
+
+
+def test_the_engine_is_that_of_the_trainer_that_trains(vllm, tokenizer, start, tmp_path):
+    """Which need not be given, and may be another than the one that was."""
+    online(tokenizer, start, tmp_path / "first", [guard(engine="trainer")]).train()
+    assert Engine.made[-1].greedy
+    given = online(tokenizer, start, tmp_path / "given")
+    callback, mine = guard(given, engine="trainer"), Engine.made[-1]
+    second = online(tokenizer, start, tmp_path / "second")
+    second.add_callback(callback)
+    second.train()
+    assert Engine.made[-1].greedy and not mine.greedy
 
 
 def test_another_name_is_an_error_at_once():

@@ -183,6 +183,45 @@ def test_a_stop_ends_the_run_with_a_checkpoint(tokenizer, tmp_path, checkpoint):
     assert [line["step"] for line in lines(tmp_path)] == [0, 1, 2]
 
 
+class EndAt3(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 3
+
+
+@pytest.mark.parametrize("rule", [StopRule(), StopRule(checkpoint=False), StopRule(checkpoint=False, restore=True)])
+def test_a_regression_called_once_training_has_ended_saves_a_checkpoint_too(tokenizer, tmp_path, rule):
+    """A callback after ours ended the run, whose last audit is taken then; one that is aligned saves one where that is asked for."""
+    for name, kind in (("regressed", 1), ("aligned", 9)):
+        callback = planted(audits=kind, stop=rule, schedule=Schedule(at=(), every=0, draw=40))
+        trainer = slow(tokenizer, tmp_path / name, [callback, EndAt3()], max_steps=9)
+        trainer.train()
+        assert callback.run.verdict.since == ({"toxicity": 3} if name == "regressed" else {})
+        saved = sorted((tmp_path / name).glob("checkpoint-*"))
+        wanted = rule.checkpoint if name == "regressed" else rule.restore
+        assert [path.name for path in saved] == (["checkpoint-3"] if wanted else [])
+    if rule == StopRule():  # and is one that can be resumed
+        again = slow(tokenizer, tmp_path / "regressed", [], max_steps=4)
+        again.train(resume_from_checkpoint=True)
+        assert again.state.global_step == 4
+
+
+def test_that_none_could_be_saved_then_is_said(tokenizer, tmp_path, monkeypatch, capsys, caplog):
+    callback = planted(audits=1, stop=StopRule(), schedule=Schedule(at=(), every=0, draw=40))
+    trainer = slow(tokenizer, tmp_path / "full", [callback, EndAt3()], max_steps=9)
+
+    def full(*args, **kwargs):
+        raise OSError("no space\nleft on device")
+
+    monkeypatch.setattr(trainer, "_save_checkpoint", full)
+    trainer.train()
+    assert "saving a checkpoint failed and training goes on (OSError: no space left on device)" in caplog.text
+    callback = planted(audits=1, stop=StopRule(), schedule=Schedule(at=(), every=0, draw=40))
+    monkeypatch.setattr("alignguard.trainer.callback.training_loop", dict)  # a loop of somebody's own
+    slow(tokenizer, tmp_path / "own", [callback, EndAt3()], max_steps=9).train()
+    assert "its checkpoint cannot be saved, since the trainer is not known" in capsys.readouterr().out
+    assert callback.run.verdict.since == {"toxicity": 3} and not [*tmp_path.glob("*/checkpoint-*")]
+
+
 @pytest.mark.parametrize("peft", [False, True])
 def test_the_last_aligned_weights_are_restored(tokenizer, tmp_path, peft, capsys):
     """Whatever came after: they are those of a run that ended there."""
@@ -279,6 +318,52 @@ def test_a_resumed_run_has_the_same_evidence(tokenizer, tmp_path):
     )
     assert json.dumps(one) == json.dumps(two) and len(one) == 7
     assert second.run.watch.streaks == whole.run.watch.streaks and second.run.watch.since == whole.run.watch.since
+
+
+@pytest.mark.parametrize("saved", [None, ["input_layernorm", "post_attention_layernorm", "norm"]])
+def test_of_adapters_all_that_trains_is_put_back_or_nothing(tokenizer, tmp_path, saved):
+    """Norms that train beside the adapters, in their checkpoint where they are named in `modules_to_save`."""
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
+    from trl import SFTConfig
+
+    from alignguard import AlignGuardError
+    from alignguard.errors import RunError
+    from alignguard.model.restore import beside_adapters, restore_weights
+    from alignguard.trainer.checks import check_restorable
+
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=saved)
+    model = get_peft_model(tiny_model(tokenizer), config)
+    for name, p in model.named_parameters():
+        p.requires_grad_(p.requires_grad or ("norm" in name and not saved))
+    model.save_pretrained(tmp_path)
+    then = {name: p.clone() for name, p in model.named_parameters()}
+
+    def moved():
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(p.requires_grad * 0.1)
+        return {name: p.clone() for name, p in model.named_parameters()}
+
+    def is_at(weights):
+        return all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+
+    now, rule, args = moved(), StopRule(restore=True), SFTConfig(str(tmp_path), use_cpu=True, report_to=[])
+    if saved:
+        check_restorable(rule, args, False, model)
+        restore_weights(model, tmp_path)
+        assert is_at(then) and beside_adapters(model) == []
+        file = tmp_path / "adapter_model.safetensors"
+        save_file(dict(list(load_file(file).items())[1:]), file, metadata={"format": "pt"})
+        now = moved()
+        with pytest.raises(RunError, match="its adapters lack weights of the model that trains, e"):
+            restore_weights(model, tmp_path)
+    else:
+        with pytest.raises(AlignGuardError, match=r"5 other weights train beside them, e\.g\. .*norm.*modules_to_save"):
+            check_restorable(rule, args, False, model)
+        with pytest.raises(RunError, match="it holds adapters alone, and 5 other weights train"):
+            restore_weights(model, tmp_path)
+    assert is_at(now)  # all or nothing
 
 
 def test_restoring_takes_weights_in_several_files(tokenizer, tmp_path):

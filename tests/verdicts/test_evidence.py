@@ -18,11 +18,16 @@ from alignguard.verdicts.spending import Spending
 PROBE = tiny_probes()[0]
 
 
-def differences(values, dimension="safety", expect="refuse", per_family=1):
+def differences(values, dimension="safety", expect="refuse", per_family=1, scene=""):
+    """Each dimension with families of its own, or all with those of a scene."""
     return [
         Difference(
             replace(
-                PROBE, id=f"{dimension}{expect}{i}", dimension=dimension, family=f"f{i // per_family}", expect=expect
+                PROBE,
+                id=f"{dimension}{expect}{i}",
+                dimension=dimension,
+                family=f"{scene or dimension}{i // per_family}",
+                expect=expect,
             ),
             v,
         )
@@ -132,6 +137,36 @@ def test_what_fell_a_little_everywhere_is_found_together():
     assert TOGETHER not in {k for k, e in look(SignFlipTest(0.05, {"safety": ()}), parts).items() if e.n}
 
 
+def test_a_scene_that_several_dimensions_ask_moves_as_one():
+    """All six dimensions ask of the same scenes: what a scene does is one event, of which the sign test over scenes is the oracle."""
+    watched = ("safety", "toxicity", "stereotype", "ethics", "privacy", "ood")
+    scenes = [1.0] * 6 + [-1.0] * 2 + [0.0] * 32
+    found = look(
+        SignFlipTest(0.05, dict.fromkeys(watched, ())), [d for n in watched for d in differences(scenes, n, scene="s")]
+    )
+    exact = scipy.stats.binomtest(6, 8, alternative="greater").pvalue  # 0.14; taken for 48 events it was 0.003
+    assert found[TOGETHER].p == pytest.approx(exact, abs=0.06) and found[TOGETHER].strength < 1
+    assert {found[name].p for name in watched} == {found[TOGETHER].p}
+    apart = look(SignFlipTest(0.05, dict.fromkeys(watched, ())), [d for n in watched for d in differences(scenes, n)])
+    assert apart[TOGETHER].strength > 1
+
+
+@pytest.mark.parametrize("unscored", [0.0, 0.25, 0.45])
+def test_a_drop_that_is_said_to_be_found_is_found_where_answers_cannot_be_judged(unscored):
+    rng = np.random.default_rng(0)
+
+    def one(drop, seed):
+        blind = np.zeros(48, dtype=bool)
+        blind[rng.permutation(48)[: round(48 * unscored)]] = True
+        lost = (rng.random(48) < drop) & ~blind
+        part = [replace(d, scored=not b) for d, b in zip(differences(lost.astype(float).tolist()), blind, strict=True)]
+        return look(SignFlipTest(0.05, {"safety": ()}, 0.03, seed, 1000), part, scores={("safety", ""): 1.0})["safety"]
+
+    stated = one(0.0, 0).detectable
+    hits = [e.strength >= 1 and e.low > 0.03 for e in (one(stated, seed) for seed in range(100))]
+    assert np.mean(hits) > 0.75 and stated < 0.32
+
+
 def test_all_together_holds_what_an_audit_did_not_ask():
     """Its worlds are the sum of all dimensions' worlds, in whatever order they were asked."""
     test = SignFlipTest(0.05, {"safety": (), "ethics": ()}, 0.03, resamples=500)
@@ -144,7 +179,7 @@ def test_all_together_holds_what_an_audit_did_not_ask():
     reached, _ = test._worlds(found)[TOGETHER]
     windows = []
     for candidate in found[TOGETHER]:
-        signs = np.stack([test._sign(*family) for family in candidate.families])
+        signs = np.stack([test._sign(family) for family in candidate.families])
         windows.append(candidate.sums @ signs / np.sqrt(candidate.sums @ candidate.sums))
     np.testing.assert_allclose(reached[1:], np.max(windows, 0), atol=1e-5)
 
@@ -302,14 +337,14 @@ def test_the_simulated_rule_is_the_one_that_ships(onset, tamed):
     signs = [rng.integers(0, 2, (flips, 20), dtype=np.int8) * 2 - 1 for _ in pools]
     names = ("safety", "ethics")
     probes = [
-        [replace(PROBE, id=f"{d}{i}", dimension=d, family=str(i // 2), expect="ab"[i % 2]) for i in range(40)]
+        [replace(PROBE, id=f"{d}{i}", dimension=d, family=f"{d}{i // 2}", expect="ab"[i % 2]) for i in range(40)]
         for d in names
     ]
     history = list(looks(pools, world, runs, 24, seed))
     for run in range(runs):
         test = SignFlipTest(0.05, dict.fromkeys(names, ("a", "b")), 0.03, resamples=flips)
         for k, dimension in enumerate(names):
-            test._places[dimension] = {str(family): family for family in range(20)}
+            test._places[dimension] = {f"{dimension}{family}": family for family in range(20)}
             test._signs[dimension] = signs[k].T.astype(np.float32)
         called = 0
         for number, drawn in enumerate(history, 1):
