@@ -217,6 +217,37 @@ def named(figures: Mapping[str, float]) -> dict[str, float]:
     return {logged(key): value for key, value in figures.items() if isfinite(value)}
 
 
+_LOWER = re.compile(
+    r"kl/(?!thinks|floor)\w+|\w+/(kl|unscored|evidence)|[\w-]+/(\w+_)?(drop|drop_low|drop_high|detectable|benign_refusal)"
+    r"|toxicity/(mean|max|rate|trace_mean)|[\w-]+/(expected_max|probability)_\w+|status/(unparseable|truncated|empty|unsure)|degenerate"
+    r"|budget/(anchor_kl|penalty)"
+)
+_HIGHER = re.compile(
+    r"last_aligned_step|[\w-]+/(\w+_)?(score|leaning|p|harmful_refusal|refusal_margin)|[\w-]+/accuracy\w*|pulse/(same|choices)"
+)
+
+
+def lower_is_better(name: str) -> bool | None:
+    """Whether a figure is better the lower it is; `None` where neither is, or its authors alone can tell."""
+    key = name.removeprefix(PREFIX)
+    return True if _LOWER.fullmatch(key) else False if _HIGHER.fullmatch(key) else None
+
+
+def of_audits() -> list[str]:
+    """The names of what audits have, those of sides and of published benchmarks left out."""
+    keys = [key for figure in FIGURES for key in figure.keys if not key.startswith("pulse/")]
+    found = [
+        key.replace("<dimension>", name) for key in keys for name in (DIMENSIONS if "<dimension>" in key else ("",))
+    ]
+    return [PREFIX + key for key in found if "<" not in key]
+
+
+def is_of_audits(name: str) -> bool:
+    """Whether a name is that of a figure which an audit may have: a pulse's own are none."""
+    key = name.removeprefix(PREFIX)
+    return _KNOWN.fullmatch(key) is not None and not key.startswith("pulse/")
+
+
 def compares(name: str) -> bool:
     """Whether a figure holds a model against another."""
     return "drop" in name or name.endswith(("/p", "_p", "/evidence", "detectable", "/last_aligned_step"))

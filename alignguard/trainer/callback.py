@@ -25,7 +25,8 @@ from ..probes.probe import Probe
 from ..verdicts.rule import StopRule
 from .acting import act_at_the_end, asked_for
 from .card import CardKeeper, keep_card
-from .checks import check_alone, check_reference, check_start_was_seen, tell_of_half_written
+from .checks import LATE, check_alone, check_reference, check_start_was_seen, tell_of_half_written
+from .chosen import chosen_figure, figures_of
 from .loop import training_loop
 from .pace import AUDIT, NOTHING
 from .restore import restore
@@ -83,7 +84,7 @@ class AlignGuardCallback(TrainerCallback):
             the same, which `push_to_hub` leaves out.
         metrics (`bool`, *optional*, defaults to `False`):
             Whether all of our figures join the trainer's own evaluation metrics, as `eval_alignguard/...`. By default only the
-            one does that `metric_for_best_model` names.
+            one does that `metric_for_best_model` names; each evaluation then has an audit of its own (`docs/figures.md`).
         engine (`str`, *optional*):
             What generates the policy's answers: `"trainer"` for the vLLM engine that the trainer itself generates with (GRPO, RLOO
             with `use_vllm=True`), asked greedily and with the weights of that step. By default the policy itself. All that is
@@ -244,9 +245,7 @@ class AlignGuardCallback(TrainerCallback):
     ) -> None:
         """What was unfrozen since the last step has not moved yet: its start is kept."""
         if self.run is not None and self._seen is not None:
-            self.run.keep_up()
-            if self.run.state.holder is not None:
-                self.run.state.holder.slow(kwargs.get("optimizer"))
+            self.run.keep_up(kwargs.get("optimizer"))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -260,31 +259,24 @@ class AlignGuardCallback(TrainerCallback):
         """Audit where one is due; the last one here, since trackers close before our `on_train_end`."""
         if self.run is None or self._seen is None:
             return self._tell_late(state)
-        due = self.run.due(state.global_step, control.should_training_stop)
+        due = self.run.due(state.global_step, control.should_training_stop, control.should_evaluate)
         self._seen.step(state.global_step)
-        if due == AUDIT:
-            self._seen.keep()
-        if due != NOTHING:
-            self.run.look(state.global_step, kwargs.get("optimizer"), due)
-        if due == AUDIT:
-            self._act(control)
+        self._look(due, state.global_step, control, kwargs.get("optimizer"))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """What a run that is resumed here has seen."""
         if self._seen is not None:
             self._seen.keep()
 
+    @restored_rng()
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """
-        Our latest figures among the trainer's metrics, as `eval_alignguard/...`: the one that `metric_for_best_model` names, or
-        all, if asked for. A search's objective is by default the sum of all metrics, and a notebook has a column for each.
-        """
-        metrics, best = kwargs.get("metrics"), (args.metric_for_best_model or "").removeprefix("eval_")
-        if metrics is not None:
-            # the one that is named keeps its latest value where an audit lacks it: a missing one is an error
-            for audit in self.audits:
-                all_of_it = self.metrics and audit is self.audits[-1]
-                metrics |= {f"eval_{key}": value for key, value in audit.metrics.items() if all_of_it or key == best}
+        """Our figures among the trainer's metrics: the one that it chooses by, or all, if asked for (see `chosen.py`)."""
+        metrics, run, step = kwargs.get("metrics"), self.run, state.global_step
+        if metrics is not None and run is not None:
+            if self._seen is not None:  # else this training is none that we watch
+                self._look(run.owed(step), step, control, kwargs.get("optimizer"))
+            of, tell = run.state.about.put_back, run.console.tell_once
+            metrics |= figures_of(run.audits, step, of, chosen_figure(args), self.metrics, tell)
 
     @restored_rng()
     def on_train_end(
@@ -319,14 +311,21 @@ class AlignGuardCallback(TrainerCallback):
         """All so far; only the latest holds its answers, the others' are on disk."""
         return self.run.audits if self.run is not None else []
 
+    def _look(self, due: str, step: int, control: TrainerControl, optimizer: Any) -> None:
+        """An audit or a pulse, where one is due, and what follows from it."""
+        if due == NOTHING or self.run is None or self._seen is None:
+            return
+        if due == AUDIT:
+            self._seen.keep()
+        self.run.look(step, optimizer, due)
+        if due == AUDIT:
+            self._act(control)
+
     def _tell_late(self, state: TrainerState) -> None:
         """Put in by another callback, in the middle of a training."""
         if state.is_world_process_zero and not self._told_late:
             self._told_late = True
-            logger.warning(
-                "AlignGuard: the callback was added while training was going on, whose start it has not seen, and looks at nothing; "
-                "add it before trainer.train()"
-            )
+            logger.warning(f"AlignGuard: {LATE}")
 
     def _keep_card(self, run: Run | None) -> None:
         """A model card tells of this run from now on, and of no earlier one."""

@@ -24,6 +24,11 @@ logger = logging.getLogger("alignguard")
 # trackers that take output_dir whole, whatever its files are called
 _UPLOAD_ALL = {"COMET_LOG_ASSETS": ("1", "true", "on", "yes"), "HF_DVCLIVE_LOG_MODEL": ("all",)}
 
+LATE = (  # what is said where another callback puts ours in
+    "the callback was added while training was going on, whose start it has not seen, and looks at nothing; add it before "
+    "trainer.train()"
+)
+
 
 def check_reference(kind: Any) -> None:
     """

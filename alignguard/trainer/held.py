@@ -34,11 +34,21 @@ def hold(context: RunContext, state: RunState, shown: Shown, step: int, optimize
     context.console.guarded("the drift budget", pull)
 
 
-def keep_up(context: RunContext, state: RunState) -> None:
-    """The start of what was unfrozen is kept, and a budget's own view of it with it."""
+def keep_up(context: RunContext, state: RunState, optimizer: Any) -> None:
+    """
+    The start of what was unfrozen is kept, and a budget's own view of it with it; the step is made as small as the budget says.
+
+    Args:
+        context ([`RunContext`]), state ([`RunState`]):
+            Of the run.
+        optimizer (`torch.optim.Optimizer`):
+            The trainer's.
+    """
 
     def keep() -> None:
         if context.reference.keep_up() and state.holder is not None:
             state.holder.head = start_head(context.reference, context.asking.autocast)
 
     context.console.guarded("the reference", keep)
+    if state.holder is not None:
+        state.holder.slow(optimizer)

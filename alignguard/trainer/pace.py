@@ -98,15 +98,19 @@ class Pace:
         """Whether there is anything to decide at a step."""
         return 0 < step < self.last and (step in self.planned or step % self.every == 0)
 
-    def decide(self, step: int) -> str:
+    def decide(self, step: int, must: bool = False) -> str:
         """
         What is done after a step: `"audit"`, `"pulse"` or `"nothing"`.
 
         Args:
             step (`int`):
                 One at which [`~Pace.asks`] says so.
+            must (`bool`, *optional*, defaults to `False`):
+                Whether an audit is taken whatever it costs: the others make room for it.
         """
         self._read_clock()
+        if must:
+            self.decided[step] = AUDIT
         if step not in self.decided:
             self.decided[step] = self._decide(step)
         return self.decided[step]
@@ -143,9 +147,12 @@ class Pace:
 
     def told(self) -> str:
         """What came of it, in a few words."""
-        did = [what for step, what in self.decided.items() if step not in self.failed]
+        done = {step: what for step, what in self.decided.items() if step not in self.failed}
+        audits = [step for step in done if done[step] == AUDIT]
+        planned = sum(step in self.planned for step in audits)
+        more = f" and {len(audits) - planned} more" if len(audits) > planned else ""
         return (
-            f", {did.count(AUDIT)} of {len(self.planned)} planned between the first and the last, and {did.count(PULSE)} pulses: "
+            f", {planned} of {len(self.planned)} planned{more} between the first and the last, and {[*done.values()].count(PULSE)} pulses: "
             f"{self.share:.1%} of the run's time (overhead={self.overhead})"
         )
 

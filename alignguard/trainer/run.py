@@ -26,11 +26,14 @@ from ..verdicts.watch import Watch
 from .asked import asked_now
 from .cause import check_traceable, trace_new
 from .checks import check_floors, check_not_stopped, check_trainer, what_is_uploaded
+from .chosen import check_chosen, chosen_figure, tell_lacking, with_evaluations
 from .clock import Clock
 from .console import Console
 from .engine import find_engine
 from .floor import floor_of
 from .held import hold, keep_up
+from .loop import training_loop
+from .missed import missed
 from .outlook import outlook
 from .pace import AUDIT, NOTHING, Pace, told_failed
 from .resume import find_record, resume
@@ -82,7 +85,7 @@ class Run:
             ranks=Ranks.of(model),
         )
         console = Console(writes, args.disable_tqdm)
-        store = Store.of_run(args.output_dir)
+        store, settings = Store.of_run(args.output_dir), with_evaluations(settings, args, last)
         self.context = RunContext(settings, reference, args, model, asking, store, console, last)
         self.settings, self.ranks, self.store, self.console = settings, asking.ranks, store, console
         self.trainer, self.shown = trainer, Shown(store, console, args.output_dir, settings.quote)
@@ -122,6 +125,7 @@ class Run:
         """
         context, settings, console = self.context, self.settings, self.console
         check_trainer(settings, context.args, self.ranks.sharded, context.model)
+        chosen = check_chosen(context.args, console.tell_once)
         check_traceable(settings, context.reference, self.ranks.size, context.asking.autocast)
         check_fits(context.model, settings.pool, context.asking)
         context.asking.engine = find_engine(settings.engine, self.trainer, context)
@@ -139,7 +143,7 @@ class Run:
             check_not_stopped(self.verdict, settings.stop, context.args.output_dir)
         context.on_first(lambda: open_record(context, step, earlier is not None))
         if console.writes:
-            cost = announcement(context.asking.chat, context.reference, settings, context.last)
+            cost = chosen + announcement(context.asking.chat, context.reference, settings, context.last)
             console.say(cost + outlook(settings, context.last) + what_is_uploaded(context.args, self.store, settings))
             self.shown.begin(context.args, self.trainer, known if begins else self.state.about, step)
         if begins:
@@ -153,6 +157,7 @@ class Run:
                 self.pace.resume(paced, step)
         if step == 0:
             self._audit_start(first=earlier is None)
+            tell_lacking(context.args, self.audits, console.tell_once)
         elif begins:
             self.audit(step)
         if self.pace is not None:
@@ -162,7 +167,7 @@ class Run:
         # from here on nothing of ours ends the run
         context.asking.failed = lambda error: console.report_once("a scorer", error)
 
-    def due(self, step: int, stops: bool) -> str:
+    def due(self, step: int, stops: bool, evaluates: bool = False) -> str:
         """
         What is done after a step, on every process the same: `AUDIT`, `PULSE` or `NOTHING`.
 
@@ -171,17 +176,25 @@ class Run:
                 Of the trainer.
             stops (`bool`):
                 Whether training ends with it.
+            evaluates (`bool`, *optional*, defaults to `False`):
+                Whether the trainer evaluates after it, which calls for an audit where it chooses by one of our figures.
         """
-        last, pace = self.context.last, self.pace
+        last, pace, must = self.context.last, self.pace, evaluates and bool(chosen_figure(self.context.args))
         if step == last or stops:
             return AUDIT
         if pace is None:
-            return AUDIT if self.settings.schedule.due(step, last) else NOTHING
-        if not pace.asks(step):
+            return AUDIT if must or self.settings.schedule.due(step, last) else NOTHING
+        if not (must or pace.asks(step)):
             return NOTHING
-        did = pace.decided[step] = self.ranks.first(pace.decide(step))
+        did = pace.decided[step] = self.ranks.first(pace.decide(step, must))
         self._keep_pace(step)
         return did
+
+    def owed(self, step: int) -> str:
+        """What an evaluation in training still lacks: at the end of an epoch, say, it was not foreseen when the step ended."""
+        there = step in self.failed or any(audit.step == step for audit in self.audits)
+        wanted = chosen_figure(self.context.args) and training_loop()
+        return self.due(step, False, True) if wanted and not there else NOTHING
 
     def look(self, step: int, optimizer: Any, what: str = AUDIT) -> None:
         """An audit or a pulse in training: one that fails fails on all processes, and training goes on."""
@@ -208,15 +221,11 @@ class Run:
 
     def catch_up(self, step: int, optimizer: Any) -> None:
         """Of a resumed run: what was due and is not on record is told of; the checkpoint's own step is asked now."""
-        there, last = {audit.step for audit in self.audits}, self.context.last
-        lost = [
-            at for at in self.settings.schedule.planned(last) if at <= step and at not in there and self._was_due(at)
-        ]
-        if lost and step > 0:
-            steps = ", ".join(map(str, lost))
-            self.console.say(
-                f"AlignGuard: not on record, though due before this run was resumed: audits of steps {steps}"
-            )
+        last = self.context.last
+        lost = missed(self.settings.schedule, self.pace, self.audits, step, last) if step > 0 else []
+        if lost:
+            steps = f"audits of steps {', '.join(map(str, lost))}"
+            self.console.say(f"AlignGuard: not on record, though due before this run was resumed: {steps}")
             if lost[-1] == step < last:  # whose weights are here
                 self.look(step, optimizer)
 
@@ -224,9 +233,9 @@ class Run:
         """Before an optimizer step: add the gradient of the drift budget's penalty, where there is one."""
         hold(self.context, self.state, self.shown, step, optimizer)
 
-    def keep_up(self) -> None:
-        """Before an optimizer step: the start of what was unfrozen is kept."""
-        keep_up(self.context, self.state)
+    def keep_up(self, optimizer: Any) -> None:
+        """Before an optimizer step: the start of what was unfrozen is kept, and a drift budget's pace taken."""
+        keep_up(self.context, self.state, optimizer)
 
     def audit(self, step: int) -> Verdict:
         """Ask, compare, keep and show."""
@@ -307,11 +316,6 @@ class Run:
     def _keep_pace(self, step: int) -> None:
         if self.pace is not None and step in self.pace.decided and self.console.writes:
             self.shown.line("pace.jsonl", self.pace.line(step) | self.clock.line())
-
-    def _was_due(self, step: int) -> bool:
-        if self.pace is None:
-            return self.settings.schedule.due(step, self.context.last)
-        return self.pace.decided.get(step) == AUDIT
 
     def _last(self) -> Audit | None:
         """The audit before, where it was taken by this process."""

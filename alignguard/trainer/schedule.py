@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ..given import is_flag, is_number, is_whole, need
@@ -82,6 +82,11 @@ class Schedule:
     def beyond(self, last: int) -> list[int]:
         """Steps that were named and lie beyond the last, at which no audit can be."""
         return [] if self.at == _AT else sorted(step for step in self.at if step > last)
+
+    def joined(self, steps: Iterable[int], last: int) -> Schedule:
+        """The same, with audits at further steps of a run of `last` steps."""
+        named = self.at if self.at != _AT else [step for step in _AT if step <= last]
+        return replace(self, at=tuple(sorted({*named, *steps})))
 
     def planned(self, last: int) -> list[int]:
         """All steps of a run of `last` steps at which an audit is due."""

@@ -15,8 +15,6 @@ from runs import guard, sft
 from tiny import tiny_rows
 from transformers import ProgressCallback
 
-from alignguard.auditing.audit import Audit
-
 SCORE = "alignguard/ethics/score"
 
 
@@ -65,11 +63,12 @@ def test_the_metric_that_is_named_is_there_and_no_other(name, tokenizer, tmp_pat
     assert {key for key in watched.evaluate() if "alignguard" in key} == {f"eval_{SCORE}"}
 
 
-@pytest.mark.parametrize("named", [None, "eval_alignguard/b"])
-def test_a_figure_that_the_latest_audit_lacks_is_no_metric_unless_it_is_named(named):
-    """Without the named one the trainer would end the run."""
-    ours, metrics = guard(metrics=True), {}
-    audits = [Audit(0, {}, {"alignguard/a": 1.0, "alignguard/b": 1.0}, 0.0), Audit(4, {}, {"alignguard/a": 2.0}, 0.0)]
-    ours.run = types.SimpleNamespace(audits=audits)
-    ours.on_evaluate(types.SimpleNamespace(metric_for_best_model=named), None, None, metrics=metrics)
-    assert metrics == {"eval_alignguard/a": 2.0} | ({named: 1.0} if named else {})
+def test_all_figures_of_a_step_that_was_not_audited_are_told_of(tokenizer, tmp_path, caplog):
+    """With `metrics=True` and nothing to choose by no audit is taken for an evaluation."""
+    ours = guard(metrics=True)
+    watched = trainer(tokenizer, tmp_path, [ours], max_steps=6)
+    watched.train()
+    assert [audit.step for audit in ours.audits] == [0, 2, 6]
+    told = [record.getMessage() for record in caplog.records if "there is no audit" in record.getMessage()]
+    assert told == ["AlignGuard: at step 4 there is no audit: eval_alignguard/... are of step 2"]
+    assert watched.evaluate()["eval_alignguard/kl/answer"] == ours.audits[-1].figure("kl/answer")

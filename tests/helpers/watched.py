@@ -23,7 +23,7 @@ HOOKS = (
     "on_evaluate",
     "on_train_end",
 )
-ASKING = ("on_init_end", "on_train_begin", "on_step_end", "on_train_end")  # models
+ASKING = ("on_init_end", "on_train_begin", "on_step_end", "on_evaluate", "on_train_end")  # models
 # what may come of looking, and why
 ALLOWED = {
     r"modules\.\S+: absent -> imported": "a module is imported where it is needed first",

@@ -67,7 +67,8 @@ def test_after_each_hook_everything_is_as_it_was(name, tokenizer, tmp_path):
     sft(tokenizer, tmp_path, [callback], max_steps=3, eval_dataset=evaluated, **trainers).train()
     assert looked.told == []
     assert looked.hooks == {*HOOKS} - ({"on_evaluate"} if name != "evaluation" else set())
-    assert [line["step"] for line in audits(tmp_path)] == [0, 2, 3]
+    # at an evaluation too, where the trainer chooses by a figure of ours
+    assert [line["step"] for line in audits(tmp_path)] == ([0, 1, 2, 3] if name == "evaluation" else [0, 2, 3])
 
 
 @pytest.mark.slow

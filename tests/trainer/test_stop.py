@@ -271,7 +271,7 @@ def test_early_stopping_reads_our_figures(tokenizer, tmp_path):
         greater_is_better=True, load_best_model_at_end=True, save_strategy="steps", save_steps=1,
     )  # fmt: skip
     trainer.train()
-    # the same score at step 2 is no better: early stopping ends it, not we
+    # the score at step 2, which is audited since it is evaluated, is no better: early stopping ends it, not we
     assert trainer.state.global_step == 2
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-1")
     seen = [log for log in trainer.state.log_history if "eval_loss" in log]
