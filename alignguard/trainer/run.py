@@ -133,7 +133,7 @@ class Run:
         if not begins:
             self._take(resume(context, known, step))
             check_not_stopped(self.verdict, settings.stop, context.args.output_dir)
-        context.on_first(lambda: open_record(context, step, earlier is not None))
+        context.on_first(lambda: open_record(context, step, earlier is not None, begins))
         if console.writes:
             cost = announcement(context.asking.chat, context.reference, settings, context.last)
             console.say(cost + outlook(settings, context.last) + what_is_uploaded(context.args, self.store, settings))
