@@ -195,8 +195,12 @@ class Store:
         text = json.dumps(told, indent=1, ensure_ascii=False, default=as_json)
         write_text(self.root / "baseline.json", text)
 
-    def tells_of(self, baseline: dict[str, Result]) -> bool:
-        """Whether what has been asked is written down for all of these answers: the two are files of their own."""
+    def says(self, about: About, baseline: dict[str, Result]) -> bool:
+        """Whether all of it is written down: the two are files of their own, and a run that was killed may have written one alone."""
+        told = json.loads(json.dumps(about.to_dict(), default=as_json))
+        return self.read_about() == About.from_dict(told) and self._tells_of(baseline)
+
+    def _tells_of(self, baseline: dict[str, Result]) -> bool:
         try:
             told = {probe.id for probe in self.read_probes()}
         except (ValueError, TypeError):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -17,10 +17,13 @@ from ..model.forms import form_in
 from ..records.about import About
 from ..records.same_run import check_prompts, check_same_run
 from ..records.store import Store
+from ..verdicts.rule import StopRule
 from .loop import training_loop
+from .pace import AUDIT, Pace
 from .start import RunContext, RunState, hold
 
 T = TypeVar("T")
+_DEEDS = ("checkpoint", "stop", "restore")  # what a rule has done, and not what it calls
 
 
 def find_record(context: RunContext, step: int) -> bool:
@@ -119,15 +122,12 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
     check_same_run(store.root / "baseline.json", then, about)
     # alpha is spent as it was planned, whatever the run is prolonged to
     prompts = told(lambda: _whole(store.read_prompts, store.prompts))
-    state = RunState(replace(about, looks=then.looks, alpha_until=then.alpha_until), prompts)
+    about = replace(about, looks=about.looks or then.looks, alpha_until=then.alpha_until)
+    state = RunState(about, prompts)
     asked = [*settings.pool, *training_probes(state.prompts, chat)]
     state.baseline = told(lambda: _whole(lambda: store.read_baseline(asked), store.baseline))
     state.audits = told(lambda: _whole(lambda: _audits(context, step), store.root / "audits.jsonl"))
     check_prompts(store.root / "baseline.json", state.baseline.values(), chat)
-    # what may be quoted is as it was said last, and weights that were put back are trained on; and a run that was killed may have
-    # written one of its files, and not the next
-    if then.quote != about.quote or then.put_back or not told(lambda: store.tells_of(state.baseline)):
-        context.on_first(lambda: store.write_baseline(state.about, state.baseline))
     state.floor = state.audits[0].figure("kl/floor") if state.audits else None
     if settings.budget is not None:
         anchors = told(
@@ -139,3 +139,51 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
         for line in lines:
             state.holder.resume(line)
     return state
+
+
+def bring_up_to_date(context: RunContext, state: RunState, step: int) -> None:
+    """
+    What stands on record of a resumed run is what holds of it now, so that who reads it comes to the verdict that the run has: its rule
+    and its last step, what may be quoted, and that weights which were put back are trained on. Another rule is told of.
+
+    Args:
+        context ([`RunContext`]), state ([`RunState`]):
+            Of the run.
+        step (`int`):
+            At which it is resumed.
+    """
+    store = context.store
+    then, now = store.read_about(), state.about.stop_rule
+    assert then is not None
+    before = _whole(lambda: then.stop_rule, store.root / "baseline.json")
+    if not store.says(state.about, state.baseline):
+        store.write_baseline(state.about, state.baseline)
+    if changed := _changes(before, now):
+        text = f"AlignGuard: from step {step} on the rule is another: {changed}; all audits on record are judged by it, those before too"
+        if now.alpha > before.alpha or now.min_drop < before.min_drop:
+            text += " (looser, and chosen after looking: it calls a regression in more sound runs than its alpha says)"
+        context.console.say(text)
+
+
+def _changes(then: StopRule, now: StopRule) -> str:
+    """In what two rules differ, of what counts as a regression or is warned of."""
+    pairs = [(f.name, getattr(then, f.name), getattr(now, f.name)) for f in fields(StopRule) if f.name not in _DEEDS]
+    return ", ".join(f"{name} {_in_words(was)} -> {_in_words(value)}" for name, was, value in pairs if was != value)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        value = [f"{name} {floor}" for name, floor in value.items()]
+    return (
+        (" and ".join(value) or "none") if isinstance(value, (list, tuple)) else "none" if value is None else str(value)
+    )
+
+
+def what_is_lost(context: RunContext, state: RunState, pace: Pace | None, step: int) -> list[int]:
+    """At which steps before a run was resumed an audit was due that is not on record; of an overhead, those that were decided."""
+    there, schedule, last = {audit.step for audit in state.audits}, context.settings.schedule, context.last
+
+    def was_due(at: int) -> bool:
+        return schedule.due(at, last) if pace is None else pace.decided.get(at) == AUDIT
+
+    return [at for at in schedule.planned(last) if at <= step and at not in there and was_due(at)] if step > 0 else []

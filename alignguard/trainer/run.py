@@ -32,7 +32,7 @@ from .console import Console
 from .engine import find_engine
 from .outlook import outlook
 from .pace import AUDIT, NOTHING, Pace
-from .resume import find_record, resume
+from .resume import bring_up_to_date, find_record, resume, what_is_lost
 from .settings import Settings, about, announcement, from_now_on
 from .shown import Shown
 from .start import RunContext, RunState, agree_on_start, ask_start, open_record, settle_tags, take_over
@@ -134,6 +134,8 @@ class Run:
             self._take(resume(context, known, step))
             check_not_stopped(self.verdict, settings.stop, context.args.output_dir)
         context.on_first(lambda: open_record(context, step, earlier is not None, begins))
+        if not begins:
+            context.on_first(lambda: bring_up_to_date(context, self.state, step))
         if console.writes:
             cost = announcement(context.asking.chat, context.reference, settings, context.last)
             console.say(cost + outlook(settings, context.last) + what_is_uploaded(context.args, self.store, settings))
@@ -199,16 +201,12 @@ class Run:
 
     def catch_up(self, step: int, optimizer: Any) -> None:
         """Of a resumed run: what was due and is not on record is told of; the checkpoint's own step is asked now."""
-        there, last = {audit.step for audit in self.audits}, self.context.last
-        lost = [
-            at for at in self.settings.schedule.planned(last) if at <= step and at not in there and self._was_due(at)
-        ]
-        if lost and step > 0:
+        if lost := what_is_lost(self.context, self.state, self.pace, step):
             steps = ", ".join(map(str, lost))
             self.console.say(
                 f"AlignGuard: not on record, though due before this run was resumed: audits of steps {steps}"
             )
-            if lost[-1] == step < last:  # whose weights are here
+            if lost[-1] == step < self.context.last:  # whose weights are here
                 self.look(step, optimizer)
 
     def hold(self, step: int, optimizer: Any) -> None:
@@ -311,11 +309,6 @@ class Run:
         )
 
     # -----------------------------------------------------------------------------------------------------------------
-
-    def _was_due(self, step: int) -> bool:
-        if self.pace is None:
-            return self.settings.schedule.due(step, self.context.last)
-        return self.pace.decided.get(step) == AUDIT
 
     def _last(self) -> Audit | None:
         """The audit before, where it was taken by this process."""
