@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from ..auditing.audit import Audit
 from ..auditing.unjudged import training_probes
 from ..errors import AlignGuardError, RunError, one_line
 from ..holding.anchored import read_anchors
+from ..model.checkpoints import checkpoints, run_of, run_on_record
 from ..model.forms import form_in
 from ..records.about import About
 from ..records.same_run import check_prompts, check_same_run
@@ -55,13 +57,58 @@ def find_record(context: RunContext, step: int) -> bool:
 
 def _find(context: RunContext) -> bool:
     store, checkpoint, say = context.store, _checkpoint(), context.console.say
-    there = Store.of_run(checkpoint.parent) if checkpoint is not None else store
-    if there.root.resolve() != store.root.resolve() and there.read_about() is not None:
+    there = _own_record(store, checkpoint)
+    if there is None:
+        return False
+    if checkpoint is not None and not run_of(checkpoint):
+        say(
+            f"AlignGuard: {checkpoint} does not say which run it is of (it is an earlier version's, or was saved without AlignGuard); it is "
+            f"taken for one of the record in {there.root}"
+        )
+    if there.root.resolve() != store.root.resolve():
         if (aside := store.set_aside()) is not None:
             say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
         store.copy(there)
         say(f"AlignGuard: the record of the run that is resumed was copied from {there.root} to {store.root}")
-    return store.read_about() is not None
+    return True
+
+
+def _own_record(store: Store, checkpoint: Path | None) -> Store | None:
+    """The record of the run that a checkpoint is of: beside it, else in output_dir; `None` where there is none at all."""
+    places = [store] if checkpoint is None else [Store.of_run(checkpoint.parent), store]
+    run, another = "" if checkpoint is None else run_of(checkpoint), None
+    for place in places:
+        if (then := place.read_about()) is None:
+            continue
+        if not run or then.id in ("", run):
+            return place
+        another = another or (place, then.id)
+    if another is None or checkpoint is None:
+        return None
+    root, folder = another[0].root, another[0].root.parent
+    own = [path for path in checkpoints(folder).values() if run_of(path) == another[1]]
+    aside = next((path for path in sorted(folder.glob(f"{root.name}.*")) if run_on_record(path) == run), None)
+    what = (
+        f"resume from one of its own, as resume_from_checkpoint={str(own[-1])!r}"
+        if own
+        else "that one has saved none: begin it anew, by train() without resume_from_checkpoint"
+    )
+    other = (
+        f"; or go on with the other run, whose record is {aside.name}: put it and _{aside.name} in their place"
+        if aside
+        else ""
+    )
+    raise RunError(f"{checkpoint} is of another run than the record in {root}; {what}{other}")
+
+
+def run_id(context: RunContext, step: int) -> str:
+    """A run's own, on every process the same: drawn where it begins, and told by the checkpoint that it is resumed from."""
+
+    def find() -> str:
+        checkpoint = _checkpoint()
+        return token_hex(8) if step == 0 else run_of(checkpoint) if checkpoint is not None else ""
+
+    return context.asking.ranks.told(find)
 
 
 def _audits(context: RunContext, step: int) -> list[Audit]:
@@ -122,7 +169,7 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
     check_same_run(store.root / "baseline.json", then, about)
     # alpha is spent as it was planned, whatever the run is prolonged to
     prompts = told(lambda: _whole(store.read_prompts, store.prompts))
-    about = replace(about, looks=about.looks or then.looks, alpha_until=then.alpha_until)
+    about = replace(about, looks=about.looks or then.looks, alpha_until=then.alpha_until, id=then.id or about.id)
     state = RunState(about, prompts)
     asked = [*settings.pool, *training_probes(state.prompts, chat)]
     state.baseline = told(lambda: _whole(lambda: store.read_baseline(asked), store.baseline))

@@ -32,7 +32,7 @@ from .console import Console
 from .engine import find_engine
 from .outlook import outlook
 from .pace import AUDIT, NOTHING, Pace
-from .resume import bring_up_to_date, find_record, resume, what_is_lost
+from .resume import bring_up_to_date, find_record, resume, run_id, what_is_lost
 from .settings import Settings, about, announcement, from_now_on
 from .shown import Shown
 from .start import RunContext, RunState, agree_on_start, ask_start, open_record, settle_tags, take_over
@@ -123,7 +123,7 @@ class Run:
         check_fits(context.model, settings.pool, context.asking)
         context.asking.engine = find_engine(settings.engine, self.trainer, context)
         context.on_first(self.store.part)
-        known = agree_on_start(context, self.state.about)
+        known = replace(agree_on_start(context, self.state.about), id=run_id(context, step))
         begins = step == 0 or not find_record(context, step)
         if begins and earlier is None:
             known = settle_tags(context, known)
