@@ -1,10 +1,21 @@
-"""Which checkpoints a trainer has left in its output directory, and which of them were written to their end."""
+"""
+Which checkpoints a trainer has left in its output directory, which of them were written to their end, and of which run each is.
+
+A run writes its name into the trainer's state, which the trainer saves with every checkpoint. What transformers has for callbacks
+(`ExportableState`) is not used: it would make ours anew from JSON, without the judges and scorers that people gave, and it fails at the
+first save of a run that is resumed from a checkpoint without it.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
+from typing import Any
+
+_STATE = "trainer_state.json"
+_OURS = "alignguard"  # among what callbacks keep in a trainer's state, and the folder of a record
+_RECORD = "baseline.json"
 
 
 def checkpoints(output_dir: str | Path) -> dict[int, Path]:
@@ -17,10 +28,55 @@ def checkpoints(output_dir: str | Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def latest_checkpoint(output_dir: str | Path, step: int) -> Path | None:
-    """The latest whole one of the trainer's checkpoints that is no later than a step; `None` where none is there."""
+def latest_checkpoint(output_dir: str | Path, step: int, run: str | None = None) -> Path | None:
+    """
+    The latest whole one of a run's checkpoints that is no later than a step; `None` where none is there.
+
+    Args:
+        output_dir (`str` or `Path`):
+            The trainer's, in which checkpoints of an earlier run may lie too.
+        step (`int`):
+            The last that will do.
+        run (`str`, *optional*):
+            Whose, by its id; by default of the run whose record is there, and of any where there is no record.
+    """
+    run = run_on_record(Path(output_dir) / _OURS) if run is None else run
     early = [path for at, path in checkpoints(output_dir).items() if at <= step]
-    return next((path for path in reversed(early) if not what_is_cut_off(path)), None)
+    own = (path for path in reversed(early) if run is None or run_of(path) == run)
+    return next((path for path in own if not what_is_cut_off(path)), None)
+
+
+def mark(state: Any, run: str) -> None:
+    """
+    From now on the trainer's checkpoints say which run they are of.
+
+    Args:
+        state (`TrainerState`):
+            Of the training that begins.
+        run (`str`):
+            The run's id; one without is of an earlier version, and so are its checkpoints.
+    """
+    if run:
+        state.stateful_callbacks[_OURS] = {"args": {}, "attributes": {"run": run}}
+    else:
+        state.stateful_callbacks.pop(_OURS, None)
+
+
+def run_of(checkpoint: Path) -> str:
+    """Which run a checkpoint is of, by its id; empty where it does not say: of an earlier version, or without a callback of ours."""
+    try:
+        told = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))["stateful_callbacks"][_OURS]
+        return str(told["attributes"]["run"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def run_on_record(record: Path) -> str | None:
+    """The id of the run that a record is of, by its folder, empty where it has none; `None` where there is no record."""
+    try:
+        return str(json.loads((record / _RECORD).read_text(encoding="utf-8")).get("id", ""))
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def what_is_cut_off(checkpoint: Path) -> str:
@@ -29,7 +85,7 @@ def what_is_cut_off(checkpoint: Path) -> str:
 
     The trainer writes its state last; and a file of weights says in its first bytes how long it is (safetensors' format).
     """
-    state = checkpoint / "trainer_state.json"
+    state = checkpoint / _STATE
     try:
         json.loads(state.read_text(encoding="utf-8"))
     except OSError:

@@ -13,6 +13,7 @@ from ..verdicts.rule import StopRule
 APART = "judged by different versions"  # what begins the note of a record whose sides were
 
 _ABSENT = (
+    "id",
     "max_steps",
     "looks",
     "alpha_until",
@@ -89,6 +90,8 @@ class About:
             What could not be had of it, and what is to be known of how it was asked.
         put_back (`str`, *optional*):
             Whose weights were put back after training, where they are not those of the last audit.
+        id (`str`, *optional*):
+            Of a training run: drawn as it begins, and told by its checkpoints too.
     """
 
     alignguard: str = ""
@@ -123,6 +126,7 @@ class About:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     put_back: str = ""
+    id: str = ""
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> About:

@@ -30,7 +30,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,11 @@ from .lines import audit_of, probe_of, read_lines
 from .results import read_results, write_results
 
 MODELS = "models.json"  # of several models that were audited together, beside the folder of each one's record
-# with texts in them, or what texts can be told from
-_TEXTS = ("answers/*", "rows/*", "said/*", "traces/*", "probes.jsonl", "train_prompts.json", "*.safetensors")
+# with texts in them, or what texts can be told from: of a run's audits and training, and what its start wrote before
+_OF_AUDITS = ("answers/*", "rows/*", "said/*", "traces/*", "probes.jsonl")
+_OF_START = ("train_prompts.json", "*.safetensors")
+_TEXTS = (*_OF_AUDITS, *_OF_START)
+_LINES = ("audits.jsonl", "budget.jsonl", "pulses.jsonl", "pace.jsonl")
 
 
 class Store:
@@ -120,7 +123,7 @@ class Store:
 
     def set_aside(self, keep: str = "") -> Path | None:
         """
-        Move the record of an earlier run out of the way; where to, or `None` where there was none.
+        Move the record of an earlier run out of the way, or what is left of it in either folder; where to, or `None` where there was none.
 
         Args:
             keep (`str`, *optional*):
@@ -129,7 +132,7 @@ class Store:
         Raises:
             RunError: Another process is still writing it.
         """
-        if not any((self.root / name).exists() for name in ("audits.jsonl", "baseline.json", MODELS)):
+        if not self._is_there():
             return None
         self.hold()
         self.let_go()  # what is held is moved
@@ -142,7 +145,29 @@ class Store:
         for path in self.private.with_name(f"{self.private.name}.{number}").glob(keep) if keep else ():
             make_folder(self.private, private=True)
             shutil.copy2(path, self.private / path.name)
-        return self.root.with_name(f"{self.root.name}.{number}")
+        aside = [folder.with_name(f"{folder.name}.{number}") for folder in (self.root, self.private)]
+        return aside[0] if aside[0].exists() else aside[1]
+
+    def _is_there(self) -> bool:
+        """Whether there is anything of a record; in its folder of texts too, which people who remove the other may not see."""
+        figures = any((self.root / name).exists() for name in (*_LINES, "baseline.json", MODELS))
+        return figures or (self.private != self.root and any(self._texts(*_OF_AUDITS)))
+
+    def _texts(self, *patterns: str) -> Iterator[Path]:
+        return (path for pattern in patterns for path in self.private.glob(pattern))
+
+    def begin_empty(self, keep: str = "") -> None:
+        """
+        Nothing of what is kept of training, or of a start, is there yet: an earlier attempt may have left some of it.
+
+        Args:
+            keep (`str`, *optional*):
+                Which of the files of texts are needed on, as a pattern.
+        """
+        kept = set(self._texts(keep)) if keep else set()
+        for path in {*self._texts("rows/*", "said/*", "traces/*", *_OF_START)} - kept:
+            if not path.is_dir():
+                path.unlink()
 
     def copy(self, other: Store) -> None:
         """Take over another record, whole."""
@@ -170,8 +195,12 @@ class Store:
         text = json.dumps(told, indent=1, ensure_ascii=False, default=as_json)
         write_text(self.root / "baseline.json", text)
 
-    def tells_of(self, baseline: dict[str, Result]) -> bool:
-        """Whether what has been asked is written down for all of these answers: the two are files of their own."""
+    def says(self, about: About, baseline: dict[str, Result]) -> bool:
+        """Whether all of it is written down: the two are files of their own, and a run that was killed may have written one alone."""
+        told = json.loads(json.dumps(about.to_dict(), default=as_json))
+        return self.read_about() == About.from_dict(told) and self._tells_of(baseline)
+
+    def _tells_of(self, baseline: dict[str, Result]) -> bool:
         try:
             told = {probe.id for probe in self.read_probes()}
         except (ValueError, TypeError):
@@ -256,9 +285,9 @@ class Store:
             last = re.search(r"\d+$", path.stem)
             if last is not None and int(last[0]) > step:
                 path.unlink()
-        names = ("audits.jsonl", "budget.jsonl", "pulses.jsonl", "pace.jsonl")
         # what was decided, when to look, stays decided
-        return [note for name in names if (note := self._rewind(name, step if step < 0 or name != names[-1] else None))]
+        untouched = "pace.jsonl" if step >= 0 else ""
+        return [note for name in _LINES if (note := self._rewind(name, None if name == untouched else step))]
 
     def _rewind(self, name: str, step: int | None) -> str:
         path = self.root / name

@@ -17,6 +17,7 @@ from ..errors import AlignGuardError
 from ..given import is_flag, need
 from ..holding.budget import DriftBudget
 from ..judging.scorers import judge_of, scorer_of
+from ..model.checkpoints import mark
 from ..model.generation import TokenBudget
 from ..model.loading import check_reference_tokenizer
 from ..model.observe import is_within, restored_rng, trainer_autocast, uncompiled
@@ -200,18 +201,11 @@ class AlignGuardCallback(TrainerCallback):
         fit(model, len(getattr(tokenizer, "tokenizer", tokenizer)))
         # one that failed, or was interrupted, before its start was asked is none to go on from
         earlier = self.run if self.run is not None and self.run.started else None
-        self.run = Run(
-            self.settings,
-            self.reference,
-            args,
-            model,
-            tokenizer,
-            state.max_steps,
-            state.is_world_process_zero,
-            trainer,
-        )
+        writes = state.is_world_process_zero
+        self.run = Run(self.settings, self.reference, args, model, tokenizer, state.max_steps, writes, trainer)
         run, loader = self.run, kwargs.get("train_dataloader")
         run.ranks.together(lambda: run.begin(state.global_step, getattr(loader, "dataset", None), earlier))
+        mark(state, run.state.about.id)
         if self._seen is not None:  # of a training that broke off
             self._seen.order.end()
         self._seen = Seen(run.context, loader, state.global_step, trainer, run.also)
@@ -297,7 +291,9 @@ class AlignGuardCallback(TrainerCallback):
             put_back = Path(best).name
         if rule is not None and rule.restore and verdict is not None and verdict.since:
             step, what = verdict.last_aligned_step, "restoring the weights"
-            done = run.console.guarded(what, lambda: run.ranks.together(lambda: restore(run.context, step)))
+            done = run.console.guarded(
+                what, lambda: run.ranks.together(lambda: restore(run.context, step, run.state.about.id))
+            )
             put_back = next(filter(None, done or ()), put_back)
         run.state.about = replace(run.state.about, put_back=put_back)
         run.end()

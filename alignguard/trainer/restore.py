@@ -7,7 +7,7 @@ from ..model.restore import load_whole, restore_weights
 from .start import RunContext
 
 
-def restore(context: RunContext, last_aligned: int) -> str:
+def restore(context: RunContext, last_aligned: int, run: str) -> str:
     """
     Put them back, where there is such a checkpoint, and say so.
 
@@ -16,12 +16,14 @@ def restore(context: RunContext, last_aligned: int) -> str:
             What the run works with.
         last_aligned (`int`):
             The last step at which an audit looked aligned.
+        run (`str`):
+            The run's id, which its checkpoints tell.
 
     Returns:
         `str`: whose weights these are; empty where there was nothing to put back.
     """
     model, reference, say = context.model, context.reference, context.console.say
-    folder = latest_checkpoint(context.args.output_dir, last_aligned)
+    folder = latest_checkpoint(context.args.output_dir, last_aligned, run)
     if folder is not None:
         restore_weights(model, folder)
         say(f"AlignGuard: the weights of {folder} were put back")

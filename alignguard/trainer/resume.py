@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypeVar
+from secrets import token_hex
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -13,14 +14,17 @@ from ..auditing.audit import Audit
 from ..auditing.unjudged import training_probes
 from ..errors import AlignGuardError, RunError, one_line
 from ..holding.anchored import read_anchors
+from ..model.checkpoints import checkpoints, run_of, run_on_record
 from ..model.forms import form_in
 from ..records.about import About
 from ..records.same_run import check_prompts, check_same_run
 from ..records.store import Store
+from ..verdicts.rule import StopRule
 from .loop import training_loop
 from .start import RunContext, RunState, hold
 
 T = TypeVar("T")
+_DEEDS = ("checkpoint", "stop", "restore")  # what a rule has done, and not what it calls
 
 
 def find_record(context: RunContext, step: int) -> bool:
@@ -52,13 +56,58 @@ def find_record(context: RunContext, step: int) -> bool:
 
 def _find(context: RunContext) -> bool:
     store, checkpoint, say = context.store, _checkpoint(), context.console.say
-    there = Store.of_run(checkpoint.parent) if checkpoint is not None else store
-    if there.root.resolve() != store.root.resolve() and there.read_about() is not None:
+    there = _own_record(store, checkpoint)
+    if there is None:
+        return False
+    if checkpoint is not None and not run_of(checkpoint):
+        say(
+            f"AlignGuard: {checkpoint} does not say which run it is of (it is an earlier version's, or was saved without AlignGuard); it is "
+            f"taken for one of the record in {there.root}"
+        )
+    if there.root.resolve() != store.root.resolve():
         if (aside := store.set_aside()) is not None:
             say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
         store.copy(there)
         say(f"AlignGuard: the record of the run that is resumed was copied from {there.root} to {store.root}")
-    return store.read_about() is not None
+    return True
+
+
+def _own_record(store: Store, checkpoint: Path | None) -> Store | None:
+    """The record of the run that a checkpoint is of: beside it, else in output_dir; `None` where there is none at all."""
+    places = [store] if checkpoint is None else [Store.of_run(checkpoint.parent), store]
+    run, another = "" if checkpoint is None else run_of(checkpoint), None
+    for place in places:
+        if (then := place.read_about()) is None:
+            continue
+        if not run or then.id in ("", run):
+            return place
+        another = another or (place, then.id)
+    if another is None or checkpoint is None:
+        return None
+    root, folder = another[0].root, another[0].root.parent
+    own = [path for path in checkpoints(folder).values() if run_of(path) == another[1]]
+    aside = next((path for path in sorted(folder.glob(f"{root.name}.*")) if run_on_record(path) == run), None)
+    what = (
+        f"resume from one of its own, as resume_from_checkpoint={str(own[-1])!r}"
+        if own
+        else "that one has saved none: begin it anew, by train() without resume_from_checkpoint"
+    )
+    other = (
+        f"; or go on with the other run, whose record is {aside.name}: put it and _{aside.name} in their place"
+        if aside
+        else ""
+    )
+    raise RunError(f"{checkpoint} is of another run than the record in {root}; {what}{other}")
+
+
+def run_id(context: RunContext, step: int) -> str:
+    """A run's own, on every process the same: drawn where it begins, and told by the checkpoint that it is resumed from."""
+
+    def find() -> str:
+        checkpoint = _checkpoint()
+        return token_hex(8) if step == 0 else run_of(checkpoint) if checkpoint is not None else ""
+
+    return context.asking.ranks.told(find)
 
 
 def _audits(context: RunContext, step: int) -> list[Audit]:
@@ -119,15 +168,12 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
     check_same_run(store.root / "baseline.json", then, about)
     # alpha is spent as it was planned, whatever the run is prolonged to
     prompts = told(lambda: _whole(store.read_prompts, store.prompts))
-    state = RunState(replace(about, looks=then.looks, alpha_until=then.alpha_until), prompts)
+    about = replace(about, looks=about.looks or then.looks, alpha_until=then.alpha_until, id=then.id or about.id)
+    state = RunState(about, prompts)
     asked = [*settings.pool, *training_probes(state.prompts, chat)]
     state.baseline = told(lambda: _whole(lambda: store.read_baseline(asked), store.baseline))
     state.audits = told(lambda: _whole(lambda: _audits(context, step), store.root / "audits.jsonl"))
     check_prompts(store.root / "baseline.json", state.baseline.values(), chat)
-    # what may be quoted is as it was said last, and weights that were put back are trained on; and a run that was killed may have
-    # written one of its files, and not the next
-    if then.quote != about.quote or then.put_back or not told(lambda: store.tells_of(state.baseline)):
-        context.on_first(lambda: store.write_baseline(state.about, state.baseline))
     state.floor = state.audits[0].figure("kl/floor") if state.audits else None
     if settings.budget is not None:
         anchors = told(
@@ -139,3 +185,41 @@ def resume(context: RunContext, about: About, step: int) -> RunState:
         for line in lines:
             state.holder.resume(line)
     return state
+
+
+def bring_up_to_date(context: RunContext, state: RunState, step: int) -> None:
+    """
+    What stands on record of a resumed run is what holds of it now, so that who reads it comes to the verdict that the run has: its rule
+    and its last step, what may be quoted, and that weights which were put back are trained on. Another rule is told of.
+
+    Args:
+        context ([`RunContext`]), state ([`RunState`]):
+            Of the run.
+        step (`int`):
+            At which it is resumed.
+    """
+    store = context.store
+    then, now = store.read_about(), state.about.stop_rule
+    assert then is not None
+    before = _whole(lambda: then.stop_rule, store.root / "baseline.json")
+    if not store.says(state.about, state.baseline):
+        store.write_baseline(state.about, state.baseline)
+    if changed := _changes(before, now):
+        text = f"AlignGuard: from step {step} on the rule is another: {changed}; all audits on record are judged by it, those before too"
+        if now.alpha > before.alpha or now.min_drop < before.min_drop:
+            text += " (looser, and chosen after looking: it calls a regression in more sound runs than its alpha says)"
+        context.console.say(text)
+
+
+def _changes(then: StopRule, now: StopRule) -> str:
+    """In what two rules differ, of what counts as a regression or is warned of."""
+    pairs = [(f.name, getattr(then, f.name), getattr(now, f.name)) for f in fields(StopRule) if f.name not in _DEEDS]
+    return ", ".join(f"{name} {_in_words(was)} -> {_in_words(value)}" for name, was, value in pairs if was != value)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        value = [f"{name} {floor}" for name, floor in value.items()]
+    return (
+        (" and ".join(value) or "none") if isinstance(value, (list, tuple)) else "none" if value is None else str(value)
+    )

@@ -36,7 +36,7 @@ from .loop import training_loop
 from .missed import missed
 from .outlook import outlook
 from .pace import AUDIT, NOTHING, Pace, told_failed
-from .resume import find_record, resume
+from .resume import bring_up_to_date, find_record, resume, run_id
 from .settings import Settings, about, announcement, from_now_on
 from .shown import Shown
 from .start import RunContext, RunState, agree_on_start, ask_start, open_record, settle_tags, take_over
@@ -130,7 +130,7 @@ class Run:
         check_fits(context.model, settings.pool, context.asking)
         context.asking.engine = find_engine(settings.engine, self.trainer, context)
         context.on_first(self.store.part)
-        known = agree_on_start(context, self.state.about)
+        known = replace(agree_on_start(context, self.state.about), id=run_id(context, step))
         self._untrained = earlier is None or not earlier.audits
         begins = step == 0 or not find_record(context, step)
         if begins and earlier is None:
@@ -141,7 +141,9 @@ class Run:
         if not begins:
             self._take(resume(context, known, step))
             check_not_stopped(self.verdict, settings.stop, context.args.output_dir)
-        context.on_first(lambda: open_record(context, step, earlier is not None))
+        context.on_first(lambda: open_record(context, step, earlier is not None, begins))
+        if not begins:
+            context.on_first(lambda: bring_up_to_date(context, self.state, step))
         if console.writes:
             cost = chosen + announcement(context.asking.chat, context.reference, settings, context.last)
             console.say(cost + outlook(settings, context.last) + what_is_uploaded(context.args, self.store, settings))
@@ -222,8 +224,7 @@ class Run:
     def catch_up(self, step: int, optimizer: Any) -> None:
         """Of a resumed run: what was due and is not on record is told of; the checkpoint's own step is asked now."""
         last = self.context.last
-        lost = missed(self.settings.schedule, self.pace, self.audits, step, last) if step > 0 else []
-        if lost:
+        if step > 0 and (lost := missed(self.settings.schedule, self.pace, self.audits, step, last)):
             steps = f"audits of steps {', '.join(map(str, lost))}"
             self.console.say(f"AlignGuard: not on record, though due before this run was resumed: {steps}")
             if lost[-1] == step < last:  # whose weights are here

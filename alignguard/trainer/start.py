@@ -24,6 +24,8 @@ from .console import Console
 from .settings import Settings
 from .train_prompts import sample_prompts
 
+_CACHE = "reference*.safetensors"  # files of a cached start
+
 
 @dataclass(frozen=True)
 class RunContext:
@@ -118,14 +120,24 @@ def settle_tags(context: RunContext, about: About) -> About:
     return replace(about, tags=context.asking.chat.tags)
 
 
-def open_record(context: RunContext, step: int, again: bool) -> None:
-    """Make room on disk, which is then this run's alone: what another run left is set aside, and so is the future of a resumed one."""
+def open_record(context: RunContext, step: int, again: bool, begins: bool) -> None:
+    """
+    Make room on disk, which is then this run's alone: what another run left is set aside, and so is the future of a resumed one.
+
+    Args:
+        context ([`RunContext`]):
+            What the run works with.
+        step (`int`):
+            0, or where the run is resumed.
+        again (`bool`), begins (`bool`):
+            Whether its start has been asked by the same callback before, and whether it has no record so far.
+    """
     store, say = context.store, context.console.say
     asked = again and context.reference.cache is not None  # the start, whose cache on disk is still needed
     if step == 0 and asked and any(line["step"] > 0 for line in store.lines()):  # a run of its own, no retry
-        aside = store.set_aside(keep="reference*.safetensors")
+        aside = store.set_aside(keep=_CACHE)
         say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
-    elif step > 0 or asked:
+    elif not begins or asked:
         store.hold()
         if torn := store.rewind(step or -1):
             say(f"AlignGuard: lines were cut off in the writing, and are dropped: {', '.join(torn)}, in {store.root}")
@@ -133,6 +145,8 @@ def open_record(context: RunContext, step: int, again: bool) -> None:
         say(f"AlignGuard: output_dir holds the record of another run; it was moved to {aside}")
     store.prepare()
     store.hold()
+    if begins:
+        store.begin_empty(keep=_CACHE if asked else "")
 
 
 def ask_start(context: RunContext, about: About, dataset: Any) -> RunState:

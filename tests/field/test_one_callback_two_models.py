@@ -24,7 +24,8 @@ def metrics(output_dir):
 
 
 def about(output_dir):
-    return json.loads((output_dir / "alignguard" / "baseline.json").read_text())
+    told = json.loads((output_dir / "alignguard" / "baseline.json").read_text())
+    return {key: value for key, value in told.items() if key != "id"}  # which is drawn for each
 
 
 def model_of(tokenizer, seed):

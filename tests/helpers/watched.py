@@ -31,6 +31,7 @@ ALLOWED = {
     r"files\.\S+/_?alignguard/\S+: \w+ -> ": "our record grows",
     r"process\.file \d+: (absent -> \S+/_alignguard/\.lock|\S+/_alignguard/\.lock -> absent)": "held while the run writes its record",
     r"trainer\.(create_model_card|save_model): absent -> ": "followed by ours, so that the model card gets its section on trust",
+    r"(trainer\.)?state\.stateful_callbacks\.alignguard\S*: ": "the trainer's checkpoints say which run they are of",
     r"environment\.KMP_(INIT_AT_FORK|DUPLICATE_LIB_OK): absent -> ": "scikit-learn's import, for its own OpenMP",
     r"processes\.groups: ": "figures are gathered over a group of our own",
 }

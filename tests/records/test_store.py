@@ -76,6 +76,29 @@ def test_the_baseline_comes_back(tmp_path):
     assert store.read_baseline(tiny_probes())["s1"].answer.tokens == (3, 4, 1)
 
 
+def test_what_an_earlier_attempt_left_is_set_aside_or_gone(tmp_path):
+    store = Store.of_run(tmp_path)
+    store.prepare()
+    store.write_prompts({"train-0": [1, 2]})  # a start that came to no record
+    for name in ("reference.safetensors", "anchors.safetensors"):
+        (store.private / name).write_bytes(b"")
+    assert store.set_aside() is None
+    store.begin_empty(keep="reference*.safetensors")
+    assert [path.name for path in store.private.iterdir()] == ["reference.safetensors"]
+    for name in ("rows", "said", "traces"):
+        (store.private / name).mkdir()
+        (store.private / name / "about.json").write_text("{}")
+    assert store.set_aside() == tmp_path / "alignguard.1"  # whose figures somebody has removed
+    assert (tmp_path / "_alignguard.1" / "rows" / "about.json").exists() and not store.private.exists()
+    store.prepare()
+    store.add("pulses.jsonl", {"step": 1, "metrics": {}})  # all that is left of figures
+    assert store.set_aside() == tmp_path / "alignguard.2"
+    matched = Store(tmp_path / "audit")  # its folder is people's own, and may hold an answers/ of theirs
+    (matched.root / "answers").mkdir(parents=True)
+    (matched.root / "answers" / "mine.txt").write_text("")
+    assert matched.set_aside() is None
+
+
 def test_what_was_cut_off_in_the_writing_goes_and_is_told_of(tmp_path):
     store = Store.of_run(tmp_path)
     store.prepare()

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 
 import pytest
@@ -11,7 +12,7 @@ from runs import guard, lines, sft
 from transformers import TrainerCallback
 
 from alignguard import AlignGuardCallback, RunError, Schedule, StopRule
-from alignguard.model.checkpoints import half_written, latest_checkpoint, what_is_cut_off
+from alignguard.model.checkpoints import half_written, latest_checkpoint, run_of, what_is_cut_off
 from alignguard.records.record import read_record
 from alignguard.records.store import Store
 from alignguard.trainer import shown
@@ -63,6 +64,71 @@ def test_what_is_lost_of_the_checkpoints_own_step_is_taken_again(tokenizer, tmp_
     told = capsys.readouterr().out
     assert "lines were cut off in the writing, and are dropped: audits.jsonl (1)" in told
     assert "not on record, though due before this run was resumed: audits of steps 2\n" in told
+
+
+class Killed(TrainerCallback):
+    """Ends a run as a signal would, at a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_a_checkpoint_of_an_earlier_run_is_not_resumed_into_the_record_of_another(tokenizer, tmp_path):
+    """The latest checkpoint in output_dir is one of the run before: the one that is on record was killed before it saved any."""
+    folder = stopped_at_2(tokenizer, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        sft(tokenizer, folder, [guard(schedule=AT), Killed(2)], lr_scheduler_type="constant").train()
+    record = (folder / "alignguard" / "audits.jsonl").read_bytes()
+    told = (
+        f"{folder / 'checkpoint-2'} is of another run than the record in {folder / 'alignguard'}; that one has saved none: begin it anew, by "
+        "train() without resume_from_checkpoint; or go on with the other run, whose record is alignguard.1: put it and _alignguard.1 in their place"
+    )
+    with pytest.raises(RunError) as raised:
+        sft(tokenizer, folder, [guard(schedule=AT)], **SAVES).train(resume_from_checkpoint=True)
+    assert str(raised.value) == told and (folder / "alignguard" / "audits.jsonl").read_bytes() == record
+    for name in ("alignguard", "_alignguard"):  # as it says
+        (folder / name).rename(folder / f"{name}.2")
+        (folder / f"{name}.1").rename(folder / name)
+    sft(tokenizer, folder, [guard(schedule=AT)], **SAVES).train(resume_from_checkpoint=True)
+    assert [line["step"] for line in lines(folder)] == [0, 1, 2, 3, 4]
+
+
+def test_where_the_run_on_record_has_saved_some_they_are_named(tokenizer, tmp_path):
+    other = stopped_at_2(tokenizer, tmp_path / "other")
+    folder = stopped_at_2(tokenizer, tmp_path / "own")
+    shutil.copytree(other / "checkpoint-2", folder / "checkpoint-3")
+    with pytest.raises(
+        RunError, match=f"checkpoint-3 is of another run .* as resume_from_checkpoint='{folder}/checkpoint-2'$"
+    ):
+        sft(tokenizer, folder, [guard(schedule=AT)], **SAVES).train(resume_from_checkpoint=str(folder / "checkpoint-3"))
+    # of two records that are at hand the checkpoint's own is taken
+    resumed = sft(tokenizer, other, [guard(schedule=AT)], **SAVES)
+    resumed.train(resume_from_checkpoint=str(folder / "checkpoint-3"))
+    assert [line["step"] for line in lines(other)] == [0, 1, 2, 3, 4] and not (other / "alignguard.1").exists()
+
+
+@pytest.mark.parametrize("which", ["checkpoint", "record"])
+def test_what_does_not_say_of_which_run_it_is_is_taken_and_told_of(tokenizer, tmp_path, capsys, which):
+    """A checkpoint of an earlier version; or its record, which takes its checkpoint's name."""
+    folder = stopped_at_2(tokenizer, tmp_path)
+    state, about = folder / "checkpoint-2" / "trainer_state.json", folder / "alignguard" / "baseline.json"
+    run = json.loads(about.read_text())["id"]
+    assert json.loads(state.read_text())["stateful_callbacks"]["alignguard"]["attributes"] == {"run": run}
+    path = {"checkpoint": state, "record": about}[which]
+    told = json.loads(path.read_text())
+    (told["stateful_callbacks"] if which == "checkpoint" else told).pop("alignguard" if which == "checkpoint" else "id")
+    path.write_text(json.dumps(told))
+    capsys.readouterr()
+    resumed(tokenizer, folder)
+    said = f"{folder / 'checkpoint-2'} does not say which run it is of"
+    assert capsys.readouterr().out.count(said) == (1 if which == "checkpoint" else 0)
+    assert json.loads(about.read_text())["id"] == run == run_of(folder / "checkpoint-4")
+    assert latest_checkpoint(folder, 9) == folder / "checkpoint-4"
+    assert [line["step"] for line in lines(folder)] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Which rows went into which step, held against what the model itself was given."""
 
 import itertools
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -130,6 +131,52 @@ def test_a_resumed_run_goes_on_with_its_rows(tokenizer, tmp_path):
     found = on_record(tmp_path)
     assert {step: found[step] for step in oracle.steps} == oracle.steps
     assert found == whole
+
+
+class Interrupted(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.step = None
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["copy", "cache"])
+def test_a_second_attempt_has_the_rows_of_none_but_itself(tokenizer, tmp_path, kind):
+    """A cell that was interrupted and is run again, on other rows: the start need not be asked again."""
+    model = tiny_model(tokenizer)
+    watched = Watched(model)
+    seldom = AlignGuardCallback(
+        reference=kind,
+        probes=tiny_probes(),
+        schedule=Schedule(at=(), every=0, draw=1),
+        tokens=TokenBudget(answer=2, trace=2),
+        toxicity=lambda texts: [0.0] * len(texts),
+    )
+    settings = {"save_strategy": "steps", "save_steps": 1}  # rows are written down at each
+    trainer = sft(tokenizer, tmp_path, rows(16), [watched, seldom, Interrupted(3)], model, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert set(RowStore(tmp_path / "_alignguard" / "rows").steps()) == {1, 2}
+    watched.steps, trainer.train_dataset = {}, trainer.train_dataset.select(range(15, -1, -1))
+    trainer.train()
+    assert on_record(tmp_path) == watched.steps and len(watched.steps) == 4
+
+
+def test_a_folder_of_texts_that_was_left_behind_is_no_part_of_a_new_record(tokenizer, tmp_path, capsys):
+    """Who removes the folder that is seen leaves the other: its rows, in an order of their own, and answers."""
+    model = tiny_model(tokenizer)
+    sft(tokenizer, tmp_path, rows(16), [guard()], **{"num_train_epochs": 2}).train()
+    left = sorted(path.name for path in (tmp_path / "_alignguard" / "answers").iterdir())
+    shutil.rmtree(tmp_path / "alignguard")
+    watched = Watched(model)
+    sft(tokenizer, tmp_path, rows(16), [watched, guard()], model, seed=11).train()
+    assert on_record(tmp_path) == watched.steps
+    aside = tmp_path / "_alignguard.1"
+    assert sorted(path.name for path in (aside / "answers").iterdir()) == left
+    assert f"holds the record of another run; it was moved to {aside}\n" in capsys.readouterr().out
 
 
 def test_a_resumed_run_writes_over_nothing(tmp_path):

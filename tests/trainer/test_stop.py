@@ -222,6 +222,35 @@ def test_that_none_could_be_saved_then_is_said(tokenizer, tmp_path, monkeypatch,
     assert callback.run.verdict.since == {"toxicity": 3} and not [*tmp_path.glob("*/checkpoint-*")]
 
 
+SAVES = {"save_strategy": "steps", "save_steps": 1}
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_checkpoint_of_an_earlier_run_is_not_taken_for_an_aligned_one(tokenizer, tmp_path, capsys, watched):
+    """It lies in the same output_dir, from a time before the record that is kept there now."""
+    earlier = [planted(audits=9)] if watched else []
+    slow(tokenizer, tmp_path, earlier, max_steps=2, learning_rate=1e-1, **SAVES).train()
+    capsys.readouterr()
+    callback = planted(audits=3, stop=StopRule(restore=True, checkpoint=False))
+    trainer = slow(tokenizer, tmp_path, [callback], max_steps=6)
+    kept, bad = {}, tmp_path / "checkpoint-1"
+    before = (bad / "model.safetensors").read_bytes()
+
+    class Keep(TrainerCallback):  # its own of steps 1 and 2, which it saves since they are aligned, are taken away
+        def on_step_end(self, args, state, control, **kwargs):
+            kept[state.global_step] = {k: v.clone() for k, v in kwargs["model"].state_dict().items()}
+            control.should_save = False
+
+    trainer.add_callback(Keep())
+    trainer.train()
+    assert callback.run.verdict.since == {"toxicity": 3} and callback.run.verdict.last_aligned_step == 2
+    assert (bad / "model.safetensors").read_bytes() == before and latest_checkpoint(tmp_path, 9) is None
+    said = capsys.readouterr().out
+    assert "Last aligned: step 2, and no checkpoint is that early" in said
+    assert "there is no aligned checkpoint to restore; the weights are left as they are" in said
+    assert all(torch.equal(value, kept[3][name]) for name, value in trainer.model.state_dict().items())
+
+
 @pytest.mark.parametrize("peft", [False, True])
 def test_the_last_aligned_weights_are_restored(tokenizer, tmp_path, peft, capsys):
     """Whatever came after: they are those of a run that ended there."""
