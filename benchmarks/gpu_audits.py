@@ -47,7 +47,7 @@ def _two_ways(
     runs, seconds = {}, {}
     for name in ("warm", "joined", "apart"):
         if name == "apart":
-            trees._tried[model] = trees._tried[reference.model] = "asked for"
+            trees._tried[model] = trees._tried[reference.model] = ("asked for", 0)
         reference.said.clear()
 
         def run(name: str = name) -> None:

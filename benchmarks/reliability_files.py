@@ -145,7 +145,7 @@ MODELS: list[tuple[str, Callable[[Path], Any], str, str]] = [
     ("a config that is no JSON", lambda there: (there / "config.json").write_text("{"), "cannot be loaded", "save_pretrained"),
     ("a config that is a list", lambda there: (there / "config.json").write_text("[1]"), "cannot be loaded", "save_pretrained"),
     ("code of its own", lambda there: told_in_config(there, model_type="mine", auto_map={"AutoConfig": "x.X"}), "cannot be loaded", "save_pretrained"),
-    ("an adapter without its base", adapter, "nowhere", "cannot be loaded"),
+    ("an adapter without its base", adapter, "nowhere", "no such folder"),
     ("an adapter that names no base", lambda there: adapter(there, None), "names no base", "base_model_name_or_path"),
     ("an empty folder", lambda there: [path.unlink() for path in there.iterdir()], "holds no model", "config.json"),
 ]  # fmt: skip

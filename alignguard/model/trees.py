@@ -25,6 +25,7 @@ from .rounding import rounding
 from .virtual import virtual_tokens
 
 _MOST = 1024  # tokens of a tree: its mask takes their square, and no token gains by being read with so many others
+_LEAST = 128  # of the tree that a model is tried on, however little memory is free
 _MASKED = ("sdpa", "eager")  # attention that takes a mask of any shape
 _TOLERANCE = 1e-4  # of the size of hidden states, in float32
 _FAR_LESS = 0.25  # in half precision: of what the branches before one would change; measured: 0.04 to 0.08
@@ -173,8 +174,8 @@ def asked_for(model: Any, found: torch.Tensor, tokens: int) -> torch.Tensor:
     return found[-tokens:]
 
 
-# models that were tried, and why rows cannot be joined for them; nothing where they can
-_tried: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
+# models that were tried: why rows cannot be joined for them, nothing where they can, and of how many tokens a tree was read
+_tried: weakref.WeakKeyDictionary[torch.nn.Module, tuple[str, int]] = weakref.WeakKeyDictionary()
 
 
 def joined_length(model: Any) -> int:
@@ -192,8 +193,11 @@ def joined_length(model: Any) -> int:
 def joined_tokens(model: Any) -> int:
     """
     How many tokens a tree of several rows may have: no more than a layer sees that looks back so many tokens of the input, on
-    whatever branch and whatever the mask (GPT-Neo's local attention), and no more than the model has places for.
+    whatever branch and whatever the mask (GPT-Neo's local attention), no more than the model has places for, and no more than
+    memory had room for when it was tried.
     """
+    if model in _tried:
+        return _tried[model][1]
     config = model.config.get_text_config()
     sees = [getattr(config, name, None) for name in ("window_size", "max_position_embeddings")]
     return min([_MOST, *(size for size in sees if isinstance(size, int) and size > 0)])
@@ -204,7 +208,7 @@ def why_apart(model: Any) -> str:
     Why rows that begin alike are read one by one; nothing where they are joined.
 
     What is known to need each token's neighbours is told by the model's class and config; beyond that it is tried once, on a
-    tree with many branches, as large as any that will be read.
+    tree with many branches, as large as any that will be read, or as memory has room for.
     """
     if virtual_tokens(model):  # adapters are switched on and off
         return "PEFT puts virtual tokens before every prompt"
@@ -213,11 +217,15 @@ def why_apart(model: Any) -> str:
         if getattr(adapter, "alora_invocation_tokens", None) or kind == "XLORA":
             return "its adapters wake by what else is read"
     if model not in _tried:
-        _tried[model] = _why_apart(model)
-    return _tried[model]
+        most = joined_tokens(model)
+        while (why := _why_apart(model, most)) is None:
+            most //= 2
+        _tried[model] = why, most
+    return _tried[model][0]
 
 
-def _why_apart(model: Any) -> str:
+def _why_apart(model: Any, most: int) -> str | None:
+    """Tried on a tree of so many tokens; `None` where memory has no room for it, and may have for a smaller one."""
     base = base_of(model)
     config = model.config.get_text_config()
     attention, layers = _attention(model), set(getattr(config, "layer_types", None) or ()) - _LAYERS
@@ -228,27 +236,29 @@ def _why_apart(model: Any) -> str:
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return f"{type(base).__name__} is not told where a token stands"
     try:
-        same = _is_the_same(model)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        same = _is_the_same(model, most)
+    except torch.OutOfMemoryError:
+        if most < _LEAST:
             raise
+        return None
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
         return f"{type(base).__name__} takes no such mask ({one_line(error, 80)})"
     return "" if same else f"{type(base).__name__} says something else then"
 
 
 @torch.no_grad()
-def _is_the_same(model: Any) -> bool:
+def _is_the_same(model: Any, most: int) -> bool:
     """
     Whether branches say what they say alone: to the precision of float32, and else, where what a trained model rounds grows from
     layer to layer, by far less than if each saw the branches before it.
 
-    Held against themselves alone are the first and the last branches of the largest tree, since a layer may look so many tokens
+    Held against themselves alone are the first and the last branches of a tree of so many tokens, since a layer may look so many
     back whatever they are, and the same few in a batch.
     """
     size = model.config.get_text_config().vocab_size
     prompt = [(7 * i + 5) % size for i in range(6)]
     rows = [Row(prompt, [(11 * i + 3 * k + 4) % size for i in range(3 + k % 6)]) for k in range(_MOST // 2)]
-    tree = grow(rows, most=joined_tokens(model))[0]
+    tree = grow(rows, most=most)[0]
     with observing(model):
         whole = _joined(model, [tree], 0)[:, 0]
         for part in (slice(_CHECKED), slice(-_CHECKED, None)):

@@ -11,9 +11,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..auditing.audit import Audit
-from ..distributed import will_shard
+from ..distributed import Ranks, will_shard
 from ..drift.reference import Reference, freeze_start
-from ..errors import AlignGuardError
+from ..errors import AlignGuardError, StartError
 from ..given import is_flag, need
 from ..holding.budget import DriftBudget
 from ..judging.scorers import judge_of, scorer_of
@@ -335,7 +335,12 @@ class AlignGuardCallback(TrainerCallback):
         self.reference = self.run = None
         self._model = uncompiled(model)
         tell_of_half_written(args)
-        self.reference = freeze_start(uncompiled(model), self.kind, will_shard(args), trainer_autocast(args))
+
+        def freeze() -> None:
+            self.reference = freeze_start(uncompiled(model), self.kind, will_shard(args), trainer_autocast(args))
+
+        if short := Ranks().short_of_memory(freeze):
+            raise StartError(f"memory runs out as the start is kept ({short}); take reference='cache' or 'offload'")
 
     def _act(self, control: TrainerControl) -> None:
         """What the stop rule asks for."""

@@ -29,5 +29,5 @@ def test_errors_are_quoted_as_they_are_raised(page):
     errors = list(quoted(page))
     assert len(errors) > 5
     for error in errors:
-        for words in re.split(r"\.\.\.(?=\s)", error):
+        for words in re.split(r"\.\.\.(?=[\s)])", error):
             assert words.strip() in said, error

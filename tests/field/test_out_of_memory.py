@@ -62,7 +62,7 @@ class Sizes(TrainerCallback):
 
 def run(tokenizer, output_dir, fits, later=None, ours=True, **kwargs):
     model, sizes = tiny_model(tokenizer, seed=1, scale=4.0), Sizes()
-    card = Card(model, fits)
+    card = Card(model, 10**9)  # the start is kept
 
     class Later(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
@@ -71,6 +71,7 @@ def run(tokenizer, output_dir, fits, later=None, ours=True, **kwargs):
     callbacks = [guard(reference="copy", **kwargs)] if ours else []
     settings = {"auto_find_batch_size": True, "per_device_train_batch_size": 8}
     trainer = sft(tokenizer, output_dir, [*callbacks, sizes, Later()], model=model, **settings)
+    card.fits = fits
     trainer.train()
     return card, sizes.found
 
@@ -96,6 +97,17 @@ def test_what_does_not_fit_row_by_row_is_one_line_before_step_1(tokenizer, tmp_p
     text = str(error.value)
     assert "one row at a time (CUDA out of memory. Tried" in text and "lower TokenBudget(answer=, trace=)" in text
     assert "\n" not in text and error.value.__context__ is None
+
+
+def test_a_start_that_cannot_be_kept_is_one_line_and_is_not_taken_for_the_trainers_batch(tokenizer, tmp_path):
+    """A copy of a model with hooks is asked once, whether it stays where it is."""
+    model = tiny_model(tokenizer, seed=1)
+    Card(model, 10)
+    with pytest.raises(StartError) as error:
+        sft(tokenizer, tmp_path, [guard(reference="copy")], model=model)
+    text = str(error.value)
+    assert text.startswith("memory runs out as the start is kept (CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert text.endswith("; take reference='cache' or 'offload'") and not should_reduce_batch_size(error.value)
 
 
 def test_later_it_costs_an_audit_and_training_goes_on(tokenizer, tmp_path, caplog):

@@ -30,7 +30,7 @@ from transformers import (
 
 from alignguard.model.forward import Row
 from alignguard.model.head import read_head, target_hidden
-from alignguard.model.trees import grow, joined_length, padded, read_rows, why_apart
+from alignguard.model.trees import grow, joined_length, joined_tokens, padded, read_rows, why_apart
 
 GROUPED = {**SMALL, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256}
 
@@ -214,6 +214,25 @@ def test_a_window_of_an_unknown_name_is_seen_by_the_trial(dtype):
     model = local(256).to(dtype)
     model.config.window_size = 10**6  # as good as none
     assert why_apart(model) == "GPTNeoForCausalLM says something else then"
+
+
+@pytest.mark.parametrize("fits", [1024, 300, 140, 60])
+def test_a_model_is_tried_on_as_large_a_tree_as_memory_has_room_for(tokenizer, fits):
+    """And no larger one is read: what does not fit is no reason to read rows apart, and none to fail."""
+    model, most = tiny_model(tokenizer), []
+
+    def card(module, args, kwargs):
+        if kwargs["input_ids"].numel() > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        most.append(kwargs["input_ids"].numel())
+
+    model.get_decoder().register_forward_pre_hook(card, with_kwargs=True)
+    if fits < 64:  # not even two small ones
+        with pytest.raises(torch.OutOfMemoryError):
+            why_apart(model)
+        return
+    assert why_apart(model) == "" and fits / 2 <= max(most) <= fits
+    assert joined_tokens(model) == {1024: 1024, 300: 256, 140: 128}[fits]
 
 
 def test_what_reading_them_together_takes(tokenizer):
