@@ -133,8 +133,10 @@ def drop_of(record: Record, side: str) -> float:
 
 
 def reasoning_of(record: Record) -> float:
-    """The task's score at the last audit."""
-    return record.verdict.dimensions["reasoning"].score
+    """The task's score at the last audit, of all its questions: a verdict's is of those that could be judged at the start, too."""
+    found = record.audits[-1].figure("reasoning/score")
+    assert found is not None
+    return found
 
 
 # methods -----------------------------------------------------------------------------------------------------------------

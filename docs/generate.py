@@ -11,7 +11,7 @@
 | `files` | the first line of every file | `docs/architecture.md` |
 | `study`, `sides`, `witness` | `benchmarks/results/study.json` | `docs/study.md` |
 | the sections of `make reliability` | `benchmarks/results/reliability.json` | `docs/reliability.md` |
-| `cells`, `methods`, `cost` | `benchmarks/results/cause.json` | `docs/cause.md` |
+| `kinds`, `cells`, `methods`, `cost` | `benchmarks/results/cause.json` | `docs/cause.md` |
 | `nulls`, `falls`, `detectable`, `rules`, `real` | `benchmarks/results/detection.json` | `docs/verdicts.md` |
 
 `docs/images/architecture.svg` is drawn from the floors in `pyproject.toml` and from the imports that the files really have.
@@ -185,11 +185,11 @@ def cause_tables() -> dict[str, str]:
     """What tracing found in runs of which it is known what was planted, what each way of scoring rows found, and what it costs."""
     found = json.loads((ROOT / "benchmarks" / "results" / "cause.json").read_text("utf-8"))
     cells, methods = [], {}
-    for name, cell in sorted(found["cells"].items()):
+    for name, cell in found["cells"].items():
         without = [cell.get(part, []) for part in ("without_named", "without_random")]
         told = [", ".join(f"{row['drop']:+.2f}" for row in rows) or "-" for rows in without]
-        told += [f"{cell['counterfactual']:.2f}" if "counterfactual" in cell else "-"]
-        means = [sum(row["reasoning"] for row in rows) / len(rows) if rows else None for rows in ([cell], *without)]
+        told += [f"{cell['counterfactual']:.2f}" if cell.get("counterfactual") is not None else "-"]
+        means = [_mean([row["reasoning"] for row in rows if "reasoning" in row]) for rows in ([cell], *without)]
         told += [" / ".join("-" if mean is None else f"{mean:.2f}" for mean in means)]
         told += [
             f"{cell['auc']:.2f}" if "auc" in cell else "-",
@@ -230,10 +230,58 @@ def cause_tables() -> dict[str, str]:
         for row in found["cost"]
     ]
     return {
+        "kinds": kinds_of_rows(found["cells"]),
         "cells": markdown(["run", "side", *names], cells),
         "methods": markdown(["way", *(f"{kind}: auc / precision" for kind in kinds), "forward passes"], rows),
         "cost": markdown(["model", "forward passes", "hours, two cores", "PFLOP", "GiB beside the model"], costs),
     }
+
+
+def kinds_of_rows(cells: dict[str, dict[str, Any]]) -> str:
+    """Of each kind of rows and model how many were named, over all seeds, and what leaving them out undid."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for name, cell in cells.items():
+        groups.setdefault(
+            (cell["kind"], f"{cell['share']:.0%}", "-".join(name.split("-")[3:]) or "SmolLM2"), []
+        ).append(cell)
+    rows = []
+    for (kind, share, model), of in groups.items():
+        looked = [cell for cell in of if "why" not in cell]
+        planted, right = (sum(cell.get(what, 0) for cell in looked) for what in ("planted", "right"))
+        named = sum(cell["named"] for cell in looked)
+        again = [cell for cell in looked if "without_named" in cell and "without_random" in cell]
+        parts = [
+            [_mean([run["drop"] for run in cell[f"without_{what}"]]) for cell in again] for what in ("named", "random")
+        ]
+        drops = [_spread([cell["drop"] for cell in of]), *map(_spread, parts)]
+        found = [f"{right} of {planted}" if planted else "none planted", str(named - right)] if looked else ["-", "-"]
+        if planted == 0 and share and kind not in ("clean", "harsh", "helpful"):
+            found = ["-", "-"]
+        rows.append(
+            [
+                kind,
+                share if any(cell["planted"] for cell in of) else "-",
+                model,
+                f"{len(looked)} of {len(of)}",
+                *found,
+                *drops,
+            ]
+        )
+    head = ["kind", "share", "model", "traced", "planted rows named", "other rows named"]
+    return markdown([*head, "drop", "without named", "without random"], rows)
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _spread(values: list[float | None]) -> str:
+    """The mean, and from where to where."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean, low, high = (f"{value:+.2f}" for value in (sum(known) / len(known), min(known), max(known)))
+    return mean if len(known) == 1 else f"{mean} ({low} to {high})"
 
 
 def study_tables() -> dict[str, str]:
