@@ -181,7 +181,7 @@ def audit(
     metrics = gather(results, baseline)
     if reverses:
         metrics |= named({"kl/reverse": sum(reverses) / len(reverses)})
-    if training:
+    if any(drift.answer for drift in training.values()):  # else all were cut off in their traces: that is no drift of 0
         metrics |= named({"kl/train_prompts": mean_drift(training.values())})
     metrics[logged("cost/seconds")] = time.perf_counter() - begun
     metrics[logged("cost/tokens")] = tokens_said(results.values())

@@ -17,6 +17,16 @@ import torch
 
 from ..distributed import compute_device
 
+_MOVERS = (
+    "to",
+    "cuda",
+    "npu",
+    "xpu",
+    "mlu",
+    "sdaa",
+    "musa",
+    "neuron",
+)  # as accelerate binds them to a model on several devices
 _ADAM_BYTES = 12  # a float32 gradient and two moments, for every weight that trains
 
 
@@ -37,7 +47,8 @@ def frozen_copy(model: Any, device: str | torch.device | None = None) -> Any:
     """
     A copy of a model that nothing done to the original can move.
 
-    A `forward` bound to an instance is dropped unless all it knows is its module: it is a closure over the original's weights.
+    A `forward` bound to an instance is dropped unless all it knows is its module: it is a closure over the original's weights. So is
+    what moves a model from device to device, where accelerate has bound it.
 
     Args:
         model (`torch.nn.Module`):
@@ -55,6 +66,8 @@ def frozen_copy(model: Any, device: str | torch.device | None = None) -> Any:
         if not all(_knows_only(module.__dict__[name], module) for name in bound):
             for name in bound:
                 del module.__dict__[name]
+        for name in _MOVERS:
+            module.__dict__.pop(name, None)
     return clone.eval().requires_grad_(False)
 
 

@@ -10,12 +10,15 @@ import torch
 
 from ..distributed import is_quantized, whole_weight
 
-_ROUNDING = 0.01  # of a weight's largest value: adapters that are merged and unmerged in bf16 leave that much behind
+# of a weight's size: what adapters leave behind that are merged and taken out again at every step of a long run in half precision.
+# Measured in bf16: 0.4 % after 200 merges, 2.2 % after 1,500
+_ROUNDING = 0.05
 
 
 def weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Every weight that this process holds, by name; one that is tied by each of its names."""
-    return ((name, p) for name, p in sorted(model.state_dict(keep_vars=True).items()) if not p.is_meta)
+    state = sorted(model.state_dict(keep_vars=True).items())  # a module may keep there what is no tensor
+    return ((name, p) for name, p in state if isinstance(p, torch.Tensor) and not p.is_meta)
 
 
 def samples(weight: torch.Tensor) -> torch.Tensor:
@@ -47,8 +50,10 @@ def changed(model: Any, then: Mapping[str, torch.Tensor], merged: bool = False) 
     for name, p in weights(model):
         if name in then:
             was = then[name].to(p.dtype).float()
-            rounding = _ROUNDING * float(was.abs().amax()) if merged and ".base_layer." in name else 0.0
-            if not torch.allclose(samples(p), was, rtol=0.0, atol=rounding, equal_nan=True):
+            now = samples(p)
+            if torch.allclose(now, was, rtol=0.0, atol=0.0, equal_nan=True):
+                continue
+            if not (merged and ".base_layer." in name and (now - was).norm() <= _ROUNDING * was.norm()):
                 return name
     return None
 

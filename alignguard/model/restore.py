@@ -68,6 +68,10 @@ def beside_adapters(model: Any) -> list[str]:
     if not hasattr(model, "peft_config"):
         return []
     there = {value.data_ptr() for name in model.peft_config for value in _adapter(model, name).values()}
+    for name, encoder in getattr(model, "prompt_encoder", {}).items():
+        # a prompt is on file as what it comes to, which is its own embeddings unless a network makes it
+        if name in model.peft_config and len(list(encoder.parameters())) == 1:
+            there |= {p.data_ptr() for p in encoder.parameters()}
     return [name for name, p in model.named_parameters() if p.requires_grad and p.data_ptr() not in there]
 
 

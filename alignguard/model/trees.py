@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..distributed import compute_device
+from ..distributed import compute_device, is_sharded
 from ..errors import StartError, one_line
 from .forward import Row, final_hidden, pad_right
 from .observe import base_of, observing
@@ -238,7 +238,7 @@ def _why_apart(model: Any, most: int) -> str | None:
     try:
         same = _is_the_same(model, most)
     except torch.OutOfMemoryError:
-        if most < _LEAST:
+        if most < _LEAST or is_sharded(model):  # whose forwards all processes must take alike
             raise
         return None
     except (TypeError, ValueError, IndexError, RuntimeError) as error:

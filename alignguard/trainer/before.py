@@ -1,4 +1,4 @@
-"""Whether the rows of a resumed run are those that it began with: else they would be taken for those of the same number."""
+"""Whether rows of one number are one row: of a resumed run and of its beginning, and of all processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..distributed import Ranks
+from ..model.observe import restored_rng
 from ..records.rows import RowStore, TrainedRow
 from .learnt import Reader
 
@@ -38,6 +40,32 @@ def are_as_before(store: RowStore, dataset: Any, reader: Reader) -> bool:
     same = store.fingerprint is not None and store.fingerprint == fingerprint_of(dataset)
     few, many = (set(rows[:: max(1, len(rows) // most)]) for most in (_FEW, _MANY))
     return _are_read_so(store, few, reader) and (same or _are_read_so(store, many - few, reader))
+
+
+def differs_by_process(dataset: Any, reader: Reader, ranks: Ranks) -> str:
+    """
+    That processes hold other training sets, or in another order, in a few words; empty where a few of their rows are the same. All
+    processes call this.
+
+    Args:
+        dataset (`Dataset`):
+            The training set of this one.
+        reader ([`Reader`]):
+            Reads its rows.
+        ranks ([`Ranks`]):
+            The processes.
+    """
+
+    def few() -> tuple[int, list[tuple[int, int, bytes]]]:
+        n = length_of(dataset) or 0
+        with restored_rng():  # a data set may draw
+            read = reader.read([*range(0, n, max(1, n // _FEW))])
+            return n, [(row.row, row.part, np.asarray(row.ids, np.int64).tobytes()) for row in read]
+
+    found = ranks.together(few)
+    if all(rows == found[0] for rows in found):
+        return ""
+    return "processes hold other rows under one number (a data set that each shuffles or splits without a seed)"
 
 
 def length_of(dataset: Any) -> int | None:

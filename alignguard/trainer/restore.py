@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import RunError
 from ..model.checkpoints import latest_checkpoint
 from ..model.restore import load_whole, restore_weights
 from .start import RunContext
@@ -21,9 +22,19 @@ def restore(context: RunContext, last_aligned: int, run: str) -> str:
 
     Returns:
         `str`: whose weights these are; empty where there was nothing to put back.
+
+    Raises:
+        RunError: Not all processes see the checkpoint, or it holds no weights for this model. Nothing was put back then.
     """
     model, reference, say = context.model, context.reference, context.console.say
     folder = latest_checkpoint(context.args.output_dir, last_aligned, run)
+    seen = context.asking.ranks.together(lambda: "" if folder is None else folder.name)
+    if len(set(seen)) > 1:
+        own = [f"process {rank} sees {name or 'none'}" for rank, name in enumerate(seen)]
+        raise RunError(
+            f"not all processes see the last aligned checkpoint ({', '.join(own[:4])}), so no weights were put back; give an output_dir "
+            "that all nodes share, or save_on_each_node=True"
+        )
     if folder is not None:
         restore_weights(model, folder)
         say(f"AlignGuard: the weights of {folder} were put back")

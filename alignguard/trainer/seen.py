@@ -9,7 +9,7 @@ from typing import Any
 
 from ..model.observe import restored_rng
 from ..records.rows import RowStore, TrainedRow
-from .before import are_as_before, fingerprint_of, length_of
+from .before import are_as_before, differs_by_process, fingerprint_of, length_of
 from .completions import Completions, keeps_completions, why_unread
 from .learnt import Reader
 from .order import Order, batches_to_skip
@@ -53,6 +53,9 @@ class Seen:
         self.said, self.completions = RowStore(context.store.said), Completions(trainer)
         self.speaks = self.listens and keeps_completions(trainer)
         self.reader = Reader(loader if self.listens else None, trainer)
+        if self.listens and self.ranks.size > 1 and not self.order.stream:
+            dataset, order = getattr(loader, "dataset", None), self.order
+            order.unknown = differs_by_process(dataset, self.reader, self.ranks) or order.unknown
         self._untold = why_unread(trainer) if self.speaks else ""  # of completions
         unread = self._untold if self.speaks else self.reader.unread
         if context.settings.trace and unread:

@@ -165,7 +165,12 @@ def ask_start(context: RunContext, about: About, dataset: Any) -> RunState:
     settings, reference, asking = context.settings, context.reference, context.asking
     longest = longest_prompt(context.model, asking)
     tell = context.console.say
-    state = RunState(about, sample_prompts(dataset, asking.chat, settings.train_prompts, settings.seed, longest, tell))
+
+    def sample() -> dict[str, list[int]]:
+        return sample_prompts(dataset, asking.chat, settings.train_prompts, settings.seed, longest, tell)
+
+    # of the first process: others may hold the training set in another order
+    state = RunState(about, asking.ranks.told(sample))
     if state.prompts:
         with reference.awake(context.device), reference.loaded() as frozen:
             state.baseline |= asking.within_memory(lambda: ask_training(frozen, state.prompts, asking))

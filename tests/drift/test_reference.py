@@ -424,3 +424,50 @@ def test_a_start_that_is_moved_in_a_run_ends_the_audits_and_not_the_run(tokenize
         r.getMessage() for r in caplog.records if "lm_head.weight of the reference is not what it was" in r.getMessage()
     ]
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("kind", ["copy", "offload"])
+def test_a_start_moves_alone_where_accelerate_has_bound_what_moves_a_model(model, kind):
+    """Of a model on several devices `to` is a closure over it, and a deep copy keeps that: the policy went to the CPU at each audit."""
+    from accelerate import dispatch_model
+
+    policy = dispatch_model(model, {"": "cpu"}, force_hooks=True)
+    assert "to" in vars(policy)
+    reference = freeze_start(policy, kind)
+    reference.model.to(torch.float64)
+    assert reference.model.dtype == torch.float64 and policy.dtype == torch.float32
+
+
+def test_what_a_module_keeps_that_is_no_tensor_is_no_weight(model):
+    class Counted(torch.nn.Identity):
+        def get_extra_state(self):
+            return {"seen": 3}
+
+        def set_extra_state(self, state):
+            pass
+
+    model.counted = Counted()
+    assert freeze_start(model).fingerprint == freeze_start(model).fingerprint
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_that_hundreds_of_merges_have_rounded_is_still_the_start(tokenizer, dtype):
+    """As vLLM is given adapters at every step; what really is another base is told."""
+    policy = lora(tiny_model(tokenizer).to(dtype))
+    reference = freeze_start(policy)
+    base = {name: p.clone() for name, p in policy.named_parameters() if ".base_layer." in name}
+    torch.manual_seed(0)
+    for _ in range(300):
+        with torch.no_grad():
+            for name, p in policy.named_parameters():
+                p.add_(torch.randn_like(p) * 1e-4 * ("lora_" in name))
+        policy.merge_adapter()
+        policy.unmerge_adapter()
+    assert any(not torch.equal(p, base[name]) for name, p in policy.named_parameters() if name in base)
+    with reference.awake(torch.device("cpu")):
+        pass
+    with torch.no_grad():
+        for name, p in policy.named_parameters():
+            p.mul_(1 + 0.1 * (name in base))
+    with pytest.raises(StartError, match="changed under the adapters"), reference.awake(torch.device("cpu")):
+        pass

@@ -265,3 +265,18 @@ def test_a_model_of_which_half_the_layers_see_other_branches_is_read_apart(token
     for layer in model.model.layers[::2]:
         layer.register_forward_pre_hook(blind, with_kwargs=True)
     assert why_apart(model) == "LlamaForCausalLM says something else then"
+
+
+def test_of_a_sharded_model_no_process_tries_again_alone(tokenizer, monkeypatch):
+    """Its forwards are everyone's: what runs out of memory on one is told, and all ask again together."""
+    model, tried = tiny_model(tokenizer), []
+
+    def card(module, args, kwargs):
+        tried.append(kwargs["input_ids"].numel())
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    model.get_decoder().register_forward_pre_hook(card, with_kwargs=True)
+    monkeypatch.setattr("alignguard.model.trees.is_sharded", lambda model: True)
+    with pytest.raises(torch.OutOfMemoryError):
+        why_apart(model)
+    assert len(tried) == 1

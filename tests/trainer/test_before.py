@@ -4,11 +4,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 from datasets import Dataset
 from transformers import default_data_collator
 
 from alignguard.records.rows import RowStore
-from alignguard.trainer.before import are_as_before, fingerprint_of
+from alignguard.trainer.before import are_as_before, differs_by_process, fingerprint_of
 from alignguard.trainer.learnt import Reader
 
 N = 200
@@ -88,3 +89,34 @@ def test_streams_and_runs_without_a_record_are_taken_as_they_are(tmp_path):
     store.begin(None)
     store.add([(1, [0, 1])], [])
     assert are_as_before(store, stream, reader(stream))
+
+
+class Two:
+    """Two processes: what this one finds, and what the other did."""
+
+    size = 2
+
+    def __init__(self, other):
+        self.other = other
+
+    def together(self, do):
+        return [self.other, do()]
+
+
+def test_processes_that_hold_the_rows_in_other_orders_are_told_apart():
+    """As after `shuffle()` without a seed, which no trainer minds: a row's number is then another row on each."""
+
+    def rows(data):
+        found = []
+        differs_by_process(
+            data, reader(data), type("One", (), {"together": lambda self, do: found.append(do()) or found})()
+        )
+        return found[0]
+
+    data, others = table(), [table(edited=[0]), table().shuffle(seed=1), table(N - 1), table(0)]
+    assert len(rows(data)[1]) >= 16
+    assert differs_by_process(data, reader(data), Two(rows(table()))) == ""
+    for other in others:
+        assert "other rows under one number" in differs_by_process(data, reader(data), Two(rows(other)))
+    drawn = reader(data, collate=lambda rows: default_data_collator(rows) | {"input_ids": torch.randint(9, (1, 4))})
+    assert differs_by_process(data, drawn, Two((N, []))) == ""  # on neither can rows be read

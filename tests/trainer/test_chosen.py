@@ -1,13 +1,16 @@
 """Where a trainer chooses checkpoints, or ends, by one of our figures: each evaluation has that of its own step."""
 
+import inspect
+import textwrap
 import types
 from math import isnan
 
 import pytest
+import transformers.trainer
 from planted import Turns, planted, slow
 from runs import guard, lines, sft
 from tiny import tiny_rows
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from alignguard import AlignGuardError, Schedule
 from alignguard.auditing.audit import Audit
@@ -247,3 +250,13 @@ def test_a_training_that_is_not_watched_is_not_audited(tokenizer, tmp_path):
     other.train()
     assert len(first) == 2 and [line["step"] for line in lines(tmp_path / "a")] == [0, 1, 2]
     assert not (tmp_path / "b" / "alignguard").exists()
+
+
+def test_the_loop_that_unsloth_puts_in_the_place_of_the_trainers_is_found(tokenizer, tmp_path, monkeypatch):
+    """Of the same source by another name: figures at evaluations were those of step 0."""
+    loop = textwrap.dedent(inspect.getsource(Trainer._inner_training_loop))
+    names = dict(vars(transformers.trainer))
+    exec(loop.replace("_inner_training_loop", "_fast_inner_training_loop", 1), names)
+    monkeypatch.setattr(Trainer, "_inner_training_loop", names["_fast_inner_training_loop"])
+    given, audited = run(tokenizer, tmp_path, quick(), eval_strategy="epoch", per_device_train_batch_size=8)
+    assert given.keys() == {2, 4} and all(given[step][f"eval_{KL}"] == audited[step][KL] > 0 for step in given)

@@ -395,6 +395,67 @@ def test_of_adapters_all_that_trains_is_put_back_or_nothing(tokenizer, tmp_path,
     assert is_at(now)  # all or nothing
 
 
+@pytest.mark.parametrize(
+    ("kind", "restores"), [("PromptTuning", True), ("PrefixTuning", True), ("PromptEncoder", False)]
+)
+def test_a_prompt_that_trains_is_put_back_where_its_checkpoint_holds_it(tokenizer, tmp_path, kind, restores):
+    """What a network makes of another prompt is on file as what it came to, from which neither can be had."""
+    import peft
+
+    from alignguard.errors import RunError
+    from alignguard.model.restore import beside_adapters, restore_weights
+
+    config = getattr(peft, f"{kind}Config")(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    model = peft.get_peft_model(tiny_model(tokenizer, seed=1), config)
+    model.save_pretrained(tmp_path)
+    then = {name: p.clone() for name, p in model.named_parameters()}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(p.requires_grad * 1.0)
+    assert bool(beside_adapters(model)) is not restores
+    if not restores:
+        with pytest.raises(RunError, match="it holds adapters alone"):
+            restore_weights(model, tmp_path)
+        return
+    restore_weights(model, tmp_path)
+    assert all(torch.equal(p, then[name]) for name, p in model.named_parameters())
+
+
+def test_weights_are_put_back_on_all_processes_or_on_none(tokenizer, tmp_path):
+    """On nodes that share no folder the first put them back, and the others trained nothing of it."""
+    from types import SimpleNamespace
+
+    from alignguard.drift.reference import freeze_start
+    from alignguard.errors import RunError
+    from alignguard.model.checkpoints import mark
+    from alignguard.trainer.restore import restore
+
+    policy, state = tiny_model(tokenizer, seed=2), SimpleNamespace(stateful_callbacks={})
+    policy.save_pretrained(tmp_path / "checkpoint-2")
+    mark(state, "a run")
+    (tmp_path / "checkpoint-2" / "trainer_state.json").write_text(json.dumps(vars(state)))
+
+    def put_back(others):
+        model = tiny_model(tokenizer, seed=1)
+        ranks = SimpleNamespace(together=lambda do: [do(), *others])
+        context = SimpleNamespace(
+            model=model,
+            reference=freeze_start(model),
+            console=SimpleNamespace(say=print),
+            args=SimpleNamespace(output_dir=str(tmp_path)),
+            asking=SimpleNamespace(ranks=ranks),
+        )
+        try:
+            return restore(context, 2, "a run")
+        finally:
+            moved = not torch.equal(model.lm_head.weight, tiny_model(tokenizer, seed=1).lm_head.weight)
+            assert moved == (others == ["checkpoint-2"])
+
+    assert put_back(["checkpoint-2"]) == "checkpoint-2"
+    with pytest.raises(RunError, match=r"process 0 sees checkpoint-2, process 1 sees none.*save_on_each_node=True"):
+        put_back([""])
+
+
 def test_restoring_takes_weights_in_several_files(tokenizer, tmp_path):
     from alignguard.errors import RunError
     from alignguard.model.restore import restore_weights

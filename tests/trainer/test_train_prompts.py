@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from runs import Losses, guard, lines
-from tiny import tiny_model
+from runs import Losses, guard, lines, sft
+from tiny import CHATML, tiny_model, tiny_tokenizer
 from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from alignguard import ProbeError
+from alignguard import ProbeError, TokenBudget
 from alignguard.model.chat import Chat
 from alignguard.trainer.train_prompts import prompt_of, sample_prompts
 
@@ -163,3 +163,14 @@ def test_only_plain_rows_are_read(chat):
     subset = torch.utils.data.Subset([plain], [0])
     assert sample_prompts(subset, chat, 5, 0, tell=told.append) == {} == sample_prompts(subset, chat, 0, 0)
     assert len(told) == 1 and "the training set (Subset) is a stream, a class" in told[0]
+
+
+def test_of_starts_that_never_come_to_an_answer_no_drift_is_told(tmp_path):
+    """All were cut off in their traces: there is no token of an answer, which is no drift of zero."""
+    template = CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n")
+    assert template != CHATML
+    callback = guard(tokens=TokenBudget(answer=8, trace=16, force_close=False))
+    sft(tiny_tokenizer(template=template), tmp_path, [callback], learning_rate=3e-2).train()
+    moved = callback.audits[-1].metrics
+    assert moved["alignguard/kl/raw"] > 0.01 and "alignguard/kl/answer" not in moved
+    assert callback.run.state.prompts and "alignguard/kl/train_prompts" not in moved
