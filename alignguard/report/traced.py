@@ -54,12 +54,17 @@ def sentences(trace: Trace) -> list[str]:
     n, found = trace.trained, []
     if trace.named:
         rows = "1 row" if trace.named == 1 else f"{trace.named:,} rows"
-        found.append(f"{rows} of {n:,} stand out, and give {trace.pulled:.0%} of what pulled.")
+        found.append(f"{rows} of {n:,} stand out, and moved {trace.pulled:.0%} of all that was moved.")
     else:
         found.append("No small set of rows explains this" + f": {trace.why}" * bool(trace.why) + ".")
+    if trace.shares.most:
+        found.append(
+            f"Half of what was moved came from {trace.shares.half:,} rows, nine tenths from {trace.shares.most:,}: each counts by how much harder it pulls than "
+            "the middle row, times its tokens, times how often it was trained on."
+        )
     found.append(
-        f"Half of all pull comes from {trace.shares.half:,} rows, nine tenths from {trace.shares.most:,}. Two halves of the flipped "
-        f"probes, each traced alone, agree on the rows' ranks by {rounded(trace.agreement, '.2f')} (1: wholly, 0: not at all)."
+        "Two halves of the flipped probes, each traced alone, agree on the rows' ranks by "
+        f"{rounded(trace.agreement, '.2f')} (1: wholly, 0: not at all)."
     )
     drawn = [row for row in trace.rows if row.stands_for > 1]
     if drawn:
@@ -99,7 +104,7 @@ def format_trace(trace: Trace, quote: bool) -> str:
         parts.append(columns([head, *cut]))
     for name, values in told.columns:
         cells = [[value, f"{n:,}", f"{named:,}", share] for value, n, named, share in values]
-        parts.append(columns([[name, "rows", "named", "of the pull"], *cells]))
+        parts.append(columns([[name, "rows", "named", "moved"], *cells]))
     return "\n\n".join(parts)
 
 

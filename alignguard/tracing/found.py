@@ -53,6 +53,14 @@ class TracedRow:
     text: str = ""
 
     @property
+    def moved(self) -> float:
+        """
+        What training on it moved, beyond what the middle row's pull would have: the pull is of one token, and a batch's loss is a mean
+        over tokens, so it counts by its tokens and by how often it was trained on. 0 of one that pulls less.
+        """
+        return max(self.stands_out, 0.0) * self.tokens * len(self.steps)
+
+    @property
     def name(self) -> str:
         """As people are told of it: `17`, or of a packed row `17.2`."""
         return name_of(self.row, self.part)
@@ -67,7 +75,7 @@ class ByColumn:
         name (`str`):
             Of the column.
         values (`list[tuple[str, int, int, float]]`):
-            Of each value how many rows have it, how many of those are named, and their share of all pull above the middle row's.
+            Of each value how many rows have it, how many of those are named, and their share of all that was moved.
     """
 
     name: str
@@ -100,7 +108,7 @@ class Trace:
         agreement (`float`):
             Rank correlation between the pulls on two halves of the flipped probes.
         shares ([`Shares`]):
-            How much of the pull comes from how few rows.
+            How much was moved by how few rows.
         untold (`int`):
             More probes that flipped, of which it is not known whether before the first step.
         unknown (`int`):
@@ -145,9 +153,9 @@ class Trace:
 
     @property
     def pulled(self) -> float:
-        """The share of all pull above the middle row's that comes from the rows named."""
-        above = _above(self.rows)
-        return _above(self.rows[: self.named]) / above if above else 0.0
+        """The share of all that was moved that the rows named moved, see [`TracedRow`]."""
+        moved = _moved(self.rows)
+        return _moved(self.rows[: self.named]) / moved if moved else 0.0
 
     @property
     def bare(self) -> Trace:
@@ -161,9 +169,9 @@ class Trace:
         return round(sum(row.stands_for for row in self.rows))
 
 
-def _above(rows: Sequence[TracedRow]) -> float:
-    """What rows, and those that they stand for, pull more than the middle row does."""
-    return sum(max(row.stands_out, 0.0) * row.stands_for for row in rows)
+def _moved(rows: Sequence[TracedRow]) -> float:
+    """What rows, and those that they stand for, moved."""
+    return sum(row.moved * row.stands_for for row in rows)
 
 
 def by_column(trace: Trace, name: str, value_of: Mapping[int, str]) -> ByColumn:
@@ -181,10 +189,10 @@ def by_column(trace: Trace, name: str, value_of: Mapping[int, str]) -> ByColumn:
     rows: dict[str, list[int]] = {}
     for i in range(len(trace.rows)):
         rows.setdefault(value_of.get(i, NOT_FOUND), []).append(i)
-    above = _above(trace.rows) or 1.0
+    moved = _moved(trace.rows) or 1.0
     found = []
     for value, here in rows.items():
         own = [trace.rows[i] for i in here]
         n = round(sum(row.stands_for for row in own))
-        found.append((value, n, sum(i < trace.named for i in here), _above(own) / above))
+        found.append((value, n, sum(i < trace.named for i in here), _moved(own) / moved))
     return ByColumn(name, sorted(found, key=lambda line: -line[3]))

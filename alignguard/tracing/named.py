@@ -5,7 +5,7 @@ their spread are those of rows without one: z = (pull - median) / (1.4826 * MAD)
 1993, "How to detect and handle outliers"). Two halves of the flipped probes are traced each alone, and both must say so of a row.
 
 Rows of one kind are many and alike, so that any other kind stands out of them a little: the rows named pull at least a third as much as
-the strongest do (the third of them, which no single row is).
+the third strongest of those that stand out so, which no single row is.
 
 Tails are heavier than a normal's. Where pulls have no cause, rows stand out *below* as they do above. So the strongest row must stand out
 three times as far as any does below (where all helpful rows together had cost refusals it was 1.7, where two rows had, 3.2, with planted
@@ -23,7 +23,7 @@ import numpy as np
 
 LINE = 3.5  # robust standard deviations
 HALF_LINE = 2.0  # of each half alone
-LEAST = 1 / 3  # of the pull of the strongest
+LEAST = 1 / 3  # of the pull of the third strongest
 FURTHER = 3.0  # than any row stands out below
 RATE = 0.1  # rows that stand out below, for each one above
 SMALL = 0.2  # of all rows
@@ -92,27 +92,27 @@ def named(whole: np.ndarray, least: np.ndarray, each: np.ndarray | None = None) 
         return Naming(
             [], f"more than half of {each.sum():,.0f} rows pull alike, and how far others stand out cannot be told"
         )
-    strongest, below = whole[order[:3]], float(-whole.min())
-    if strongest[0] < LINE:
+    far, below = whole >= LINE, float(-whole.min())
+    if not far.any():
         return Naming([], f"{of} none stands out by more than chance does")
-    if strongest[0] < FURTHER * below:
-        return Naming(
-            [],
-            f"the strongest row stands out by {strongest[0]:.1f}, and one on the other side by {below:.1f}; it would have to be "
-            f"{FURTHER:g} times as far",
-        )
-    far = whole >= max(LINE, LEAST * strongest[-1])
     above = [int(i) for i in order if far[i] and least[i] >= HALF_LINE]
     if not above:
         return Naming([], f"{of} {_many(each[far])} out, and none of them by both halves of the flipped probes")
+    strongest = whole[above[:3]]
+    if strongest[0] < FURTHER * below:
+        return Naming(
+            [],
+            f"the strongest row by both halves stands out by {strongest[0]:.1f}, and one on the other side by {below:.1f}; it would have to be "
+            f"{FURTHER:g} times as far",
+        )
+    above = [i for i in above if whole[i] >= LEAST * strongest[-1]]
     if each[above].sum() > SMALL * each.sum():
         return Naming(
             [], f"{of} {_many(each[above])} out, more than {SMALL:.0%}: what so many do is no matter of a few"
         )
-    told = _many(each[above])
-    while above and each[whole <= -whole[above[-1]]].sum() > RATE * each[above].sum():
+    while each[whole <= -whole[above[-1]]].sum() > RATE * each[above].sum():  # never of the strongest
         above.pop()
-    return Naming(above, "" if above else f"{of} {told} out, and too many as far on the other side")
+    return Naming(above)
 
 
 def _many(each: np.ndarray) -> str:
@@ -140,19 +140,28 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shares:
-    """How much of the pull comes from how few rows: of all pull above the middle, the rows that give a tenth, a half and nine tenths."""
+    """How many rows moved how much: of all that was moved by pulls above the middle row's, the rows that give a tenth, a half and nine tenths."""
 
     tenth: int
     half: int
     most: int
 
 
-def shares(z: np.ndarray, each: np.ndarray | None = None) -> Shares:
-    """Of all that pulls more than the middle row does, by how many rows, the strongest first, so much is reached."""
-    each = np.ones_like(z) if each is None else each
-    order = [i for i in np.argsort(-z, kind="stable") if z[i] > 0]
+def shares(moved: Sequence[float] | np.ndarray, each: Sequence[float] | np.ndarray | None = None) -> Shares:
+    """
+    By how many rows, those that moved most first, so much of all is reached.
+
+    Args:
+        moved (`Sequence[float]` or `np.ndarray`):
+            By each, (n,); what moved nothing, or the other way, does not count.
+        each (`Sequence[float]` or `np.ndarray`, *optional*):
+            How many rows each of them stands for, (n,); by default one.
+    """
+    values = np.asarray(moved, dtype=np.float64)
+    count = np.ones_like(values) if each is None else np.asarray(each, dtype=np.float64)
+    order = [i for i in np.argsort(-values, kind="stable") if values[i] > 0]
     if not order:
         return Shares(0, 0, 0)
-    pulled, rows = np.cumsum(z[order] * each[order]), np.cumsum(each[order])
-    at = (np.searchsorted(pulled, (share - 1e-12) * pulled[-1]) for share in (0.1, 0.5, 0.9))
+    reached, rows = np.cumsum(values[order] * count[order]), np.cumsum(count[order])
+    at = (np.searchsorted(reached, (share - 1e-12) * reached[-1]) for share in (0.1, 0.5, 0.9))
     return Shares(*(round(rows[i]) for i in at))

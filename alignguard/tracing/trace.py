@@ -233,11 +233,12 @@ def _ordered(
     least[looked] = np.minimum(*(standing_out(pulled, each[looked] * by_chance) for pulled in (one, two)))
     naming = named(z, least, each)
     rows = []
-    for i in naming.rows + [int(i) for i in np.argsort(-z, kind="stable") if int(i) not in set(naming.rows)]:
+    for i in naming.rows + [int(i) for i in np.lexsort((-whole, -z)) if int(i) not in set(naming.rows)]:
         text, pull = found[i]
         of = tuple(where[text.row]), pull.pull, float(z[i]), None if isnan(least[i]) else float(least[i])
         rows.append(TracedRow(text.row, text.part, *of, pull.loss, pull.tokens, *chosen[places[i]]))
-    return rows, naming, agreement(one[by_chance], two[by_chance]), shares(z, each)
+    few = shares([row.moved for row in rows], [row.stands_for for row in rows])
+    return rows, naming, agreement(one[by_chance], two[by_chance]), few
 
 
 def _with_texts(rows: list[TracedRow], shown: int, store: RowStore, tokenizer: Any) -> list[TracedRow]:

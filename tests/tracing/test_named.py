@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import median_abs_deviation, spearmanr
 
+from alignguard.tracing.found import Trace, TracedRow, by_column
 from alignguard.tracing.named import agreement, named, shares, standing_out
 
 
@@ -81,6 +82,19 @@ def test_shares_are_reached_by_so_many_rows():
     assert shares(np.zeros(4)) == shares(np.array([]))
 
 
+def test_what_rows_moved_is_told_by_their_tokens_and_how_often_they_were_trained_on():
+    """Of one pull a token a row of 60 tokens that was trained on twice moved 40 times as much as one of three, once."""
+    long, short = (
+        TracedRow(i, 0, steps, 1.0, 2.0, 2.0, 1.0, tokens)
+        for i, (steps, tokens) in enumerate([((1, 3), 60), ((2,), 3)])
+    )
+    less = TracedRow(2, 0, (1,), -1.0, -2.0, -2.0, 1.0, 500)
+    trace = Trace("safety", 0, 3, 3, 3, [long, short, less], 1, 1.0, shares([0.0]), 0, 0, 0, "m", 0.25, 1.0)
+    assert trace.pulled == pytest.approx(40 / 41)
+    by = by_column(trace, "source", {0: "long", 1: "short", 2: "less"}).values
+    assert {value: share for value, _, _, share in by} == pytest.approx({"long": 40 / 41, "short": 1 / 41, "less": 0.0})
+
+
 def test_rows_that_stand_for_others_count_as_so_many():
     """Oracle: the same rows, each written as often as it stands for others."""
     rng = np.random.default_rng(9)
@@ -113,13 +127,24 @@ def planted(rows, below=0, size=60.0, halves_apart=False):
     [
         ({"rows": 0}, "and one on the other side by"),
         ({"rows": 100}, "of 400 rows 100 stand out, more than 20%"),
-        ({"rows": 12, "halves_apart": True}, "of 400 rows 12 stand out, and none of them by both halves"),
+        (
+            {"rows": 12, "halves_apart": True},
+            "the strongest row by both halves stands out by 6.0, and one on the other side by 4.9",
+        ),
         ({"rows": 12, "below": 1}, "and one on the other side by"),
     ],
 )
 def test_where_no_row_is_named_the_rule_that_forbade_it_is_told(pulls, why):
     naming = planted(**pulls)
     assert naming.rows == [] and why in naming.why
+
+
+def test_where_none_stands_out_by_both_halves_that_is_told():
+    whole = np.array([60.0] * 3 + [0.1, -0.1] * 40)
+    assert (
+        named(whole, np.zeros(83)).why
+        == "of 83 rows 3 stand out, and none of them by both halves of the flipped probes"
+    )
 
 
 def test_where_none_reaches_the_line_that_is_told():
@@ -131,7 +156,22 @@ def test_where_rows_are_named_no_rule_forbade_it_and_where_most_pull_alike_that_
     assert "pull alike" in named(np.zeros(9), np.zeros(9)).why
 
 
-def test_of_as_many_on_the_other_side_nearer_by_that_is_told():
+def test_rows_that_have_as_many_as_far_on_the_other_side_are_not_named():
     whole = np.array([30.0] + [4.0] * 3 + [-9.9] * 4 + [0.1, -0.1] * 40)
-    least = np.where(whole == 30, 0.0, whole)  # the strongest is the work of one half
-    assert named(whole, least).why == "of 88 rows 3 stand out, and too many as far on the other side"
+    assert named(whole, whole).rows == [0]
+
+
+def test_rows_that_one_half_alone_knows_hide_no_others():
+    """Three pull three times as hard by one half, and stood for what the others are held against: none was named, "by both halves"."""
+    one, two = halves(np.random.default_rng(4), 400, planted=23, size=60.0)
+    one[:3], two[:3] = 700.0, 0.0
+    naming = naming_of((one + two) / 2, one, two)
+    assert sorted(naming.rows) == list(range(3, 23)) and naming.why == ""
+
+
+@pytest.mark.parametrize("strong", [3, 4])
+def test_rows_far_weaker_than_the_third_strongest_are_not_named(strong):
+    one, two = halves(np.random.default_rng(1), 400, planted=strong + 8, size=60.0)
+    for half in (one, two):
+        half[:strong] += 600
+    assert sorted(found(one, two)) == list(range(strong))

@@ -81,7 +81,7 @@ def test_in_every_main_trainer(name, tokenizer, begin, tmp_path):
 
 
 def test_a_pulse(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(Pace, "decide", lambda self, step: self.decided.setdefault(step, PULSE))
+    monkeypatch.setattr(Pace, "decide", lambda self, step, must=False: self.decided.setdefault(step, PULSE))
     callback, looked = watched(tmp_path, schedule=Schedule(at=(), every=0, draw=2, overhead=0.5))
     sft(tokenizer, tmp_path, [callback], max_steps=3).train()
     assert looked.told == []
