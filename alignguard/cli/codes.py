@@ -24,9 +24,10 @@ def exit_code(verdicts: Sequence[Verdict], max_missed_drop: float | None = None)
     missed, which a gate must not pass; else 0.
     """
     missed = [v for v in verdicts if max_missed_drop is not None and v.detectable > max_missed_drop]
+    unwatched = dict.fromkeys(name for verdict in missed for name in verdict.unwatched)
     if missed:
-        tell(
-            f"a drop of more than {max_missed_drop} could have been missed (--max-missed-drop): ask more probes, or audit "
-            "more often"
-        )
+        why = "ask more probes, or audit more often"
+        if unwatched:
+            why = f"StopRule(dimensions=...) left out {', '.join(unwatched)}, so that nothing tests it"
+        tell(f"a drop of more than {max_missed_drop} could have been missed (--max-missed-drop): {why}")
     return max((_OF[verdict.state] for verdict in verdicts), default=0) or (MISTAKE if missed else 0)

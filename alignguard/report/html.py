@@ -139,9 +139,9 @@ def _headline(verdict: Verdict, run: bool, was: str) -> _Headline:
             why += [f"Below their {was} at this audit: {fell(verdict)}.", _sentence(detectable(verdict))]
         case State.UNTOLD | State.HOLDS:
             kind, text = "", "No regression found"
-            most = max((d for d in verdict.counted if d.n), key=lambda d: d.drop)
             why += [_sentence(detectable(verdict))]
-            why += [f"Nearest to it is {most.dimension}, with {_fall(most)}."] if most.drop > 0 else []
+            most = max((d for d in verdict.counted if d.n and d.watched), key=lambda d: d.drop, default=None)
+            why += [f"Nearest to it is {most.dimension}, with {_fall(most)}."] if most and most.drop > 0 else []
     if unscored:
         kind = kind or "odd"
         names = ", ".join(f"{d.dimension} {d.unscored}/{d.asked}" for d in unscored)
