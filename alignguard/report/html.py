@@ -195,14 +195,15 @@ def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> li
         ("cost/share", "of the run's time spent here", ".1%", False),
     )
     first, latest = audits[0], audits[-1]
+    same = first.step == 0 and first is not latest and first.scores.keys() == latest.scores.keys()  # draws may rotate
     cards = [(str(verdict.last_aligned_step), "last aligned step")] if run else []
     for key, label, form, compared in wanted:
-        now, then = latest.figure(key), first.figure(key)
+        now, then = latest.figure(key), first.figure(key) if same else None
         if key == f"{SKILL}/score" and (d := verdict.dimensions.get(SKILL)) is not None and d.n:
             now, then = d.score, d.baseline  # on the same questions
         if now is None:
             continue
-        if compared and first.step == 0 and first is not latest and then is not None:
+        if compared and run and then is not None:
             label += f", {was} {rounded(then, form)}"
         cards.append((rounded(now, form), label))
     return cards

@@ -69,6 +69,17 @@ def test_what_a_model_says_is_text(run):
     assert "&lt;script&gt;alert(1)" in html
 
 
+def test_a_card_shows_the_starts_figure_of_the_same_probes_or_none():
+    """Draws rotate: beside "now" stood a figure of other probes, which had been refused from the first."""
+    audits, verdict = run_of({0: 1.0, 5: 1.0})
+    assert "<b>0%</b><span>benign requests refused, start 0%</span>" in render(About(max_steps=5), audits, verdict)
+    audits[0].metrics["alignguard/safety/benign_refusal"] = 0.09
+    audits[0].scores["another"] = 0.0
+    html = render(About(max_steps=5), audits, verdict)
+    assert "<b>0%</b><span>benign requests refused</span>" in html
+    assert "reasoning score, start 1.00" in html  # of pairs
+
+
 def test_the_page_shows_flips_and_figures(run):
     html = render(About(model="m", max_steps=5), *run)
     # two probes of a dimension are no proof, and all of them are
