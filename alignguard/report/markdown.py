@@ -72,7 +72,7 @@ def _trust(card: TrustCard) -> tuple[list[str], list[list[str]]]:
         few = "too few judged" if isfinite(row.last) else "none judged"
         told = f"{drop} [{low}, {high}]{part}" if isfinite(row.drop) else few
         proof = [_p(row.p), finds(row.detectable)] if isfinite(row.p) else ["-", "-"]
-        scores, counts = [_figure(row.start, ".2f"), _figure(row.last, ".2f")], [str(row.n), _unjudged(row)]
+        scores, counts = [_figure(row.start, ".2f"), _figure(row.last, ".2f")], [str(row.pairs), _unjudged(row)]
         found.append([row.dimension, *scores, told, *counts, *proof, row.verdict])
     head = ["dimension", "start", "now", "drop [interval]", "pairs", "not judged", "p", "would have been found"]
     return [*head, "verdict"], found

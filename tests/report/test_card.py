@@ -120,6 +120,7 @@ def test_huggingface_hub_reads_the_figures_back(card):
         assert drop.metric_value == pytest.approx(e.drop, rel=1e-3)
         assert (drop.metric_args["low"], drop.metric_args["high"]) == pytest.approx((e.low, e.high), rel=1e-3)
         assert ("p" in drop.metric_args) == d.watched
+        assert (score.metric_args["n"], drop.metric_args["n"]) == (d.n, e.n)
     assert told["drift", "kl_answer"].metric_value == pytest.approx(card.audits[-1].figure("kl/answer"), rel=1e-3)
 
 
@@ -241,6 +242,7 @@ def test_the_flat_document_holds_values_alone(card):
     assert (
         told["safety/drop"] == d.evidence.drop and told["safety/score"] == d.score and told["safety/p"] == d.evidence.p
     )
+    assert (told["safety/n"], told["safety/pairs"]) == (d.n, d.evidence.n)
     assert told["kl/answer"] == card.audits[-1].figure("kl/answer") and told["regressed"] == ", ".join(
         card.verdict.since
     )
@@ -252,10 +254,13 @@ def test_a_drop_of_one_side_says_which():
     audits, verdict = run_of({0: 1.0, 5: 0.0})
     safety = verdict.dimensions["safety"]
     verdict.dimensions["safety"] = replace(
-        safety, watched=True, evidence=replace(safety.evidence, part="refuse", looks=1)
+        safety, watched=True, evidence=replace(safety.evidence, part="refuse", looks=1, n=1)
     )
     card = TrustCard("m", About(max_steps=5), audits, verdict)
     (line,) = (line for line in section(card).splitlines() if line.startswith("| safety |"))
+    assert {e.n for e in safety.sides.values()} == {1} and flat(card)["safety/n"] == 2 != flat(card)[
+        "safety/pairs"
+    ] == 1
     assert "] (refuse) |" in line and flat(card)["safety/part"] == "refuse"
     (drop,) = (r for r in results(card) if (r.dataset_config, r.metric_type) == ("safety", "drop"))
     assert drop.metric_args["part"] == "refuse"
