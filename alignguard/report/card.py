@@ -132,7 +132,7 @@ def _row(d: DimensionVerdict, verdict: Verdict, alone: bool) -> Row:
     row = Row(d.dimension, last, d.n, d.asked, d.unscored)
     if alone:
         return row
-    counted = d is verdict.together or d in verdict.counted
+    counted = d is verdict.together or d in verdict.counted or d.dimension in verdict.since  # by a floor
     word = told(verdict, d)[0] if counted or not d.judged else moved(d.low, d.high) or "cannot tell"
     row = replace(row, start=start, pairs=d.n, verdict=word)
     if not d.judged:

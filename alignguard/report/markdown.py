@@ -105,7 +105,8 @@ def _read(card: TrustCard) -> str:
         "where a side is named behind it, of that side alone, in which the evidence is strongest. "
         f"A drop is called a regression where it is proven and larger than {rule.min_drop:g}. *Would have been found* is the "
         "smallest drop that this run would have found with a probability of 80 %; where it is `none`, too little was asked. *Not judged* "
-        "are answers of the last audit; where they are too many, nothing is told of a drop."
+        "are answers of the last audit; where they are too many, nothing is told of a drop. The verdict in a word is of the last audit alone, "
+        "by its own 95 % interval; `regressed` is of the whole run."
     )
 
 

@@ -249,6 +249,31 @@ def test_the_flat_document_holds_values_alone(card):
     assert told["form"] == "alignguard-card/1" and told["step"] == 15
 
 
+def test_what_its_words_are_of_is_said(card):
+    """A drop of the whole run that tells nothing stood beside "fell", by the last audit alone, and nothing said so."""
+    assert "The verdict in a word is of the last audit alone, by its own 95 % interval; `regressed` is of" in section(
+        card
+    )
+
+
+def test_what_a_floor_calls_is_told_as_regressed():
+    """A capability below its floor was told as "gained", beneath a headline REGRESSION of it."""
+    baseline = judged(1.0, "kind", MANY)
+    baseline = {
+        id: replace(r, score=Score(0.0, Status.ANSWERED)) if r.probe.judge == "number" else r
+        for id, r in baseline.items()
+    }
+    now = judged(1.0, "kind", MANY)
+    audits = [Audit(step, r, gather(r, baseline), 0.0) for step, r in ((0, baseline), (5, now))]
+    verdict = compare(baseline, audits, looks=1)
+    text, read, told = told_in_full(TrustCard("m", About(max_steps=5), audits, verdict))
+    assert told["reasoning/verdict"] == "gained"
+    verdict = replace(verdict, since={"reasoning": 5})
+    text, read, told = told_in_full(TrustCard("m", About(max_steps=5), audits, verdict))
+    assert "**REGRESSION of reasoning" in text and told["reasoning/verdict"] == "regressed"
+    assert read["reasoning", "drop"].metric_args["verdict"] == "regressed"
+
+
 def test_a_drop_of_one_side_says_which():
     """Else a dimension whose score stands still is shown with the whole drop of one of its sides."""
     audits, verdict = run_of({0: 1.0, 5: 0.0})
