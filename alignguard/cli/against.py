@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -238,7 +239,7 @@ def _on_record(
     if about.alignguard != __about__.__version__:
         notes.append(
             f"{APART}: {name} by AlignGuard {about.alignguard or 'of an unknown version'}, the model by {__about__.__version__}, whose "
-            f"rules may be others; `alignguard rejudge {options.output}` judges both alike"
+            f"rules may be others; `alignguard rejudge {quote(options.output)}` judges both alike"
         )
     if left := len(asked) - len(both):
         notes.append(f"{left} choices are left out: the server that {name} is a record of could not be asked them")

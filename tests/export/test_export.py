@@ -22,6 +22,8 @@ def said(capsys, *words):
 def test_it_says_where_the_logs_are_and_what_opens_them(tmp_path, to, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recorded(tmp_path / "run")
+    code, out, err = said(capsys, "run", "--to", to, "--output", "my logs")
+    assert "'my logs'" in out.partition("\nopen ")[2]  # as it can be typed
     code, out, err = said(capsys, "run", "--to", to)
     assert (code, err) == (0, "") and f"logs    alignguard-{to}" in out and "without what was asked and said" in out
     code, out, _ = said(capsys, "run", "--to", to, "--output", "logs", "--quote", "--json")

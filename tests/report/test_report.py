@@ -1,6 +1,7 @@
 import json
 import random
 import re
+import shlex
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -17,6 +18,7 @@ from alignguard.auditing.result import Result
 from alignguard.cli.compare import _tables
 from alignguard.judging.score import Score, Status
 from alignguard.records.about import About
+from alignguard.records.store import Store
 from alignguard.report import flips as flips_module
 from alignguard.report.alarm import regression_text
 from alignguard.report.card import TrustCard
@@ -420,6 +422,17 @@ def fallen(rule, looks=1, **shares):
     audits = [Audit(step, now, gather(now, baseline), 0.0) for step in range(1, looks + 1)]
     verdict = compare(baseline, audits, rule, looks=looks)
     return verdict, regression_text(verdict, "nowhere", quote=False).splitlines()
+
+
+def test_the_command_that_is_told_can_be_typed_and_is_not_told_where_no_rows_are_kept(tmp_path):
+    verdict, _ = fallen(StopRule(), refuse=1.0)
+    assert "alignguard trace" not in regression_text(verdict, tmp_path / "my run")
+    Store.of_run(tmp_path / "my run").rows.mkdir(parents=True)
+    (line,) = (
+        line for line in regression_text(verdict, tmp_path / "my run").splitlines() if "alignguard trace" in line
+    )
+    typed = shlex.split(line.partition(": ")[2])
+    assert typed == ["alignguard", "trace", str(tmp_path / "my run"), "--side", "safety/refuse", "--to", "1"]
 
 
 def test_what_fell_below_the_floor_of_a_dimension_that_nothing_tests_is_told_with_its_own_figures():
