@@ -18,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AlignGuardError as error:
         return _mistake(str(error))
     except OSError as error:
-        return _mistake(f"{error.filename or 'a file'}: {error.strerror or error}")
+        return _mistake(
+            f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        )  # pyarrow's tell it all
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be imported for this
             raise

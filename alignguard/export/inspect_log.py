@@ -15,9 +15,9 @@ from ..auditing.audit import Audit
 from ..auditing.prompts import turns
 from ..auditing.result import Result, said
 from ..files import make_folder, write_text
-from ..records.record import Record
+from ..records.record import Record, audits_of
 from ..report.terminal import dumps
-from .told import audits_of, drawn, figures_of, heat, label, measured, right, step_name
+from .told import drawn, figures_of, heat, label, measured, right, step_name
 
 _VERSION = 2
 _REDUCER = "mean"
