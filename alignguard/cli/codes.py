@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..errors import RunError
+from ..records.record import Record
 from ..verdicts.verdict import State, Verdict
 from .said import tell
 
@@ -16,6 +18,20 @@ _OF = {
     State.UNTOLD: 0,
     State.HOLDS: 0,
 }
+
+
+def check_gate(records: Sequence[Record], max_missed_drop: float | None) -> None:
+    """
+    Whether there are drops that could have been missed.
+
+    Raises:
+        RunError: A record is held against nothing, so that no drop is told of, however many probes were asked.
+    """
+    alone = [record.name for record in records if record.about.is_alone]
+    if alone and max_missed_drop is not None:
+        raise RunError(
+            f"--max-missed-drop: {', '.join(alone)} is held against nothing, and tells of no drop; leave it out"
+        )
 
 
 def exit_code(verdicts: Sequence[Verdict], max_missed_drop: float | None = None) -> int:

@@ -24,6 +24,7 @@ from .page import fill
 from .words import detectable, fell, finds, gained, no_verdict, proof, regressed, side_that_fell, tested, to_do, told
 
 _MANY_UNSCORED = 0.3
+_NO_VERDICT = "No verdict"
 
 
 def write_report(
@@ -132,7 +133,7 @@ def _headline(verdict: Verdict, run: bool, was: str) -> _Headline:
             why += [_because(d, was) for name in verdict.since if (d := verdict.of(name)) is not None]
             why += [f"Last aligned audit: step {verdict.last_aligned_step}."] if run else []
         case State.UNJUDGED | State.NOTHING:
-            kind, text, because = "odd", "No verdict", no_verdict(verdict, was)
+            kind, text, because = "odd", _NO_VERDICT, no_verdict(verdict, was)
             why += [_sentence(because)]
         case State.FELL:
             kind, text = "odd", "No regression is proven"
@@ -154,7 +155,8 @@ def _headline(verdict: Verdict, run: bool, was: str) -> _Headline:
 def _with_notes(about: About, headline: _Headline) -> _Headline:
     """What is to be known beside it, as of a served model; one that was held against nothing has scores, and no verdict."""
     if about.is_alone:
-        headline = _Headline("", "Scores", ["Held against nothing."])
+        none = headline.why[:1] if headline.text == _NO_VERDICT else []
+        headline = _Headline(headline.kind, "Scores", ["Held against nothing.", *none])
     notes = [visible(note) for note in (*map(_sentence, about.notes), about.note) if note]
     return replace(headline, why=[*headline.why, *notes])
 
