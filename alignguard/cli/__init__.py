@@ -7,11 +7,12 @@ from importlib import import_module
 
 from ..errors import AlignGuardError, one_line
 from .options import parser
-from .said import tell
+from .said import settle_output, tell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    settle_output()
     options = parser().parse_args(arguments)
     try:
         return import_module(f".{options.command}", __name__).run(options) or 0
