@@ -161,7 +161,7 @@ def _sample(number: int, result: Result, record: Record, quote: bool) -> dict[st
         "target_hash": _hash(target),
         "score": result.score.value,
         **({"scores": [sample.score.value for sample in result.samples]} if result.samples else {}),
-        **measured(result, start),
+        **measured(result, start, record.about),
         **drawn(probe, record.about),
     }
 

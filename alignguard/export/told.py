@@ -62,13 +62,13 @@ def heat(about: About) -> dict[str, Any]:
     return {name: given[name] for name in ("temperature", "top_p") if name in given}
 
 
-def measured(result: Result, start: Result) -> dict[str, Any]:
-    """What was found of a probe beside its score."""
+def measured(result: Result, start: Result, about: About) -> dict[str, Any]:
+    """What was found of a probe beside its score, and at the start; a model that is held against nothing has none but itself."""
     drift = result.drift.answer if result.drift is not None else None
+    began = {"start": start.score.value, "start_status": start.score.status.value}
     return {
         "status": result.score.status.value,
-        "start": start.score.value,
-        "start_status": start.score.status.value,
+        **({} if about.is_alone else began),
         "leaning": result.leaning,
         "kl": fmean(drift) if drift else None,
         "degenerate": result.score.degenerate,

@@ -359,6 +359,12 @@ def test_what_is_asked_of_the_command_and_cannot_be(there, tmp_path, tokenizer, 
         server.key = None
         assert audit(there, "--engine", server.url, "--reference", tmp_path / "x.json", output=tmp_path / "out") == 1
         assert "is not what `alignguard audit --json` prints" in capsys.readouterr().err
+        (tmp_path / "o3").mkdir()
+        for file in ("x.json", "o3/models.json"):
+            (tmp_path / file).write_text(json.dumps({"models": [{"record": "o3/sft"}]}))
+        for given in ("x.json", "o3"):
+            assert audit(there, "--engine", server.url, "--reference", tmp_path / given, output=tmp_path / "out") == 1
+            assert "is of several models; give the folder of one's record, e.g. o3/sft" in capsys.readouterr().err
 
 
 def test_a_record_holds_no_key(there, tmp_path, tokenizer, monkeypatch, capsys):
