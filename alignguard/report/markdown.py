@@ -131,8 +131,9 @@ def _nats(drift: Mapping[str, float], name: str, form: str = ".4f") -> str:
 def _asked(card: TrustCard) -> list[list[str]]:
     about, latest = card.about, card.audits[-1]
     audits = f"{len(card.audits)}" + (f", the last at step {latest.step} of {about.max_steps}" if about.is_run else "")
+    other = "another set than this version's core, known by its hash"
     rows = [
-        ["probes", "AlignGuard's core pool" if card.probe_set == "core" else "a pool of its own, known by its hash"],
+        ["probes", "AlignGuard's core pool" if card.probe_set == "core" else other],
         ["how many", f"{about.probes:,}; of each dimension {about.draw} an audit, as planned"],
         ["hash", escaped(about.pool_hash)],
         ["audits", audits],

@@ -147,7 +147,7 @@ def summary(record: Record) -> dict[str, Any]:
             "step": latest.step,
             "verdict": headline(record),
             "regressed": verdict.since,
-            "last_aligned_step": verdict.last_aligned_step,
+            "last_aligned_step": verdict.last_aligned_step if record.about.is_run else None,
             "warnings": notes_of(record),
             "detectable": verdict.detectable,
             "dimensions": {d.dimension: _alone(d) if alone else _dimension(d) for d in verdict.rows},

@@ -97,7 +97,7 @@ def test_it_says_what_was_asked_and_how_far_the_model_drifted(card):
 def test_the_built_in_probes_are_called_by_name(card):
     about = replace(ABOUT, pool_hash=pool_hash(load_probes("core")))
     assert "| probes | AlignGuard's core pool |" in section(replace(card, about=about))
-    assert "| probes | a pool of its own, known by its hash |" in section(card)
+    assert "| probes | another set than this version's core, known by its hash |" in section(card)
 
 
 def test_no_word_of_what_was_asked_and_said_is_in_it(card, readme):
