@@ -7,18 +7,21 @@ from importlib import import_module
 
 from ..errors import AlignGuardError, one_line
 from .options import parser
-from .said import tell
+from .said import settle_output, tell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    settle_output()
     options = parser().parse_args(arguments)
     try:
         return import_module(f".{options.command}", __name__).run(options) or 0
     except AlignGuardError as error:
         return _mistake(str(error))
     except OSError as error:
-        return _mistake(f"{error.filename or 'a file'}: {error.strerror or error}")
+        return _mistake(
+            f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        )  # pyarrow's tell it all
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be imported for this
             raise

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -32,6 +33,7 @@ from ..model.served import Served
 from ..probes.probe import Probe
 from ..records.about import APART
 from ..records.record import Record, read_record
+from ..records.store import MODELS
 from ..trainer.settings import Settings
 from .said import tell
 
@@ -183,14 +185,19 @@ def _here(options: argparse.Namespace, served: Served, asked: list[Probe], askin
 def _record_at(name: str) -> str | None:
     """The folder of a record, given by itself or by the JSON that an audit printed; `None` where it is none."""
     path = Path(name).expanduser()
-    if path.is_file() and path.suffix == ".json":
+    told_in = path / MODELS if (path / MODELS).is_file() else path
+    if told_in.is_file() and told_in.suffix == ".json":
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            return str(told["record"])
-        except (ValueError, KeyError, TypeError):
+            told = json.loads(told_in.read_text(encoding="utf-8"))
+            several = "models" in told
+            record = str((told["models"][0] if several else told)["record"])
+        except (ValueError, KeyError, TypeError, IndexError):
             raise RunError(
                 f"--reference {name}: is not what `alignguard audit --json` prints; give that, or the folder of its record"
             ) from None
+        if several:
+            raise RunError(f"--reference {name}: is of several models; give the folder of one's record, e.g. {record}")
+        return record
     folders = (path, path / "alignguard")
     return str(path) if any((folder / "baseline.json").is_file() for folder in folders) else None
 
@@ -238,7 +245,7 @@ def _on_record(
     if about.alignguard != __about__.__version__:
         notes.append(
             f"{APART}: {name} by AlignGuard {about.alignguard or 'of an unknown version'}, the model by {__about__.__version__}, whose "
-            f"rules may be others; `alignguard rejudge {options.output}` judges both alike"
+            f"rules may be others; `alignguard rejudge {quote(options.output)}` judges both alike"
         )
     if left := len(asked) - len(both):
         notes.append(f"{left} choices are left out: the server that {name} is a record of could not be asked them")

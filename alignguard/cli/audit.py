@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
         options.refuse(
             "--reference-model and --reference-key-env are of a server: give --engine, and --reference its address"
         )
+    if options.max_missed_drop is not None and options.engine and options.reference is None:
+        options.refuse("--max-missed-drop: a model that is held against nothing tells of no drop; give --reference")
     if options.engine:
         return engine.run(options)
     if options.reference is None:

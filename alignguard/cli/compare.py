@@ -21,7 +21,7 @@ from ..report.svg import Series, curves
 from ..report.terminal import columns, dumps, headline, summary
 from ..report.words import finds
 from ..text import rounded, visible
-from .codes import MISTAKE, exit_code
+from .codes import MISTAKE, check_gate, exit_code
 from .output import target
 from .said import say, tell
 
@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     page = target("--html", options.html) if options.html else None
     folders, failed = _folders(options.records)
     records = [read_record(path) for path in folders]
+    check_gate(records, options.max_missed_drop)
     abouts = [record.about for record in records]
     differ, drawn = _differ(abouts), [key for key in _DRAWN if len({getattr(about, key) for about in abouts}) > 1]
     warnings = [f"not comparable: the runs differ in their {', '.join(differ)}"] * bool(differ)

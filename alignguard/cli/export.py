@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from shlex import quote
 
 from ..errors import RunError
 from ..export.inspect_log import write_inspect_logs
@@ -34,4 +35,4 @@ def run(options: argparse.Namespace) -> None:
         return
     quoted = "with" if options.quote else "without"
     say(f"{record.name}: {len(record.audits)} audits as {len(files)} files, {quoted} what was asked and said")
-    say(f"\nlogs    {folder}\nopen    {opened.format(folder)}")
+    say(f"\nlogs    {folder}\nopen    {opened.format(quote(str(folder)))}")

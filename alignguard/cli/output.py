@@ -88,7 +88,7 @@ def hand_over(options: argparse.Namespace, record: Record, what: str, report: Pa
     make_room(record.store)
     write(record, report)
     if options.json:
-        print(dumps(summary(record)))
+        print(dumps(summary(record) | {"report": str(report)}))
     else:
         say(f"{what}: {headline(record)}\n\n{tables(record)}\n\nreport  {report}")
     code = exit_code([record.verdict], options.max_missed_drop)

@@ -20,8 +20,7 @@ from ..auditing.result import Result
 from ..errors import RunError
 from ..judging.scorers import INSTALL, judge_of, scorer_name, scorer_of
 from ..records.about import APART
-from ..records.record import Record, read_record
-from ..records.results import read_results
+from ..records.record import Record, audits_of, read_record
 from ..records.store import Store
 from ..report.terminal import dumps, headline, tables
 from ..verdicts.watch import Watch
@@ -81,9 +80,8 @@ def _write(record: Record, scorers: Scorers, folder: Path) -> tuple[int, int]:
     changed, judged = _difference(record.baseline, baseline, scorers)
     watch = Watch(baseline, about.stop_rule, about.looks or 1, about.alpha_until, seed=about.seed)
     store.write_baseline(about, baseline)
-    pool = [result.probe for result in baseline.values()]
-    for audit in tqdm(record.audits, desc="AlignGuard judges anew", unit="audit"):
-        then = read_results(record.store.answers(audit.step), pool)
+    for audit in tqdm(audits_of(record), desc="AlignGuard judges anew", total=len(record.audits), unit="audit"):
+        then = audit.results
         now = rejudged(then, scorers)
         others, of = _difference(then, now, scorers)
         changed, judged = changed + others, judged + of
@@ -97,6 +95,9 @@ def _write(record: Record, scorers: Scorers, folder: Path) -> tuple[int, int]:
     for name in _LINES:
         if (record.store.root / name).exists():
             shutil.copy(record.store.root / name, store.root / name)
+    for trained_on, there in ((record.store.rows, store.rows), (record.store.said, store.said)):
+        if trained_on.is_dir():
+            shutil.copytree(trained_on, there)
     return changed, judged
 
 

@@ -9,7 +9,7 @@ from ..records.record import read_record
 from ..report.html import write_report
 from ..report.terminal import dumps, headline, summary, tables
 from ..tracing.kept import read_traces
-from .codes import exit_code
+from .codes import check_gate, exit_code
 from .output import target
 from .said import say
 
@@ -17,6 +17,7 @@ from .said import say
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
     record = read_record(options.record)
+    check_gate([record], options.max_missed_drop)
     about = replace(record.about, quote=record.about.quote and not options.no_quote)
     page = target("--output", options.output) if options.output else record.store.report(about.quote)
     write_report(

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import join, quote
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -75,9 +76,8 @@ def run(options: argparse.Namespace) -> int:
         say(format_trace(found, quote))
         say(f"\nrows    {path}\nreport  {page}")
         if found.named:
-            say(
-                f"next    look at them; then: alignguard trace {options.record} --drop {path} --data {options.data or 'DATA'}"
-            )
+            drop = join(["alignguard", "trace", options.record, "--drop", str(path), "--data", options.data or "DATA"])
+            say(f"next    look at them; then: {drop}")
     return 0
 
 
@@ -165,7 +165,7 @@ def _drop(options: argparse.Namespace) -> int:
     (kept.to_parquet if suffix == ".parquet" else kept.to_csv if suffix == ".csv" else kept.to_json)(str(output))
     say(f"{output}: {len(kept):,} rows, {len(data) - len(kept):,} fewer than {options.data}")
     say(f"next: train again from {record.about.model} on {output}, with the same settings, and compare the two runs:")
-    say(f"  alignguard compare {options.record} NEW_RUN")
+    say(f"  alignguard compare {quote(options.record)} NEW_RUN")
     return 0
 
 

@@ -15,9 +15,9 @@ from ..auditing.audit import Audit
 from ..auditing.prompts import turns
 from ..auditing.result import Result, said
 from ..files import make_folder, write_text
-from ..records.record import Record
+from ..records.record import Record, audits_of
 from ..report.terminal import dumps
-from .told import audits_of, drawn, figures_of, heat, label, measured, right, step_name
+from .told import drawn, figures_of, heat, label, measured, right, step_name
 
 _VERSION = 2
 _REDUCER = "mean"
@@ -142,7 +142,7 @@ def _sample(result: Result, record: Record, salt: str, quote: bool, epoch: int) 
     probe, answer, score = result.probe, result.answer, result.score
     start, model = record.baseline[probe.id], record.about.model
     asked = [{**turn, "source": "input"} for turn in turns(probe)] if quote else []
-    found = measured(result, start)
+    found = measured(result, start, record.about)
     usage = _usage(len(start.prompt or ()), len(answer.tokens) if answer is not None else 0)
     said_now = said(result) if quote else ""
     message: dict[str, Any] = {"role": "assistant", "content": said_now, "source": "generate", "model": model}
@@ -168,7 +168,7 @@ def _sample(result: Result, record: Record, salt: str, quote: bool, epoch: int) 
                 "value": score.value,
                 **({"answer": said_now} if quote else {}),
                 "explanation": score.status.value,
-                "metadata": {"dimension": probe.dimension, "start": start.score.value, **(score.detail or {})},
+                "metadata": {"dimension": probe.dimension, **({"start": found["start"]} if "start" in found else {}), **(score.detail or {})},
             }
         },
         "metadata": {**label(probe), **found, **drawn(probe, record.about)},

@@ -19,10 +19,10 @@ from ..auditing.prompts import turns
 from ..auditing.result import Result, said
 from ..files import make_folder, write_text
 from ..intervals import clustered_error
-from ..records.record import Record
+from ..records.record import Record, audits_of
 from ..report.terminal import dumps
 from ..text import in_a_line
-from .told import DRIFT, audits_of, drawn, figures_of, heat, label, measured, right, step_name
+from .told import DRIFT, drawn, figures_of, heat, label, measured, right, step_name
 
 _LONGEST = 200  # of a folder's name; what is nearest to the model is kept
 _HIGHER = {"score": True, "drop": False, "leaning": True, "leaning_drop": False, "unscored": False}
@@ -161,7 +161,7 @@ def _sample(number: int, result: Result, record: Record, quote: bool) -> dict[st
         "target_hash": _hash(target),
         "score": result.score.value,
         **({"scores": [sample.score.value for sample in result.samples]} if result.samples else {}),
-        **measured(result, start),
+        **measured(result, start, record.about),
         **drawn(probe, record.about),
     }
 

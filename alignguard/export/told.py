@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from math import isfinite
 from statistics import fmean
 from typing import Any
@@ -11,31 +9,12 @@ from typing import Any
 from ..auditing.audit import Audit
 from ..auditing.figures import PREFIX
 from ..auditing.result import Result
-from ..errors import RunError
 from ..model.sampled import Draw
 from ..probes.probe import DIMENSIONS, Probe
 from ..records.about import About
 from ..records.record import Record
-from ..records.store import read_results
 
 DRIFT = "kl"  # the figures of drift, told of like a dimension
-
-
-def audits_of(record: Record) -> Iterator[Audit]:
-    """
-    Every audit of a record, each with its results, one at a time: those of a long run would fill the memory.
-
-    Raises:
-        RunError: The answers of one are not there any more.
-    """
-    pool = [result.probe for result in record.baseline.values()]
-    for audit in record.audits:
-        path = record.store.answers(audit.step)
-        if not path.exists():
-            raise RunError(
-                f"{path}: the answers of step {audit.step} are missing; a log holds a sample for each of them"
-            )
-        yield replace(audit, results=read_results(path, pool))
 
 
 def step_name(record: Record, audit: Audit) -> str:
@@ -83,13 +62,13 @@ def heat(about: About) -> dict[str, Any]:
     return {name: given[name] for name in ("temperature", "top_p") if name in given}
 
 
-def measured(result: Result, start: Result) -> dict[str, Any]:
-    """What was found of a probe beside its score."""
+def measured(result: Result, start: Result, about: About) -> dict[str, Any]:
+    """What was found of a probe beside its score, and at the start; a model that is held against nothing has none but itself."""
     drift = result.drift.answer if result.drift is not None else None
+    began = {"start": start.score.value, "start_status": start.score.status.value}
     return {
         "status": result.score.status.value,
-        "start": start.score.value,
-        "start_status": start.score.status.value,
+        **({} if about.is_alone else began),
         "leaning": result.leaning,
         "kl": fmean(drift) if drift else None,
         "degenerate": result.score.degenerate,

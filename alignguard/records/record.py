@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..probes.probe import Probe, pool_hash
 from ..verdicts.verdict import Verdict
 from ..verdicts.watch import Watch
 from .about import About
+from .results import read_results
 from .store import Store
 
 _EXPECTED = "give a trainer's output_dir, its folder alignguard/, or what `alignguard audit` wrote"
@@ -101,6 +103,21 @@ def read_record(path: str) -> Record:
         line = f"{type(error).__name__}: {one_line(error)}"
         raise RunError(f"{path}: its record cannot be read ({line}); take it from a copy, or audit anew") from error
     return Record(path, store, about, baseline, audits, verdicts[-1], note)
+
+
+def audits_of(record: Record) -> Iterator[Audit]:
+    """
+    Every audit of a record, each with its results, one at a time: those of a long run would fill the memory.
+
+    Raises:
+        RunError: The answers of one are not there any more.
+    """
+    pool = [result.probe for result in record.baseline.values()]
+    for audit in record.audits:
+        path = record.store.answers(audit.step)
+        if not path.exists():
+            raise RunError(f"{path}: the answers of step {audit.step} are missing; take the record from a copy")
+        yield replace(audit, results=read_results(path, pool))
 
 
 def _no_way_out(store: Store) -> None:

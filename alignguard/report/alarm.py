@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote as quoted
 
 from ..auditing.result import said
 from ..model.checkpoints import latest_checkpoint
+from ..records.store import Store
 from ..text import rounded
 from ..verdicts.sides import share_of
 from ..verdicts.verdict import DimensionVerdict, Verdict
@@ -34,7 +36,7 @@ def alarms(verdict: Verdict, output_dir: str | Path, quote: bool) -> list[tuple[
     """
     found = []
     if verdict.new:
-        text, bare = (regression_text(verdict, output_dir, quoted) for quoted in (quote, False))
+        text, bare = (regression_text(verdict, output_dir, shown) for shown in (quote, False))
         found.append(("regression", headline(verdict), text, bare))
     if verdict.newly_leaning:
         title = f"AlignGuard: about to fall? {', '.join(verdict.newly_leaning)} (a warning)"
@@ -85,9 +87,16 @@ def regression_text(verdict: Verdict, output_dir: str | Path, quote: bool = True
             f"  Last aligned: step {verdict.last_aligned_step}, and no checkpoint is that early; save some next time "
             "(save_steps, or StopRule(restore=True), which saves one at every aligned audit)"
         )
-    if side := verdict.regressed_side:
-        lines.append(f"  Which rows did it: alignguard trace {output_dir} --side {side} --to {verdict.step}")
+    if (side := verdict.regressed_side) and _keeps_rows(output_dir):
+        of = quoted(str(output_dir))
+        lines.append(f"  Which rows did it: alignguard trace {of} --side {side} --to {verdict.step}")
     return "\n".join([*lines, f"  {_ADVICE}"])
+
+
+def _keeps_rows(output_dir: str | Path) -> bool:
+    """Whether it is on record what the run was trained on; not with `rows=False`."""
+    store = Store.of_run(output_dir)
+    return store.rows.is_dir() or store.said.is_dir()
 
 
 def _what_fell(d: DimensionVerdict) -> list[str]:

@@ -36,7 +36,7 @@ class Row:
         last (`float`):
             Mean score at the last audit, of the probes scored both then and now.
         n (`int`):
-            Pairs that the drop rests on, or the score where there is no drop.
+            Answers that the scores are of.
         asked, unscored (`int`):
             Probes of the last audit, and how many of them could not be judged.
         start (`float`, *optional*):
@@ -46,6 +46,8 @@ class Row:
             watches the dimension, of the last audit alone, at 95 %.
         p, detectable (`float`, *optional*):
             As of [`Evidence`], where the dimension is watched.
+        pairs (`int`, *optional*):
+            What the drop rests on: of all audits, or of one side, it may be more or less than `n`.
         verdict (`str`, *optional*):
             In a word; of a model that is held against nothing there is none.
         part (`str`, *optional*):
@@ -63,6 +65,7 @@ class Row:
     high: float = nan
     p: float = nan
     detectable: float = nan
+    pairs: int = 0
     verdict: str = ""
     part: str = ""
 
@@ -129,15 +132,15 @@ def _row(d: DimensionVerdict, verdict: Verdict, alone: bool) -> Row:
     row = Row(d.dimension, last, d.n, d.asked, d.unscored)
     if alone:
         return row
-    counted = d is verdict.together or d in verdict.counted
+    counted = d is verdict.together or d in verdict.counted or d.dimension in verdict.since  # by a floor
     word = told(verdict, d)[0] if counted or not d.judged else moved(d.low, d.high) or "cannot tell"
-    row = replace(row, start=start, verdict=word)
+    row = replace(row, start=start, pairs=d.n, verdict=word)
     if not d.judged:
         return row
     e = d.evidence
     if not tested(d):
         return replace(row, drop=d.drop, low=d.low, high=d.high)
-    proof = replace(row, p=e.p, detectable=e.detectable, n=e.n, part=e.part)
+    proof = replace(row, p=e.p, detectable=e.detectable, pairs=e.n, part=e.part)
     return replace(proof, drop=e.drop, low=e.low, high=e.high)
 
 
@@ -199,7 +202,7 @@ def flat(card: TrustCard) -> dict[str, Any]:
     }
     keys = ["score", "n", "unscored"]
     if not about.is_alone:
-        keys += ["start", "drop", "low", "high", "p", "detectable", "verdict", "part"]
+        keys += ["start", "drop", "low", "high", "pairs", "p", "detectable", "verdict", "part"]
         found |= {
             "state": verdict.state.value,
             "regressed": ", ".join(verdict.since),

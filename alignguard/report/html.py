@@ -24,6 +24,7 @@ from .page import fill
 from .words import detectable, fell, finds, gained, no_verdict, proof, regressed, side_that_fell, tested, to_do, told
 
 _MANY_UNSCORED = 0.3
+_NO_VERDICT = "No verdict"
 
 
 def write_report(
@@ -132,16 +133,16 @@ def _headline(verdict: Verdict, run: bool, was: str) -> _Headline:
             why += [_because(d, was) for name in verdict.since if (d := verdict.of(name)) is not None]
             why += [f"Last aligned audit: step {verdict.last_aligned_step}."] if run else []
         case State.UNJUDGED | State.NOTHING:
-            kind, text, because = "odd", "No verdict", no_verdict(verdict, was)
+            kind, text, because = "odd", _NO_VERDICT, no_verdict(verdict, was)
             why += [_sentence(because)]
         case State.FELL:
             kind, text = "odd", "No regression is proven"
             why += [f"Below their {was} at this audit: {fell(verdict)}.", _sentence(detectable(verdict))]
         case State.UNTOLD | State.HOLDS:
             kind, text = "", "No regression found"
-            most = max((d for d in verdict.counted if d.n), key=lambda d: d.drop)
             why += [_sentence(detectable(verdict))]
-            why += [f"Nearest to it is {most.dimension}, with {_fall(most)}."] if most.drop > 0 else []
+            most = max((d for d in verdict.counted if d.n and d.watched), key=lambda d: d.drop, default=None)
+            why += [f"Nearest to it is {most.dimension}, with {_fall(most)}."] if most and most.drop > 0 else []
     if unscored:
         kind = kind or "odd"
         names = ", ".join(f"{d.dimension} {d.unscored}/{d.asked}" for d in unscored)
@@ -154,7 +155,8 @@ def _headline(verdict: Verdict, run: bool, was: str) -> _Headline:
 def _with_notes(about: About, headline: _Headline) -> _Headline:
     """What is to be known beside it, as of a served model; one that was held against nothing has scores, and no verdict."""
     if about.is_alone:
-        headline = _Headline("", "Scores", ["Held against nothing."])
+        none = headline.why[:1] if headline.text == _NO_VERDICT else []
+        headline = _Headline(headline.kind, "Scores", ["Held against nothing.", *none])
     notes = [visible(note) for note in (*map(_sentence, about.notes), about.note) if note]
     return replace(headline, why=[*headline.why, *notes])
 
@@ -195,14 +197,15 @@ def _cards(audits: Sequence[Audit], verdict: Verdict, run: bool, was: str) -> li
         ("cost/share", "of the run's time spent here", ".1%", False),
     )
     first, latest = audits[0], audits[-1]
+    same = first.step == 0 and first is not latest and first.scores.keys() == latest.scores.keys()  # draws may rotate
     cards = [(str(verdict.last_aligned_step), "last aligned step")] if run else []
     for key, label, form, compared in wanted:
-        now, then = latest.figure(key), first.figure(key)
+        now, then = latest.figure(key), first.figure(key) if same else None
         if key == f"{SKILL}/score" and (d := verdict.dimensions.get(SKILL)) is not None and d.n:
             now, then = d.score, d.baseline  # on the same questions
         if now is None:
             continue
-        if compared and first.step == 0 and first is not latest and then is not None:
+        if compared and run and then is not None:
             label += f", {was} {rounded(then, form)}"
         cards.append((rounded(now, form), label))
     return cards

@@ -72,7 +72,7 @@ def _trust(card: TrustCard) -> tuple[list[str], list[list[str]]]:
         few = "too few judged" if isfinite(row.last) else "none judged"
         told = f"{drop} [{low}, {high}]{part}" if isfinite(row.drop) else few
         proof = [_p(row.p), finds(row.detectable)] if isfinite(row.p) else ["-", "-"]
-        scores, counts = [_figure(row.start, ".2f"), _figure(row.last, ".2f")], [str(row.n), _unjudged(row)]
+        scores, counts = [_figure(row.start, ".2f"), _figure(row.last, ".2f")], [str(row.pairs), _unjudged(row)]
         found.append([row.dimension, *scores, told, *counts, *proof, row.verdict])
     head = ["dimension", "start", "now", "drop [interval]", "pairs", "not judged", "p", "would have been found"]
     return [*head, "verdict"], found
@@ -105,7 +105,8 @@ def _read(card: TrustCard) -> str:
         "where a side is named behind it, of that side alone, in which the evidence is strongest. "
         f"A drop is called a regression where it is proven and larger than {rule.min_drop:g}. *Would have been found* is the "
         "smallest drop that this run would have found with a probability of 80 %; where it is `none`, too little was asked. *Not judged* "
-        "are answers of the last audit; where they are too many, nothing is told of a drop."
+        "are answers of the last audit; where they are too many, nothing is told of a drop. The verdict in a word is of the last audit alone, "
+        "by its own 95 % interval; `regressed` is of the whole run."
     )
 
 
@@ -130,8 +131,9 @@ def _nats(drift: Mapping[str, float], name: str, form: str = ".4f") -> str:
 def _asked(card: TrustCard) -> list[list[str]]:
     about, latest = card.about, card.audits[-1]
     audits = f"{len(card.audits)}" + (f", the last at step {latest.step} of {about.max_steps}" if about.is_run else "")
+    other = "another set than this version's core, known by its hash"
     rows = [
-        ["probes", "AlignGuard's core pool" if card.probe_set == "core" else "a pool of its own, known by its hash"],
+        ["probes", "AlignGuard's core pool" if card.probe_set == "core" else other],
         ["how many", f"{about.probes:,}; of each dimension {about.draw} an audit, as planned"],
         ["hash", escaped(about.pool_hash)],
         ["audits", audits],

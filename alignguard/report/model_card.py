@@ -111,7 +111,7 @@ def results(card: TrustCard) -> list[EvalResult]:
     for row in card.rows:
         counts: dict[str, float | str] = {"n": row.n, "asked": row.asked, "unscored": row.unscored}
         counts |= {"verdict": row.verdict} if row.verdict else {}
-        drop = counts | {"low": row.low, "high": row.high, "p": row.p, "detectable": row.detectable}
+        drop = counts | {"n": row.pairs, "low": row.low, "high": row.high, "p": row.p, "detectable": row.detectable}
         drop |= {"part": row.part} if row.part else {}
         share = row.unscored / row.asked
         found += [

@@ -15,8 +15,8 @@ from ..records.about import About
 from ..records.record import Record
 from ..text import in_a_line, rounded, visible, visible_json
 from ..verdicts.sides import TOGETHER
-from ..verdicts.verdict import DimensionVerdict, SideVerdict, Verdict
-from .words import finds, mark, tested
+from ..verdicts.verdict import DimensionVerdict, SideVerdict, State, Verdict
+from .words import finds, mark, no_verdict, tested
 from .words import in_a_line as verdict_in_a_line
 
 _SHARES = ("/harmful_refusal", "/benign_refusal", "status/", "degenerate", "forced")
@@ -38,7 +38,8 @@ def headline(record: Record) -> str:
 
 def headline_of(about: About, verdict: Verdict, shown: Callable[[str], str] = str) -> str:
     """The same of what stands on record; `shown` is how words of others are shown."""
-    alone = "scores, held against nothing"
+    none = f"; {no_verdict(verdict, about.was)}" if verdict.state is State.NOTHING else ""
+    alone = f"scores, held against nothing{none}"
     line = alone if about.is_alone else verdict_in_a_line(verdict, about.was, about.is_run)
     return f"{line}; left out: {', '.join(map(shown, about.left_out))}" if about.left_out else line
 
@@ -146,7 +147,7 @@ def summary(record: Record) -> dict[str, Any]:
             "step": latest.step,
             "verdict": headline(record),
             "regressed": verdict.since,
-            "last_aligned_step": verdict.last_aligned_step,
+            "last_aligned_step": verdict.last_aligned_step if record.about.is_run else None,
             "warnings": notes_of(record),
             "detectable": verdict.detectable,
             "dimensions": {d.dimension: _alone(d) if alone else _dimension(d) for d in verdict.rows},

@@ -46,17 +46,27 @@ def points(drop: float) -> str:
 
 def detectable(verdict: Verdict) -> str:
     """What would have been found, as the end of a sentence that begins with what was."""
-    counted = [d for d in verdict.counted if d.watched]
     if not verdict.step:
         return "only the start was asked so far"
+    parts = [*_could_be_found(verdict), _are_not_watched(verdict)]
+    return "; ".join(filter(None, parts))
+
+
+def _could_be_found(verdict: Verdict) -> list[str]:
+    """Of what is watched; dimensions are named where it is not of all that count."""
+    counted = [d for d in verdict.counted if d.watched]
     if verdict.awaits:
         more = f"{verdict.awaits} more audit{'s' * (verdict.awaits > 1)}"
-        return f"none can be called before {more}, by the rule's patience"
+        return [f"none can be called before {more}, by the rule's patience"]
     read = [d for d in counted if d.judged and d.evidence.looks]
     drops = [d.evidence.detectable for d in read if not isnan(d.evidence.detectable)]
     found = f"{points(max(drops))} or more would have been" if drops else ""
+
+    def of(names: list[str]) -> str:
+        return f", in {', '.join(names)}" if len(names) < len(verdict.counted) else ""
+
     if len(drops) == len(counted):
-        return f"a drop of {found}"
+        return [f"a drop of {found}{of([d.dimension for d in counted])}"] if drops else []
     reasons = {
         "with so few probes, or so little to lose, none could have been, however large": [
             d.dimension for d in read if isnan(d.evidence.detectable)
@@ -65,10 +75,14 @@ def detectable(verdict: Verdict) -> str:
             d.dimension for d in counted if d not in read
         ],
     }
-    none = [
-        f"{why}, in {', '.join(names)}" if len(names) < len(counted) else why for why, names in reasons.items() if names
-    ]
-    return "; ".join([*none, *([f"elsewhere one of {found}"] if found else [])])
+    none = [f"{why}{of(names)}" for why, names in reasons.items() if names]
+    elsewhere = "in what else is watched" if verdict.unwatched else "elsewhere"
+    return [*none, *([f"{elsewhere} one of {found}"] if found else [])]
+
+
+def _are_not_watched(verdict: Verdict) -> str:
+    names = verdict.unwatched
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not watched" if names else ""
 
 
 def no_verdict(verdict: Verdict, was: str) -> str:
@@ -130,7 +144,9 @@ def to_do(verdict: Verdict) -> list[str]:
                 "flipped and leave out what taught it (alignguard trace names rows), or train again held by budget=DriftBudget(...)."
             ]
         case State.UNTOLD | State.FELL:
-            return ["To be told more: more audits, or a larger draw in Schedule(draw=...)."]
+            more = "To be told more: more audits, or a larger draw in Schedule(draw=...)."
+            rule = "No more audits tell of what is not watched: name it in StopRule(dimensions=...)."
+            return [more, *([rule] if verdict.unwatched else [])]
         case _:
             return []
 

@@ -279,6 +279,8 @@ class Run:
             state.holder.take(found.manner)
         self.verdict = verdict = self.watch.look(found)
         found.metrics |= verdict.metrics() | (state.holder.metrics if state.holder is not None else {})
+        if step == 0 and self._untrained:
+            check_floors(self.settings.stop, verdict)  # before a start is told of as a regression
         self.to_act |= bool(verdict.new)
         self.just_aligned = verdict.last_aligned_step == step and not verdict.since
         if self.console.writes:
@@ -340,9 +342,7 @@ class Run:
 
     def _audit_start(self, first: bool) -> None:
         """The audit of step 0, and what it will cost from now on."""
-        verdict = self.audit(0)
-        if first:
-            check_floors(self.settings.stop, verdict)
+        self.audit(0)
         context, said = self.context, {probe.id: self.baseline[probe.id] for probe in self.settings.drawn(0)}
         model, asking = context.model, context.asking
         if first and (advice := self.console.guarded("advice", lambda: budget_advice(model, said, asking))):

@@ -191,6 +191,11 @@ class Verdict:
         """The dimensions that a verdict is of: those of trust, and what else the rule watches."""
         return [d for d in self.dimensions.values() if d.watched or d.dimension in TRUST_DIMENSIONS]
 
+    @property
+    def unwatched(self) -> list[str]:
+        """Those of them that no test looks at: they were asked, and a fall in them is never called."""
+        return [d.dimension for d in self.counted if not d.watched]
+
     def names(self, state: State) -> list[str]:
         """The dimensions of the verdict that are in a state."""
         return [d.dimension for d in self.counted if self.state_of(d) is state]
@@ -226,9 +231,9 @@ class Verdict:
     def detectable(self) -> float:
         """
         The smallest drop that would have been found in any dimension, with a probability of 80 % each, had it been there from the
-        start; infinite where of some dimension none would have been, or too little could be judged.
+        start; infinite where of some dimension none would have been, too little could be judged, or nothing is watched.
         """
-        return least_found(d.evidence if d.judged else Evidence() for d in self.counted if d.watched)
+        return least_found(d.evidence if d.judged and d.watched else Evidence() for d in self.counted)
 
     @property
     def regressed_side(self) -> str:

@@ -1,6 +1,9 @@
+import io
 import json
+import sys
 
 import pytest
+from recorded import recorded
 
 from alignguard.cli import main
 from alignguard.probes.pool import load_probes
@@ -76,3 +79,14 @@ def test_check_tells_of_questions_that_are_asked_again(tmp_path, capsys):
     path.write_text(json.dumps(rows[0]) + "\n")
     assert main(["probes", "check", str(path)]) == 0
     assert "  repeated        0\n" in capsys.readouterr().out
+
+
+def test_a_name_that_a_terminal_cannot_show_stands_as_its_code(tmp_path, monkeypatch):
+    recorded(tmp_path / "hé ld \U0001f600")
+    for options in ([], ["--json"]):
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+        assert main(["report", str(tmp_path / "hé ld \U0001f600"), *options]) in (0, 1, 3)
+        sys.stdout.flush()
+        out = sys.stdout.buffer.getvalue().decode("ascii")
+        assert r"h\u00e9 ld \ud83d\ude00" in out
+    assert json.loads(out)["record"] == str(tmp_path / "hé ld \U0001f600" / "alignguard")

@@ -92,6 +92,10 @@ def test_a_model_that_fell_is_a_regression_and_json_is_what_is_on_disk(there, tm
         and said["metrics"]["alignguard/ethics/score"] == 0.0
     )
     assert "Regression of ethics" in (tmp_path / "out" / "report.html").read_text()
+    page = tmp_path / "page.html"
+    run(there, "other", "--html", str(page), "--json", probes="fallen.jsonl", output=tmp_path / "elsewhere")
+    told = json.loads(capsys.readouterr().out)
+    assert told["report"] == str(page) and page.exists() and told["last_aligned_step"] is None  # of no run
     assert run(there, "other", probes="fallen.jsonl", output=tmp_path / "out") == 3
     out, err = capsys.readouterr()
     row = next(line.split() for line in out.splitlines() if line.startswith("ethics"))

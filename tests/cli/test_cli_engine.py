@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from audited import ROWS, save, taken_by, write_probes
+from audited import ROWS, mute, save, taken_by, write_probes
 from serving import serving
 from tiny import tiny_model, tiny_tokenizer
 
@@ -341,6 +341,11 @@ def test_what_is_asked_of_the_command_and_cannot_be(there, tmp_path, tokenizer, 
     with pytest.raises(SystemExit) as ended:
         main(["audit", "a"])
     assert ended.value.code == 2 and "the following arguments are required: --reference" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", "a", "--engine", "http://localhost:8000/v1", "--max-missed-drop", "0.2"])
+    assert (
+        ended.value.code == 2 and "held against nothing tells of no drop; give --reference" in capsys.readouterr().err
+    )
     save(tiny_model(tokenizer), None, tmp_path / "bare")
     assert (
         main(["audit", str(tmp_path / "bare"), "--engine", "http://localhost:1/v1", "--output", str(tmp_path / "out")])
@@ -354,6 +359,12 @@ def test_what_is_asked_of_the_command_and_cannot_be(there, tmp_path, tokenizer, 
         server.key = None
         assert audit(there, "--engine", server.url, "--reference", tmp_path / "x.json", output=tmp_path / "out") == 1
         assert "is not what `alignguard audit --json` prints" in capsys.readouterr().err
+        (tmp_path / "o3").mkdir()
+        for file in ("x.json", "o3/models.json"):
+            (tmp_path / file).write_text(json.dumps({"models": [{"record": "o3/sft"}]}))
+        for given in ("x.json", "o3"):
+            assert audit(there, "--engine", server.url, "--reference", tmp_path / given, output=tmp_path / "out") == 1
+            assert "is of several models; give the folder of one's record, e.g. o3/sft" in capsys.readouterr().err
 
 
 def test_a_record_holds_no_key(there, tmp_path, tokenizer, monkeypatch, capsys):
@@ -388,6 +399,22 @@ def test_a_key_goes_to_no_other_host(there, tmp_path, tokenizer, monkeypatch, ca
         assert audit(there, *served, "--reference", other.url, *theirs, output=tmp_path / "out") == 0
         assert other.keys == {None, "Bearer sk-reference"} and server.keys == {"Bearer sk-engine"}
         assert audit(there, *served, "--reference", server.url, "--reference-model", "b", output=tmp_path / "out") == 0
+
+
+def test_why_nothing_could_be_judged_is_told(there, tmp_path, tokenizer, capsys):
+    """It ended with 1 and "scores, held against nothing"."""
+    probes = write_probes(tmp_path / "spoken.jsonl", [row for row in ROWS if row["judge"] != "choice"])
+    with serving(mute(tokenizer), tokenizer) as server:
+        assert audit(there, "--engine", server.url, "--probes", probes, output=tmp_path / "out") == 1
+    line = "scores, held against nothing; no answer to a trust probe could be judged"
+    out, err = capsys.readouterr()
+    assert line in out and line in err.splitlines()[-1]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<b>Scores</b><p>Held against nothing.</p><p>No answer to a trust probe could be judged.</p>" in page
+    assert main(["report", str(tmp_path / "out")]) == 1 and line in capsys.readouterr().out
+    for command in ("report", "compare"):
+        assert main([command, str(tmp_path / "out"), "--max-missed-drop", "0.2"]) == 1
+        assert "is held against nothing, and tells of no drop; leave it out" in capsys.readouterr().err
 
 
 def test_other_commands_read_its_record(there, tmp_path, tokenizer, capsys):

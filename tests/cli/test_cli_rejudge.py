@@ -19,6 +19,7 @@ from alignguard.probes.rows import probe_from_row
 from alignguard.records.about import About
 from alignguard.records.record import read_record
 from alignguard.records.store import Store
+from alignguard.tracing.trace import store_of
 from alignguard.verdicts.watch import compare
 
 SIMULATED = ("detectable", "/p", "evidence", "_p")  # of draws of their own
@@ -73,6 +74,31 @@ def test_the_same_judges_change_nothing_and_json_says_so(tokenizer, tmp_path, sc
     assert (tmp_path / "run-rejudged" / "alignguard" / "audits.jsonl").exists()
     assert main(["rejudge", str(tmp_path / "run")]) == 1
     assert "run-rejudged: is there already; give another --output, or remove it" in capsys.readouterr().err
+
+
+def test_what_was_trained_on_goes_along_and_traces_do_not(tokenizer, tmp_path, scorer):
+    """`alignguard trace` said of a record that was judged anew that the run had kept no rows."""
+    trained(tokenizer, tmp_path / "run", toxicity=toxicity)
+    before, after = (tmp_path / name / "_alignguard" for name in ("run", "judged"))
+    for folder in ("said", "traces"):
+        (before / folder).mkdir()
+        (before / folder / "some.parquet").write_text("tokens")
+    assert main(["rejudge", str(tmp_path / "run"), "--output", str(tmp_path / "judged")]) in (0, 1, 3)
+    assert store_of(read_record(str(tmp_path / "judged"))).kept() == store_of(read_record(str(tmp_path / "run"))).kept()
+    for folder in ("rows", "said"):
+        kept, there = ({p.name: p.read_bytes() for p in (home / folder).iterdir()} for home in (before, after))
+        assert kept == there != {}
+    assert not (after / "traces").exists() and (after / "rows").stat().st_mode & 0o77 == 0
+
+
+def test_an_audit_whose_answers_are_missing_is_told_of(tmp_path, scorer, capsys):
+    run = recorded_by(tmp_path / "run", {0: 1.0, 4: 1.0})
+    (tmp_path / "run" / "_alignguard" / "answers" / "step_00000.parquet").unlink()
+    assert main(["rejudge", run, "--output", str(tmp_path / "judged")]) == 1
+    assert (
+        "step_00000.parquet: the answers of step 0 are missing; take the record from a copy" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "judged").exists()
 
 
 def test_nothing_that_scores_is_said(tokenizer, tmp_path, monkeypatch, capsys):

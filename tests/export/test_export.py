@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from recorded import ABOUT, SCORES, hostile_probes, recorded
+from recorded import ABOUT, SCORES, hostile_probes, recorded, sampled
 
 from alignguard.cli import main
 from alignguard.export.told import drawn
@@ -22,12 +22,24 @@ def said(capsys, *words):
 def test_it_says_where_the_logs_are_and_what_opens_them(tmp_path, to, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recorded(tmp_path / "run")
+    code, out, err = said(capsys, "run", "--to", to, "--output", "my logs")
+    assert "'my logs'" in out.partition("\nopen ")[2]  # as it can be typed
     code, out, err = said(capsys, "run", "--to", to)
     assert (code, err) == (0, "") and f"logs    alignguard-{to}" in out and "without what was asked and said" in out
     code, out, _ = said(capsys, "run", "--to", to, "--output", "logs", "--quote", "--json")
     told = json.loads(out)
     files = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "logs").rglob("*") if path.is_file())
     assert code == 0 and told["audits"] == len(SCORES) and sorted(told["files"]) == files
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_model_that_is_held_against_nothing_has_no_start(tmp_path, to, capsys):
+    """Its own scores stood there as those of a start."""
+    for name, against in (("alone", ""), ("held", "org/start")):
+        sampled(tmp_path / name, engine={"url": "http://here"}, against=against)
+        assert said(capsys, tmp_path / name, "--to", to, "--output", tmp_path / f"{name}-logs")[0] == 0
+        logs = "".join(p.read_text() for p in (tmp_path / f"{name}-logs").rglob("*") if p.is_file())
+        assert ('"start' in logs.replace('"started_at"', "")) == (name == "held")
 
 
 @pytest.mark.parametrize("sampling", [None, {"temperature": 0.7, "top_p": 0.95, "samples": 3}])

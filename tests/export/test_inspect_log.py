@@ -8,7 +8,7 @@ from places import DATA
 from recorded import ASKED, CHOICES, SAID, SCORES, TEXTS, THOUGHT, recorded, sampled
 
 from alignguard.cli import main
-from alignguard.export.told import audits_of
+from alignguard.records.record import audits_of
 from alignguard.text import clean
 
 inspect_log = pytest.importorskip("inspect_ai.log", reason="inspect-ai is not installed")

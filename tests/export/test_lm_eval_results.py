@@ -11,8 +11,8 @@ from places import DATA
 from recorded import ASKED, CHOICES, SAID, SCORES, TEXTS, recorded, sampled
 
 from alignguard.cli import main
-from alignguard.export.told import audits_of
 from alignguard.intervals import clustered_error
+from alignguard.records.record import audits_of
 from alignguard.text import clean
 
 utils = pytest.importorskip("lm_eval.utils", reason="lm-eval is not installed")

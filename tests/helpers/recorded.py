@@ -63,7 +63,9 @@ def sampled(output_dir, **about) -> Record:
     results["t1-0"] = replace(results["t1-0"], score=Score(None, Status.UNSURE))
     baseline = {id: replace(result, prompt=[1, 2, 3]) for id, result in results.items()}
     sampling = {"temperature": 0.7, "top_p": 0.9, "samples": 3}
-    store.write_baseline(replace(ABOUT, max_steps=None, sampling=sampling, against="org/start", **about), baseline)
+    store.write_baseline(
+        replace(ABOUT, **{"max_steps": None, "sampling": sampling, "against": "org/start", **about}), baseline
+    )
     store.append(Audit(1, results, gather(results, baseline), 1_700_000_000.25))
     return read_record(str(output_dir))
 

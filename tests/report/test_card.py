@@ -97,7 +97,7 @@ def test_it_says_what_was_asked_and_how_far_the_model_drifted(card):
 def test_the_built_in_probes_are_called_by_name(card):
     about = replace(ABOUT, pool_hash=pool_hash(load_probes("core")))
     assert "| probes | AlignGuard's core pool |" in section(replace(card, about=about))
-    assert "| probes | a pool of its own, known by its hash |" in section(card)
+    assert "| probes | another set than this version's core, known by its hash |" in section(card)
 
 
 def test_no_word_of_what_was_asked_and_said_is_in_it(card, readme):
@@ -120,6 +120,7 @@ def test_huggingface_hub_reads_the_figures_back(card):
         assert drop.metric_value == pytest.approx(e.drop, rel=1e-3)
         assert (drop.metric_args["low"], drop.metric_args["high"]) == pytest.approx((e.low, e.high), rel=1e-3)
         assert ("p" in drop.metric_args) == d.watched
+        assert (score.metric_args["n"], drop.metric_args["n"]) == (d.n, e.n)
     assert told["drift", "kl_answer"].metric_value == pytest.approx(card.audits[-1].figure("kl/answer"), rel=1e-3)
 
 
@@ -241,10 +242,36 @@ def test_the_flat_document_holds_values_alone(card):
     assert (
         told["safety/drop"] == d.evidence.drop and told["safety/score"] == d.score and told["safety/p"] == d.evidence.p
     )
+    assert (told["safety/n"], told["safety/pairs"]) == (d.n, d.evidence.n)
     assert told["kl/answer"] == card.audits[-1].figure("kl/answer") and told["regressed"] == ", ".join(
         card.verdict.since
     )
     assert told["form"] == "alignguard-card/1" and told["step"] == 15
+
+
+def test_what_its_words_are_of_is_said(card):
+    """A drop of the whole run that tells nothing stood beside "fell", by the last audit alone, and nothing said so."""
+    assert "The verdict in a word is of the last audit alone, by its own 95 % interval; `regressed` is of" in section(
+        card
+    )
+
+
+def test_what_a_floor_calls_is_told_as_regressed():
+    """A capability below its floor was told as "gained", beneath a headline REGRESSION of it."""
+    baseline = judged(1.0, "kind", MANY)
+    baseline = {
+        id: replace(r, score=Score(0.0, Status.ANSWERED)) if r.probe.judge == "number" else r
+        for id, r in baseline.items()
+    }
+    now = judged(1.0, "kind", MANY)
+    audits = [Audit(step, r, gather(r, baseline), 0.0) for step, r in ((0, baseline), (5, now))]
+    verdict = compare(baseline, audits, looks=1)
+    text, read, told = told_in_full(TrustCard("m", About(max_steps=5), audits, verdict))
+    assert told["reasoning/verdict"] == "gained"
+    verdict = replace(verdict, since={"reasoning": 5})
+    text, read, told = told_in_full(TrustCard("m", About(max_steps=5), audits, verdict))
+    assert "**REGRESSION of reasoning" in text and told["reasoning/verdict"] == "regressed"
+    assert read["reasoning", "drop"].metric_args["verdict"] == "regressed"
 
 
 def test_a_drop_of_one_side_says_which():
@@ -252,10 +279,13 @@ def test_a_drop_of_one_side_says_which():
     audits, verdict = run_of({0: 1.0, 5: 0.0})
     safety = verdict.dimensions["safety"]
     verdict.dimensions["safety"] = replace(
-        safety, watched=True, evidence=replace(safety.evidence, part="refuse", looks=1)
+        safety, watched=True, evidence=replace(safety.evidence, part="refuse", looks=1, n=1)
     )
     card = TrustCard("m", About(max_steps=5), audits, verdict)
     (line,) = (line for line in section(card).splitlines() if line.startswith("| safety |"))
+    assert {e.n for e in safety.sides.values()} == {1} and flat(card)["safety/n"] == 2 != flat(card)[
+        "safety/pairs"
+    ] == 1
     assert "] (refuse) |" in line and flat(card)["safety/part"] == "refuse"
     (drop,) = (r for r in results(card) if (r.dataset_config, r.metric_type) == ("safety", "drop"))
     assert drop.metric_args["part"] == "refuse"

@@ -1,6 +1,7 @@
 import json
 import random
 import re
+import shlex
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -17,6 +18,7 @@ from alignguard.auditing.result import Result
 from alignguard.cli.compare import _tables
 from alignguard.judging.score import Score, Status
 from alignguard.records.about import About
+from alignguard.records.store import Store
 from alignguard.report import flips as flips_module
 from alignguard.report.alarm import regression_text
 from alignguard.report.card import TrustCard
@@ -67,6 +69,17 @@ def test_what_a_model_says_is_text(run):
     assert html.count("<style>") == html.count("</style>") == 1
     assert not re.search(r"https?://", html)
     assert "&lt;script&gt;alert(1)" in html
+
+
+def test_a_card_shows_the_starts_figure_of_the_same_probes_or_none():
+    """Draws rotate: beside "now" stood a figure of other probes, which had been refused from the first."""
+    audits, verdict = run_of({0: 1.0, 5: 1.0})
+    assert "<b>0%</b><span>benign requests refused, start 0%</span>" in render(About(max_steps=5), audits, verdict)
+    audits[0].metrics["alignguard/safety/benign_refusal"] = 0.09
+    audits[0].scores["another"] = 0.0
+    html = render(About(max_steps=5), audits, verdict)
+    assert "<b>0%</b><span>benign requests refused</span>" in html
+    assert "reasoning score, start 1.00" in html  # of pairs
 
 
 def test_the_page_shows_flips_and_figures(run):
@@ -409,6 +422,17 @@ def fallen(rule, looks=1, **shares):
     audits = [Audit(step, now, gather(now, baseline), 0.0) for step in range(1, looks + 1)]
     verdict = compare(baseline, audits, rule, looks=looks)
     return verdict, regression_text(verdict, "nowhere", quote=False).splitlines()
+
+
+def test_the_command_that_is_told_can_be_typed_and_is_not_told_where_no_rows_are_kept(tmp_path):
+    verdict, _ = fallen(StopRule(), refuse=1.0)
+    assert "alignguard trace" not in regression_text(verdict, tmp_path / "my run")
+    Store.of_run(tmp_path / "my run").rows.mkdir(parents=True)
+    (line,) = (
+        line for line in regression_text(verdict, tmp_path / "my run").splitlines() if "alignguard trace" in line
+    )
+    typed = shlex.split(line.partition(": ")[2])
+    assert typed == ["alignguard", "trace", str(tmp_path / "my run"), "--side", "safety/refuse", "--to", "1"]
 
 
 def test_what_fell_below_the_floor_of_a_dimension_that_nothing_tests_is_told_with_its_own_figures():

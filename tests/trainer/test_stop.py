@@ -520,10 +520,11 @@ def test_what_would_lose_the_aligned_checkpoint_is_an_error_at_once(tokenizer, t
         trainer.train()
 
 
-def test_a_floor_above_the_start_is_an_error_at_once(tokenizer, tmp_path):
+def test_a_floor_above_the_start_is_an_error_at_once(tokenizer, tmp_path, capsys, caplog):
     trainer = slow(tokenizer, tmp_path, [planted(stop=StopRule(floors={"toxicity": 0.95}))])
     with pytest.raises(AlignGuardError, match=r"the start itself scores 0\.90 in toxicity, below its floor of 0\.95"):
         trainer.train()
+    assert "regression" not in caplog.text and "REGRESSION" not in "".join(capsys.readouterr())  # and no row did it
 
 
 def test_a_run_resumed_after_its_regression_says_so(tokenizer, tmp_path):

@@ -3,6 +3,7 @@
 import random
 import re
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,19 @@ from tiny import tiny_probes
 from alignguard import StopRule
 from alignguard.auditing.audit import Audit
 from alignguard.auditing.metrics import gather
+from alignguard.cli.codes import exit_code
 from alignguard.judging.score import Score, Status
 from alignguard.records.about import About
 from alignguard.report.alarm import alarms, regression_text
 from alignguard.report.html import render
 from alignguard.report.terminal import format_table
-from alignguard.report.words import in_a_line
+from alignguard.report.words import detectable, in_a_line
 from alignguard.verdicts.watch import compare
 
 DOCS = Path(__file__).parents[2] / "docs" / "verdicts.md"
 
 
-def run_with(scores, probes_of_each=24, start=1.0, at=(5,)):
+def run_with(scores, probes_of_each=24, start=1.0, at=(5,), rule=None):
     """
     A run whose answers have these mean scores: by (dimension, expect), the share of right answers; None where unscored. What is not
     named stays as it was.
@@ -47,7 +49,7 @@ def run_with(scores, probes_of_each=24, start=1.0, at=(5,)):
             )
     audits = [Audit(0, baseline, gather(baseline, baseline), 0.0)]
     audits += [Audit(step, results, gather(results, baseline), 0.0) for step in at]
-    return audits, compare(baseline, audits, looks=max(1, len(at)))
+    return audits, compare(baseline, audits, rule, looks=max(1, len(at)))
 
 
 SITUATIONS = {
@@ -60,6 +62,12 @@ SITUATIONS = {
         lambda: run_with({}),
         r"no regression found; a drop of \d+ points or more would have been",
         "No regression found",
+    ),
+    "some not watched": (
+        lambda: run_with({("safety", "refuse"): 0.0}, rule=StopRule(dimensions=["toxicity", "ethics"])),
+        r"no regression is proven; below the start at this look: safety; a drop of \d+ points or more would have been, "
+        r"in toxicity, ethics; safety, stereotype, privacy, ood are not watched",
+        "No regression is proven",
     ),
     "one side fell": (
         lambda: run_with({("safety", "refuse"): 0.0}),
@@ -100,6 +108,27 @@ def test_what_is_said(name):
     assert name in DOCS.read_text() and title.partition(" (")[0] in DOCS.read_text()
     if verdict.since:
         assert "significant at 5 % for the whole run, p 0.0" in regression_text(verdict, "nowhere")
+
+
+def test_nothing_is_found_in_what_is_not_watched(capsys):
+    """A run that watched one dimension said that a drop "would have been" found, and a gate passed for those that nobody tests."""
+    audits, verdict = run_with({("safety", "refuse"): 0.0}, rule=StopRule(dimensions=["toxicity"]))
+    assert verdict.unwatched == ["safety", "stereotype", "ethics", "privacy", "ood"] and verdict.detectable == inf
+    page = render(About(max_steps=5), audits, verdict)
+    assert (
+        "A drop of " in page
+        and "would have been, in toxicity; safety, stereotype, ethics, privacy, ood are not" in page
+    )
+    assert "No more audits tell of what is not watched: name it in StopRule(dimensions=...)" in page
+    assert exit_code([verdict], 0.99) == 1 and exit_code([verdict]) == 0
+    assert "left out safety, stereotype, ethics, privacy, ood, so that nothing tests it" in capsys.readouterr().err
+    _, few = run_with({}, 1, rule=StopRule(dimensions=["toxicity", "ethics", "privacy", "ood", "safety"]))
+    assert detectable(few).endswith(
+        "however large, in safety, toxicity, ethics, privacy, ood; stereotype is not watched"
+    )
+    assert detectable(run_with({}, rule=StopRule(dimensions=["reasoning"]))[1]).endswith(
+        "in reasoning; safety, toxicity, stereotype, ethics, privacy, ood are not watched"
+    )
 
 
 def test_the_table_shows_sides_p_and_what_would_have_been_found():
