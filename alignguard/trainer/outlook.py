@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import isnan
 
+from ..probes.probe import TRUST_DIMENSIONS
 from ..report.words import points
 from ..verdicts.evidence import Evidence, least_found
 from ..verdicts.plan import Plan, foreseen
@@ -48,7 +49,9 @@ def outlook(settings: Settings, last: int) -> str:
                 text += f"; draw={draw}{'' if schedule.rotate else ', rotate=True'} finds {points(better)}"
                 if round(better, 2) <= _WANTED:
                     break
-    return text
+    asked = {probe.dimension for probe in settings.pool}
+    ignored = [name for name in TRUST_DIMENSIONS if name in asked and name not in rule.dimensions]
+    return text + (f"; not watched: {', '.join(ignored)}" if ignored else "")
 
 
 def _foreseen(settings: Settings, steps: list[int]) -> dict[str, Evidence]:

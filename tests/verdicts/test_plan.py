@@ -45,7 +45,9 @@ def test_it_is_said_before_step_1():
     assert "draw=24, rotate=True finds" in said or "draw=48, rotate=True finds" in said
     usual = outlook(settings(), 300)
     assert "AlignGuard: 8 audits with 48 probes a dimension find drops of 1" in usual and "the last alone" in usual
-    assert "draw=" not in usual  # that is enough
+    assert "draw=" not in usual and "not watched" not in usual  # that is enough
+    some = outlook(replace(settings(), stop=Rule(dimensions=["toxicity", "safety"])), 300)
+    assert some.endswith("; not watched: stereotype, ethics, privacy, ood")
 
 
 def test_what_is_stated_is_what_is_found():
