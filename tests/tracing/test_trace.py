@@ -23,6 +23,7 @@ from alignguard.records.record import read_record
 from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.report.traced import sentences
 from alignguard.text import own_lines
+from alignguard.tracing.data import load_data
 from alignguard.tracing.found import NOT_FOUND, ByColumn
 from alignguard.tracing.losses import Document
 from alignguard.tracing.named import Naming, standing_out
@@ -259,15 +260,22 @@ def test_the_page_shows_where_it_came_from(traced_run, capsys):
 
 
 def test_the_data_set_is_written_without_the_rows_named(traced_run, tmp_path, capsys):
-    run, _start, data = traced_run
-    rows, out = tmp_path / "rows.json", tmp_path / "out.jsonl"
-    rows.write_text("[0, 3]")
-    assert main(["trace", str(run), "--drop", str(rows), "--data", str(data), "--output", str(out)]) == 0
-    left = [json.loads(line) for line in out.open()]
-    assert [row["prompt"][0]["content"] for row in left] == [
-        row["prompt"][0]["content"] for i, row in enumerate(training_rows()) if i not in (0, 3)
+    run, _start, _data = traced_run
+    mine, rows, out = tmp_path / "mine.jsonl", tmp_path / "rows.json", tmp_path / "out.jsonl"
+    lines = [
+        json.dumps({**row, "created": f"2023-01-{i + 1:02d} 10:00:00", "reward": i + 1 / 3}) + "\n"
+        for i, row in enumerate(training_rows())
     ]
+    mine.write_text("\n".join(lines))  # with blank lines between
+    rows.write_text("[0, 3]")
+    asked = ["trace", str(run), "--drop", str(rows), "--data", str(mine), "--output"]
+    assert main([*asked, str(out)]) == 0
+    assert out.read_text() == "".join(line for i, line in enumerate(lines) if i not in (0, 3))
     assert "10 rows, 2 fewer" in capsys.readouterr().out
+    assert main([*asked, str(out.with_suffix(".parquet"))]) == 0
+    assert load_data(str(out.with_suffix(".parquet"))).to_list() == load_data(str(out)).to_list()
+    assert main([*asked, str(out.with_suffix(".csv"))]) == 1
+    assert "give FILE.jsonl or FILE.parquet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
