@@ -118,7 +118,7 @@ class RowStore:
 
     @property
     def trained(self) -> list[str] | None:
-        """The weights that trained, by name; `None` where all did, or they are adapters'."""
+        """The weights that trained, by name, none where that is not known; `None` where all did, or they are adapters'."""
         return self._about().get("trained")
 
     @property

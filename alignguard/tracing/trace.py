@@ -146,6 +146,8 @@ def trace(
     check_forwards(model, weights, autocast)
     numbers = sum(p.numel() for p in weights.values())
     of = f"{numbers:,} weights, such as {next(reversed(weights))}"
+    if trained is not None and weights.keys().isdisjoint(trained):
+        of += ", whether they trained or not, which is not on record"
     tell(Cost(len(chosen), len(sizes), sum(sizes[place] for place in chosen), 16 * numbers + bytes_of(model), of))
     sampled = set(random.Random(seed).sample(sorted(sizes), min(_SAMPLE, len(sizes))))
     sample = [Document(t.ids, t.learnt) for t in store.texts({row for row, _ in sampled}) if (t.row, t.part) in sampled]

@@ -357,6 +357,16 @@ def test_completions_pull_on_the_weights_that_trained(spoken_run, tokenizer):
     assert {row.row: row.pull for row in found.rows} != pytest.approx({row.row: row.pull for row in free.rows})
 
 
+def test_where_it_is_not_known_which_weights_trained_that_is_said(traced_run, tokenizer, tmp_path):
+    run, told = tmp_path / "run", []
+    shutil.copytree(traced_run[0], run)
+    for trained in (None, []):
+        RowStore(run / "_alignguard" / "rows").begin(12, trained=trained)
+        trace(run, tiny_model(tokenizer), tokenizer, "safety", tell=told.append)
+    assert "which is not on record" not in told[0].weights
+    assert told[1].weights == f"{told[0].weights}, whether they trained or not, which is not on record"
+
+
 def test_completions_that_may_have_been_learnt_otherwise_are_not_traced(spoken_run, tokenizer):
     run, _data = spoken_run
     RowStore(run / "_alignguard" / "said").begin(None, unread="its loss is of some tokens alone")
