@@ -97,8 +97,8 @@ class Seen:
                 "steps from now on is not kept, since they would be taken for those of the same number",
             )
         self._tell(self.order.unknown)
-        if self._untold:
-            self.said.begin(None, unread=self._untold)
+        if self.speaks:
+            self.said.begin(None, unread=self._untold, temperature=self.completions.temperature)
 
     def _tell(self, unknown: str) -> None:
         self.store.begin(self._length, unknown, self.reader.unread, self._trained, self._fingerprint)

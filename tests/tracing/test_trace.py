@@ -93,9 +93,13 @@ def test_what_is_traced_are_the_probes_that_flipped(traced_run):
     assert [result.probe.id for result in asked.steady] == ["p7"]
 
 
-def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer, tmp_path, temperature):
     """Oracle: products of gradients by autograd in float64, row by row, as Adam would step."""
-    record, model = read_record(str(traced_run[0])), tiny_model(tokenizer)
+    run = tmp_path / "run"
+    shutil.copytree(traced_run[0], run)
+    RowStore(run / "_alignguard" / "rows").begin(12, temperature=temperature)
+    record, model = read_record(str(run)), tiny_model(tokenizer)
     found = trace(record, model, tokenizer, "safety", share=1.0)
     chat, twin = Chat.of(model, tokenizer), tiny_model(tokenizer).double()
     then, now = answers(query(record, "safety").flips, chat)
@@ -104,7 +108,7 @@ def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
         return torch.autograd.grad(loss, list(twin.parameters()))
 
     texts = {text.row: text for text in RowStore(record.store.rows).texts(set(range(12)))}
-    rows = {row: Document(text.ids.tolist(), text.learnt.tolist()) for row, text in texts.items()}
+    rows = {row: Document(text.ids.tolist(), text.learnt.tolist(), temperature) for row, text in texts.items()}
     order = [text.row for text in RowStore(record.store.rows).texts(set(range(12)))]  # all are in the sample
     batches = [gradient(sum(loss_of(twin, rows[row]) for row in order[i : i + 4]) / 4) for i in range(0, 12, 4)]
     moments = [sum(g[k] ** 2 for g in batches) / 3 for k in range(len(batches[0]))]
@@ -119,6 +123,7 @@ def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
     each = {}
     for row in found.rows:
         own = gradient(loss_of(twin, rows[row.row]))
+        assert row.loss == pytest.approx(loss_of(twin, rows[row.row]).item(), rel=1e-4)
         each[row.row] = [-sum((a * b).sum() for a, b in zip(own, half, strict=True)).item() for half in halves]
         assert row.pull == pytest.approx(sum(np.multiply(each[row.row], sizes)) / len(then), rel=1e-3, abs=1e-6)
     one, two = (standing_out(values) for values in zip(*each.values(), strict=True))
