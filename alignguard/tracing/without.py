@@ -79,7 +79,8 @@ def _json_lines(path: Path) -> Numbered:
 
 def _csv_records(path: Path) -> Numbered:
     """Of records that may run over several lines, where they are quoted; the header is none."""
-    number, held, limit = -1, [], csv.field_size_limit(2**31 - 1)
+    number, limit = -1, csv.field_size_limit(2**31 - 1)
+    held: list[str] = []  # lines of the record that is read
 
     def lines() -> Iterator[str]:
         for line in file:
