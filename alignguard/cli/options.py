@@ -271,7 +271,7 @@ def _trace(commands: Any) -> None:
         "--by", nargs="+", metavar="COLUMN", help="columns of --data to tell the pull by (default: those of few values)"
     )
     option("--drop", metavar="ROWS", help="write --data without the rows named in this file, and nothing else")
-    option("--output", metavar="FILE", help="where --drop writes (default: DATA-without.jsonl)")
+    option("--output", metavar="FILE", help="where --drop writes: as DATA is, or .parquet (default: DATA-without)")
     option("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="auto: as MODEL's weights")
     option("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda:1, ...")
     option("--no-quote", action="store_true", help="show no row's text, and no value of a column")

@@ -28,6 +28,7 @@ from ..tracing.kept import read_trace, read_traces, summary, write_trace
 from ..tracing.match import Said, find_rows
 from ..tracing.query import query
 from ..tracing.trace import Cost, store_of, trace
+from ..tracing.without import check_copied, name_without, write_without
 from .output import target
 from .said import say, tell
 
@@ -144,8 +145,8 @@ def _drop(options: argparse.Namespace) -> int:
     if not options.data:
         raise RunError("--drop writes the data set without some rows: give it as --data")
     record, data = read_record(options.record), load_data(options.data)
-    suffix = Path(options.data).suffix or ".jsonl"
-    output = target("--output", options.output or f"{Path(options.data).stem}-without{suffix}")
+    output = target("--output", options.output or name_without(options.data))
+    check_copied(options.data, data, output)  # before rows are looked for, which may take long
     wanted = _rows_in(Path(options.drop))
     tokenizer = load_tokenizer(options.model or record.about.model)
     store = store_of(record)
@@ -161,9 +162,8 @@ def _drop(options: argparse.Namespace) -> int:
             "the data set that the run was trained on, or leave them out of --drop"
         )
     dropped = {index for here in found for index in here}
-    kept = data.select([i for i in range(len(data)) if i not in dropped])
-    (kept.to_parquet if suffix == ".parquet" else kept.to_csv if suffix == ".csv" else kept.to_json)(str(output))
-    say(f"{output}: {len(kept):,} rows, {len(data) - len(kept):,} fewer than {options.data}")
+    kept = write_without(options.data, data, dropped, output)
+    say(f"{output}: {kept:,} rows, {len(data) - kept:,} fewer than {options.data}")
     say(f"next: train again from {record.about.model} on {output}, with the same settings, and compare the two runs:")
     say(f"  alignguard compare {quote(options.record)} NEW_RUN")
     return 0

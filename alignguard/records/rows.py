@@ -5,7 +5,7 @@ that the model gave in training, numbered as they came: `_alignguard/said/`.
 |---|---|
 | order_00003.parquet | columns `step` and `row`: one line for each row of a step, from where the file before ends to the next audit or checkpoint |
 | texts_00003.parquet | what of those rows is not in an earlier file: `row`, `part` (of a packed row, its documents), token ids, which of them are learnt, and their weight |
-| about.json | how many rows the training set has, its fingerprint, and what cannot be told of it |
+| about.json | how many rows the training set has, its fingerprint, and what cannot be told of it; of completions their temperature |
 
 Of a row that is repeated its tokens are kept once. Token ids take about two bytes each, the order about three bytes a row.
 """
@@ -97,14 +97,15 @@ class RowStore:
         unread: str = "",
         trained: Sequence[str] | None = None,
         fingerprint: str | None = None,
+        temperature: float = 1.0,
     ) -> None:
         """
         Write of what training set it is, and of how many rows; where it cannot be told which rows are trained on, or what is learnt of
-        them, why; and which weights train, where not all do.
+        them, why; which weights train, where not all do; and by what the loss divides logits.
         """
         self._prepare()
         told = {"rows": rows, "fingerprint": fingerprint, "unknown": unknown, "unread": unread, "trained": trained}
-        write_text(self._about_path, json.dumps(told), private=True)
+        write_text(self._about_path, json.dumps({**told, "temperature": temperature}), private=True)
 
     @property
     def unknown(self) -> str:
@@ -118,7 +119,7 @@ class RowStore:
 
     @property
     def trained(self) -> list[str] | None:
-        """The weights that trained, by name; `None` where all did, or they are adapters'."""
+        """The weights that trained, by name, none where that is not known; `None` where all did, or they are adapters'."""
         return self._about().get("trained")
 
     @property
@@ -132,6 +133,11 @@ class RowStore:
         return self._about().get("fingerprint")
 
     @property
+    def temperature(self) -> float:
+        """By which the loss divides logits: that of GRPO and RLOO."""
+        return float(self._about().get("temperature") or 1)
+
+    @property
     def _about_path(self) -> Path:
         return self.folder / "about.json"
 
@@ -141,7 +147,7 @@ class RowStore:
             return {"unknown": _NO_ROWS, "unread": ""}
         try:
             told = json.loads(self._about_path.read_text(encoding="utf-8"))
-            more = {name: told.get(name) for name in ("rows", "fingerprint", "trained")}
+            more = {name: told.get(name) for name in ("rows", "fingerprint", "trained", "temperature")}
             return {"unknown": told["unknown"], "unread": told["unread"], **more}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self._about_path}: cannot be read ({one_line(error)})") from None

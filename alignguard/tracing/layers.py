@@ -13,6 +13,22 @@ from ..errors import RunError
 from ..model.observe import observing
 
 Layer = tuple[str, int]  # a container's name, and which of its layers
+# what wraps modules while they train, and stands in their weights' names: FSDP1, activation checkpointing, torch.compile
+_WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
+
+
+def trained_names(model: Any) -> list[str] | None:
+    """
+    Which weights train, by their names in a model that nothing wraps, where not all do: none where they are not known, since FSDP1 has
+    made flat ones of them (`use_orig_params=False`); `None` too with adapters, whose start is without them.
+    """
+    trains = {name: p.requires_grad for name, p in model.named_parameters()}
+    if all(trains.values()) or any("lora_" in name for name in trains):
+        return None
+    names = [] if any("_flat_param" in name for name in trains) else [name for name in trains if trains[name]]
+    for wrapper in _WRAPPERS:
+        names = [name.replace(wrapper, "") for name in names]
+    return names
 
 
 def looked_at(model: Any, share: float = 1.0, trained: Sequence[str] | None = None) -> dict[str, torch.nn.Parameter]:
@@ -25,7 +41,7 @@ def looked_at(model: Any, share: float = 1.0, trained: Sequence[str] | None = No
         share (`float`, *optional*, defaults to `1.0`):
             Of the layers that have any, from the last one down; with 1 all weights, embeddings too.
         trained (`Sequence[str]`, *optional*):
-            Names of those that trained, where not all did: a copy of a start does not know them.
+            Names of those that trained, where not all did: a copy of a start does not know them. If it has none of them, all are taken.
 
     Raises:
         RunError: Its weights are quantised, which have no gradient, or none of them is in a layer.
@@ -43,7 +59,9 @@ def looked_at(model: Any, share: float = 1.0, trained: Sequence[str] | None = No
     order = _order(model, {layer for name, _ in model.named_parameters() if (layer := _layer_of(name))})
     layers = sorted({order[layer] for layer in place.values() if layer in order})
     if not layers:
-        raise RunError("none of the weights that train is in a numbered layer of text; take all of them (--layers 1)")
+        raise RunError(
+            "none of the weights that train is in a numbered layer of text; `alignguard trace --layers 1` looks at all of them"
+        )
     first = layers[-max(1, round(share * len(layers)))]
     return {name: p for name, p in found.items() if (at := place[name]) in order and order[at] >= first}
 

@@ -27,10 +27,13 @@ class Document:
             Token ids.
         learnt (`Sequence[bool]`):
             Which of them the loss is taken of; the first one never is.
+        temperature (`float`, *optional*, defaults to `1.0`):
+            By which logits are divided for it, as GRPO and RLOO do.
     """
 
     ids: Sequence[int]
     learnt: Sequence[bool]
+    temperature: float = 1.0
 
     @property
     def places(self) -> list[int]:
@@ -42,8 +45,10 @@ def losses_of(
     model: Any, documents: Sequence[Document], pad: int, weights: Mapping[str, torch.Tensor] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The loss of every learnt token of a batch, (n,), and which document each is of, (n,); with other weights where they are given.
+    The loss of every learnt token of a batch, (n,), and which document each is of, (n,); with other weights where they are given. The
+    documents are of one temperature.
     """
+    (temperature,) = {document.temperature for document in documents}
     head, device = read_head(model), compute_device(model)
     caught: list[tuple[Any, Any, Any]] = []
     learnt = [(i, place) for i, document in enumerate(documents) for place in document.places]
@@ -68,16 +73,17 @@ def losses_of(
         now = replace(head, weight=weight.float(), bias=None if bias is None else bias.float())
     target = target.to(hidden.device)
     parts = zip(hidden.split(_TOKENS), target.split(_TOKENS), strict=True)
-    return torch.cat([_loss_again(now, *part) if torch.is_grad_enabled() else _loss(now, *part) for part in parts]), of
+    loss = _loss_again if torch.is_grad_enabled() else _loss
+    return torch.cat([loss(now, temperature, *part) for part in parts]), of
 
 
-def _loss_again(head: Head | None, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def _loss_again(*asked: Any) -> torch.Tensor:
     """The same as [`_loss`], whose logits are not kept for the backward pass: it computes them again."""
-    found: torch.Tensor = checkpoint(_loss, head, hidden, target, use_reentrant=False, preserve_rng_state=False)
+    found: torch.Tensor = checkpoint(_loss, *asked, use_reentrant=False, preserve_rng_state=False)
     return found
 
 
-def _loss(head: Head | None, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def _loss(head: Head | None, temperature: float, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """-log p of each target, (n,), from hidden states, (n, d), and a head in float32, or without one from logits, (n, V)."""
     logits = hidden.float()
     if head is not None:
@@ -90,6 +96,8 @@ def _loss(head: Head | None, hidden: torch.Tensor, target: torch.Tensor) -> torc
             logits = logits * head.scale
         if head.softcap:
             logits = head.softcap * torch.tanh(logits / head.softcap)
+    if temperature != 1:
+        logits = logits / temperature
     return logits.logsumexp(1) - logits.gather(1, target[:, None])[:, 0]
 
 

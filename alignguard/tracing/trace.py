@@ -146,9 +146,16 @@ def trace(
     check_forwards(model, weights, autocast)
     numbers = sum(p.numel() for p in weights.values())
     of = f"{numbers:,} weights, such as {next(reversed(weights))}"
+    if trained is not None and weights.keys().isdisjoint(trained):
+        of += ", whether they trained or not, which is not on record"
     tell(Cost(len(chosen), len(sizes), sum(sizes[place] for place in chosen), 16 * numbers + bytes_of(model), of))
+    temperature = store.temperature
+
+    def learnt(text: TrainedRow) -> Document:
+        return Document(text.ids, text.learnt, temperature)
+
     sampled = set(random.Random(seed).sample(sorted(sizes), min(_SAMPLE, len(sizes))))
-    sample = [Document(t.ids, t.learnt) for t in store.texts({row for row, _ in sampled}) if (t.row, t.part) in sampled]
+    sample = [learnt(t) for t in store.texts({row for row, _ in sampled}) if (t.row, t.part) in sampled]
     scale = steps_of_adam(model, sample, weights, pad, max_tokens, autocast)
 
     def moved(half: slice) -> Direction:
@@ -170,8 +177,7 @@ def trace(
     def read(asked: Container[Place], along: Direction) -> Iterator[tuple[TrainedRow, Pull]]:
         """The pulls of some rows, whose tokens are not kept."""
         for chunk in _chunks(t for t in store.texts({row for row, _ in chosen}) if (t.row, t.part) in asked):
-            documents = [Document(t.ids, t.learnt) for t in chunk]
-            found = pulls(model, documents, along, pad, max_tokens, autocast, tick)
+            found = pulls(model, [learnt(t) for t in chunk], along, pad, max_tokens, autocast, tick)
             for t, pull in zip(chunk, found, strict=True):
                 yield TrainedRow(t.row, (), (), t.part, t.weight), replace(pull, pull=t.weight * pull.pull)
 

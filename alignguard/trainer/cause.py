@@ -14,7 +14,7 @@ from ..errors import AlignGuardError, RunError
 from ..model.observe import memory_given_back, restored_rng
 from ..records.record import read_record
 from ..tracing.found import Trace
-from ..tracing.layers import looked_at
+from ..tracing.layers import looked_at, trained_names
 from ..tracing.pull import check_forwards
 from ..tracing.trace import SHARE, Cost, trace
 from ..verdicts.verdict import Verdict
@@ -26,7 +26,9 @@ _SCREEN = 256  # rows by likeness, and as many by chance
 _TOKENS = 2048  # of a batch, padded
 
 
-def check_traceable(settings: Settings, reference: Reference, processes: int, autocast: torch.dtype | None) -> None:
+def check_traceable(
+    settings: Settings, reference: Reference, model: Any, processes: int, autocast: torch.dtype | None
+) -> None:
     """
     Whether a regression can be traced while training goes on; asked before step 1.
 
@@ -48,7 +50,7 @@ def check_traceable(settings: Settings, reference: Reference, processes: int, au
         raise AlignGuardError(f"trace=True needs {why}; leave it out, and run `alignguard trace` after training")
     try:
         with restored_rng(), reference.loaded() as start:
-            check_forwards(start, looked_at(start, SHARE), autocast)
+            check_forwards(start, looked_at(start, SHARE, trained_names(model)), autocast)
     except RunError as error:
         raise AlignGuardError(f"trace=True: {error}; leave it out") from None
 

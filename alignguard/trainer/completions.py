@@ -28,6 +28,7 @@ class Completions:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
+        self.temperature = float(getattr(trainer, "temperature", 1.0))  # by which the loss divides logits
         self._generation: Any = (
             None  # by which the latest one is known: all of it is not held a moment longer than the trainer does
         )

@@ -126,7 +126,7 @@ class Run:
         context, settings, console = self.context, self.settings, self.console
         check_trainer(settings, context.args, self.ranks.sharded, context.model)
         chosen = check_chosen(context.args, console.tell_once)
-        check_traceable(settings, context.reference, self.ranks.size, context.asking.autocast)
+        check_traceable(settings, context.reference, context.model, self.ranks.size, context.asking.autocast)
         check_fits(context.model, settings.pool, context.asking)
         context.asking.engine = find_engine(settings.engine, self.trainer, context)
         context.on_first(self.store.part)

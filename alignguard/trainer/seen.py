@@ -9,6 +9,7 @@ from typing import Any
 
 from ..model.observe import restored_rng
 from ..records.rows import RowStore, TrainedRow
+from ..tracing.layers import trained_names
 from .before import are_as_before, differs_by_process, fingerprint_of, length_of
 from .completions import Completions, keeps_completions, why_unread
 from .learnt import Reader
@@ -60,7 +61,7 @@ class Seen:
         unread = self._untold if self.speaks else self.reader.unread
         if context.settings.trace and unread:
             self.console.tell_once("rows", f"trace=True has nothing to look at in this run: {unread}")
-        self._trained = trained_names(context.model)
+        self._model, self._trained = context.model, trained_names(context.model)
         self._given: list[TrainedRow] = []  # completions that were not written yet
         self._answered: list[tuple[int, list[int]]] = []  # steps, and the numbers of what they were taken on
         self._heard: list[int] = []
@@ -71,7 +72,7 @@ class Seen:
             int, list[int]
         ] = {}  # of all processes, for longer than a moment only where a disk is full
         self._unsaid: tuple[dict[int, list[int]], list[TrainedRow]] = {}, []  # the same of completions
-        self._told: tuple[str, str] | None = None
+        self._told: tuple[str, str, list[str] | None] | None = None
         self._kept: set[int] = set()
         self._length: int | None = None
         self._fingerprint: str | None = None
@@ -85,6 +86,8 @@ class Seen:
         if step > 0:
             self.store.rewind(step)
             self._kept = self.store.kept()
+            if self.store.steps():
+                self._trained = _either(self._trained, self.store.trained)
             with restored_rng():  # a data set may draw
                 self._others = not are_as_before(self.store, dataset, self.reader)
             self.said.rewind(step)
@@ -97,12 +100,12 @@ class Seen:
                 "steps from now on is not kept, since they would be taken for those of the same number",
             )
         self._tell(self.order.unknown)
-        if self._untold:
-            self.said.begin(None, unread=self._untold)
+        if self.speaks:
+            self.said.begin(None, unread=self._untold, temperature=self.completions.temperature)
 
     def _tell(self, unknown: str) -> None:
         self.store.begin(self._length, unknown, self.reader.unread, self._trained, self._fingerprint)
-        self._told = unknown, self.reader.unread
+        self._told = unknown, self.reader.unread, self._trained
 
     def epoch(self) -> None:
         """A pass over the training set begins."""
@@ -120,6 +123,8 @@ class Seen:
         if not self.listens:
             return
         self.batch()
+        if self._trained is not None:  # others may be trained later on
+            self._trained = _either(self._trained, trained_names(self._model))
         self._at = step
         self._steps.append((step, self._now))
         self._now = []
@@ -158,7 +163,7 @@ class Seen:
                 self.store.add(sorted(self._unwritten.items()), self.reader.read(new))
             self._unwritten = {}
             self._kept |= set(new)
-        if (unknown, self.reader.unread) != self._told:
+        if (unknown, self.reader.unread, self._trained) != self._told:
             self._tell(unknown)
 
     def _keep_said(self) -> None:
@@ -186,7 +191,8 @@ class Seen:
         self.order.end()
 
 
-def trained_names(model: Any) -> list[str] | None:
-    """Which weights train, where not all do; `None` too with adapters, whose start is without them."""
-    trains = {name: p.requires_grad for name, p in model.named_parameters()}
-    return None if all(trains.values()) or any("lora_" in name for name in trains) else [n for n in trains if trains[n]]
+def _either(one: list[str] | None, other: list[str] | None) -> list[str] | None:
+    """The weights that trained in one part of a run or another, see [`trained_names`]."""
+    if one is None or other is None:
+        return None
+    return list(dict.fromkeys([*one, *other])) if one and other else []

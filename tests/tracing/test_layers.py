@@ -1,11 +1,19 @@
-"""Of models with several towers the layers that are looked at are those that text runs through last."""
+"""Of models with several towers the layers that are looked at are those that text runs through last; of weights those that train."""
+
+from functools import partial
 
 import pytest
 import torch
+from tiny import tiny_model
+from torch.distributed import HashStore, destroy_process_group, init_process_group
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from alignguard.errors import RunError
-from alignguard.tracing.layers import looked_at
+from alignguard.tracing.layers import looked_at, trained_names
 
 
 def seeing(text=4, images=8):
@@ -45,3 +53,58 @@ def test_the_look_leaves_no_hook():
     looked_at(model, 0.25)
     assert model.training and torch.equal(state, torch.get_rng_state())
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.fixture
+def one_process():
+    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield
+    destroy_process_group()
+
+
+def sharded(model, original):
+    policy = partial(transformer_auto_wrap_policy, transformer_layer_cls={LlamaDecoderLayer})
+    return FullyShardedDataParallel(
+        model, use_orig_params=original, auto_wrap_policy=policy, device_id=torch.device("cpu")
+    )
+
+
+def each_layer(wrap):
+    """With layers that are wrapped one by one."""
+
+    def wrapped(model):
+        model.model.layers = torch.nn.ModuleList(wrap(layer) for layer in model.model.layers)
+        return model
+
+    return wrapped
+
+
+def frozen(model):
+    for name, p in model.named_parameters():
+        p.requires_grad_("layers.0." in name)
+    return model
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: model,
+        partial(sharded, original=True),
+        torch.compile,
+        each_layer(torch.compile),
+        each_layer(checkpoint_wrapper),
+        lambda model: sharded(each_layer(checkpoint_wrapper)(model), True),
+    ],
+    ids=["plain", "fsdp1", "compiled", "compiled-layers", "checkpointed", "fsdp1-checkpointed"],
+)
+def test_weights_that_train_are_known_by_the_names_of_the_start(tokenizer, one_process, wrap):
+    """Oracle: their names before anything was wrapped."""
+    model = frozen(tiny_model(tokenizer))
+    right = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trained_names(wrap(model)) == right and len(right) == 9
+    assert list(looked_at(tiny_model(tokenizer), 0.25, right)) == right
+
+
+def test_of_flat_weights_it_is_not_known_which_train(tokenizer, one_process):
+    assert trained_names(sharded(frozen(tiny_model(tokenizer)), False)) == []
+    assert trained_names(sharded(tiny_model(tokenizer), False)) is None

@@ -37,18 +37,18 @@ from alignguard.tracing.losses import Document, bytes_of
 from alignguard.tracing.pull import check_forwards, gradient, pulls, steps_of_adam
 
 
-def some_documents(vocabulary, n=6, seed=1):
+def some_documents(vocabulary, n=6, seed=1, temperature=1.0):
     generator = torch.Generator().manual_seed(seed)
     found = []
     for i in range(n):
         ids = torch.randint(3, vocabulary, (5 + 2 * (i % 3),), generator=generator).tolist()
-        found.append(Document(ids, [False] * (2 + i % 2) + [True] * (len(ids) - 2 - i % 2)))
+        found.append(Document(ids, [False] * (2 + i % 2) + [True] * (len(ids) - 2 - i % 2), temperature))
     return found
 
 
 def loss_of(model, document):
     """Oracle: the mean loss of one document's learnt tokens, from the model's own logits."""
-    logits = model(input_ids=torch.tensor([list(document.ids)])).logits[0, :-1]
+    logits = model(input_ids=torch.tensor([list(document.ids)])).logits[0, :-1] / document.temperature
     learnt = torch.tensor(document.learnt[1:])
     return torch.nn.functional.cross_entropy(logits[learnt], torch.tensor(document.ids[1:])[learnt])
 
@@ -90,12 +90,12 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize(("share", "temperature"), [(1.0, 1.0), (0.5, 1.0), (0.5, 1.5)])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_pull_is_the_product_of_two_gradients(tokenizer, name, share):
+def test_a_pull_is_the_product_of_two_gradients(tokenizer, name, share, temperature):
     model = MODELS[name](tokenizer)
-    documents = some_documents(model.config.vocab_size)
-    asked, rows = documents[:2], documents[2:]
+    asked = some_documents(model.config.vocab_size)[:2]
+    rows = some_documents(model.config.vocab_size, temperature=temperature)[2:]
     weights = looked_at(model, share)
     direction = gradient(model, asked, [1.0, -0.5], weights, 0)
     for row, pull in zip(rows, pulls(model, rows, direction, 0), strict=True):
@@ -316,16 +316,16 @@ def peak_of(run):
     return max(accumulate(size for _, size in sorted(events)))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dtype", "temperature"), [(torch.float32, 1.0), (torch.bfloat16, 1.0), (torch.float32, 0.6)])
 @pytest.mark.parametrize("what", ["gradient", "pulls"])
-def test_memory_is_what_is_told_however_many_tokens_are_learnt(dtype, what):
+def test_memory_is_what_is_told_however_many_tokens_are_learnt(dtype, temperature, what):
     size = {"vocab_size": 20_000, "max_position_embeddings": 2048, "tie_word_embeddings": False}
     model = small(LlamaConfig, LlamaForCausalLM, **size).to(dtype)
     weights = looked_at(model, 0.5)
     first = gradient(model, [Document([5, 6], [False, True])], [1.0], weights, 0)  # the head is read
     told = bytes_of(model) + 16 * sum(p.numel() for p in weights.values())
     for n in (512, 1536):
-        rows = [Document([5 + i % 900 for i in range(n)], [True] * n)]
+        rows = [Document([5 + i % 900 for i in range(n)], [True] * n, temperature)]
         if what == "gradient":
             peak = peak_of(lambda rows=rows: gradient(model, rows, [1.0], weights, 0))
         else:

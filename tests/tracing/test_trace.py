@@ -23,6 +23,7 @@ from alignguard.records.record import read_record
 from alignguard.records.rows import RowStore, TrainedRow
 from alignguard.report.traced import sentences
 from alignguard.text import own_lines
+from alignguard.tracing.data import load_data
 from alignguard.tracing.found import NOT_FOUND, ByColumn
 from alignguard.tracing.losses import Document
 from alignguard.tracing.named import Naming, standing_out
@@ -92,9 +93,13 @@ def test_what_is_traced_are_the_probes_that_flipped(traced_run):
     assert [result.probe.id for result in asked.steady] == ["p7"]
 
 
-def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer, tmp_path, temperature):
     """Oracle: products of gradients by autograd in float64, row by row, as Adam would step."""
-    record, model = read_record(str(traced_run[0])), tiny_model(tokenizer)
+    run = tmp_path / "run"
+    shutil.copytree(traced_run[0], run)
+    RowStore(run / "_alignguard" / "rows").begin(12, temperature=temperature)
+    record, model = read_record(str(run)), tiny_model(tokenizer)
     found = trace(record, model, tokenizer, "safety", share=1.0)
     chat, twin = Chat.of(model, tokenizer), tiny_model(tokenizer).double()
     then, now = answers(query(record, "safety").flips, chat)
@@ -103,7 +108,7 @@ def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
         return torch.autograd.grad(loss, list(twin.parameters()))
 
     texts = {text.row: text for text in RowStore(record.store.rows).texts(set(range(12)))}
-    rows = {row: Document(text.ids.tolist(), text.learnt.tolist()) for row, text in texts.items()}
+    rows = {row: Document(text.ids.tolist(), text.learnt.tolist(), temperature) for row, text in texts.items()}
     order = [text.row for text in RowStore(record.store.rows).texts(set(range(12)))]  # all are in the sample
     batches = [gradient(sum(loss_of(twin, rows[row]) for row in order[i : i + 4]) / 4) for i in range(0, 12, 4)]
     moments = [sum(g[k] ** 2 for g in batches) / 3 for k in range(len(batches[0]))]
@@ -118,6 +123,7 @@ def test_a_row_pulls_as_its_gradient_says(traced_run, tokenizer):
     each = {}
     for row in found.rows:
         own = gradient(loss_of(twin, rows[row.row]))
+        assert row.loss == pytest.approx(loss_of(twin, rows[row.row]).item(), rel=1e-4)
         each[row.row] = [-sum((a * b).sum() for a, b in zip(own, half, strict=True)).item() for half in halves]
         assert row.pull == pytest.approx(sum(np.multiply(each[row.row], sizes)) / len(then), rel=1e-3, abs=1e-6)
     one, two = (standing_out(values) for values in zip(*each.values(), strict=True))
@@ -259,15 +265,22 @@ def test_the_page_shows_where_it_came_from(traced_run, capsys):
 
 
 def test_the_data_set_is_written_without_the_rows_named(traced_run, tmp_path, capsys):
-    run, _start, data = traced_run
-    rows, out = tmp_path / "rows.json", tmp_path / "out.jsonl"
-    rows.write_text("[0, 3]")
-    assert main(["trace", str(run), "--drop", str(rows), "--data", str(data), "--output", str(out)]) == 0
-    left = [json.loads(line) for line in out.open()]
-    assert [row["prompt"][0]["content"] for row in left] == [
-        row["prompt"][0]["content"] for i, row in enumerate(training_rows()) if i not in (0, 3)
+    run, _start, _data = traced_run
+    mine, rows, out = tmp_path / "mine.jsonl", tmp_path / "rows.json", tmp_path / "out.jsonl"
+    lines = [
+        json.dumps({**row, "created": f"2023-01-{i + 1:02d} 10:00:00", "reward": i + 1 / 3}) + "\n"
+        for i, row in enumerate(training_rows())
     ]
+    mine.write_text("\n".join(lines))  # with blank lines between
+    rows.write_text("[0, 3]")
+    asked = ["trace", str(run), "--drop", str(rows), "--data", str(mine), "--output"]
+    assert main([*asked, str(out)]) == 0
+    assert out.read_text() == "".join(line for i, line in enumerate(lines) if i not in (0, 3))
     assert "10 rows, 2 fewer" in capsys.readouterr().out
+    assert main([*asked, str(out.with_suffix(".parquet"))]) == 0
+    assert load_data(str(out.with_suffix(".parquet"))).to_list() == load_data(str(out)).to_list()
+    assert main([*asked, str(out.with_suffix(".csv"))]) == 1
+    assert "give FILE.jsonl or FILE.parquet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -347,6 +360,16 @@ def test_completions_pull_on_the_weights_that_trained(spoken_run, tokenizer):
     found = trace(run, tiny_model(tokenizer), tokenizer, "safety", share=0.5, tell=told.append)
     assert "layers.0." not in told[0].weights and "layers.0." in told[1].weights
     assert {row.row: row.pull for row in found.rows} != pytest.approx({row.row: row.pull for row in free.rows})
+
+
+def test_where_it_is_not_known_which_weights_trained_that_is_said(traced_run, tokenizer, tmp_path):
+    run, told = tmp_path / "run", []
+    shutil.copytree(traced_run[0], run)
+    for trained in (None, []):
+        RowStore(run / "_alignguard" / "rows").begin(12, trained=trained)
+        trace(run, tiny_model(tokenizer), tokenizer, "safety", tell=told.append)
+    assert "which is not on record" not in told[0].weights
+    assert told[1].weights == f"{told[0].weights}, whether they trained or not, which is not on record"
 
 
 def test_completions_that_may_have_been_learnt_otherwise_are_not_traced(spoken_run, tokenizer):

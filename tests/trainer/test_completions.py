@@ -10,6 +10,8 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.experimental.gmpo import GMPOConfig, GMPOTrainer
 
 from alignguard.records.rows import RowStore
+from alignguard.tracing.losses import Document
+from alignguard.tracing.pull import pulls
 from alignguard.trainer.completions import documents, why_unread
 
 
@@ -55,6 +57,41 @@ def test_weights_of_completions_are_those_of_the_loss(tokenizer, tmp_path, ratio
     assert kept == [0, 1, 2, 3]  # what counts for nothing is on record as that
     for a, b in zip(right, torch.autograd.grad(ours, list(model.parameters()), allow_unused=True), strict=True):
         assert (a is None) == (b is None) and (a is None or torch.allclose(a, b, atol=1e-6))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("kind", [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)], ids=["grpo", "rloo"])
+def test_completions_pull_as_the_trainers_loss_of_them(tokenizer, tmp_path, kind, temperature):
+    """Oracle: autograd of TRL's own loss of each completion, which is taken at the temperature that it was drawn at."""
+    trainer, given = online(tokenizer, tmp_path, kind, [guard()], temperature=temperature, learning_rate=0.0), []
+    compute = trainer._compute_loss
+
+    def listening(model, inputs):
+        given.append(inputs)
+        return compute(model, inputs)
+
+    trainer._compute_loss = listening
+    trainer.train()
+    start = tiny_model(tokenizer)
+    along = {name: torch.randn_like(p) for name, p in start.named_parameters()}
+    store = RowStore(tmp_path / "_alignguard" / "said")
+    assert store.temperature == temperature
+    texts = sorted((t for t in store.texts(store.kept()) if t.weight), key=lambda text: text.row)
+    told = pulls(start, [Document(t.ids, t.learnt, store.temperature) for t in texts], along, 0)
+    own, model, right = dict(trainer.model.named_parameters()), trainer.model.eval(), {}
+    for batch in given:
+        n = len(batch["advantages"])
+        for i in range(n):
+            one = {k: v[i : i + 1] if getattr(v, "shape", (0,))[:1] == (n,) else v for k, v in batch.items()}
+            loss = compute(model, {**one, "num_items_in_batch": one["completion_mask"].sum()})
+            grads = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
+            pull = -sum((grad * along[k]).sum().item() for k, grad in zip(own, grads, strict=True) if grad is not None)
+            ids = torch.cat([batch[f"{k}_ids"][i][batch[f"{k}_mask"][i] > 0] for k in ("prompt", "completion")])
+            # RLOO's is a sum over tokens, where a pull is a mean
+            right[tuple(ids.tolist())] = pull / (int(one["completion_mask"].sum()) if kind[0] is RLOOTrainer else 1)
+    assert len(texts) >= 8
+    for text, pull in zip(texts, told, strict=True):
+        assert text.weight * pull.pull == pytest.approx(right[tuple(text.ids.tolist())], rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -531,6 +531,44 @@ def test_the_weights_that_train_are_on_record(tokenizer, tmp_path):
     assert not any("layers.0." in name for name in looked_at(tiny_model(tokenizer), 0.5))
 
 
+class Thawing(TrainerCallback):
+    """Of each step the weights that train in it, by a part of their names."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def on_step_begin(self, args, state, control, model, **kwargs):
+        for name, p in model.named_parameters():
+            p.requires_grad_(self.parts[min(state.global_step, len(self.parts) - 1)] in name)
+
+
+def thawed(tokenizer, folder, *parts, resume=None, **settings):
+    """The weights that are on record as trained, and those that moved."""
+    model = tiny_model(tokenizer)
+    for name, p in model.named_parameters():
+        p.requires_grad_(parts[0] in name)
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainer = sft(tokenizer, folder, rows(16), [guard(), Thawing(*parts)], model, **settings)
+    trainer.optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    trainer.train(resume_from_checkpoint=resume)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, start[name])}
+    return RowStore(folder / "_alignguard" / "rows").trained, moved
+
+
+def test_weights_that_train_later_on_are_on_record_too(tokenizer, tmp_path):
+    """Oracle: the weights that have moved when training is over; the second step's train in no other, and no audit is taken there."""
+    found, moved = thawed(tokenizer, tmp_path / "one", "layers.0.", "layers.1.mlp", "layers.0.")
+    assert set(found) == moved and any("layers.1.mlp" in name for name in moved) and len(found) == len(moved)
+    found, moved = thawed(tokenizer, tmp_path / "all", "layers.0.", "")
+    assert found is None and moved == {name for name, _ in tiny_model(tokenizer).named_parameters()}
+
+
+def test_what_trained_before_a_run_was_resumed_stays_on_record(tokenizer, tmp_path):
+    thawed(tokenizer, tmp_path, "layers.0.", max_steps=4, save_strategy="steps", save_steps=2)
+    found, moved = thawed(tokenizer, tmp_path, "layers.1.", max_steps=4, resume=str(tmp_path / "checkpoint-2"))
+    assert set(found) == moved and {name.split(".")[2] for name in moved} == {"0", "1"}
+
+
 def test_what_is_said_in_an_evaluation_nothing_was_learnt_of(tokenizer, tmp_path):
     more = {"eval_strategy": "steps", "eval_steps": 1, "steps_per_generation": 2, "max_steps": 4}
     args = GRPOConfig(str(tmp_path), **{**SETTINGS, **ONLINE, **more, "per_device_eval_batch_size": 4})

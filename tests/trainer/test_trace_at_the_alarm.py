@@ -45,11 +45,14 @@ class Fallen(AlignGuardCallback):
         super().on_step_end(args, state, control, **kwargs)
 
 
-def trained(tokenizer, folder, callbacks, lora=False, steps=3, **settings):
+def trained(tokenizer, folder, callbacks, lora=False, steps=3, part="", **settings):
     rows = [{"text": f"What is {i} + {i}? It is {2 * i}, as anybody can count who wants to."} for i in range(12)]
     args = SFTConfig(str(folder), **{**SETTINGS, "max_steps": steps, "learning_rate": 1e-2, **settings})
+    model = tiny_model(tokenizer, dropout=0.2)
+    for name, p in model.named_parameters():
+        p.requires_grad_(part in name)
     trainer = SFTTrainer(
-        tiny_model(tokenizer, dropout=0.2),
+        model,
         args,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -142,3 +145,8 @@ def test_what_cannot_be_traced_is_told_before_the_first_step(asked, line, tokeni
     monkeypatch.setattr("alignguard.tracing.pull.losses_of", fails)
     with pytest.raises(AlignGuardError, match=line):
         trained(tokenizer, tmp_path, [Fallen(trace=True, **asked)])
+
+
+def test_that_no_weight_in_a_layer_trains_is_told_before_the_first_step(tokenizer, tmp_path):
+    with pytest.raises(AlignGuardError, match="trace=True: none of the weights that train is in a numbered layer"):
+        trained(tokenizer, tmp_path, [Fallen(trace=True)], part="embed_tokens")
