@@ -28,6 +28,7 @@ from alignguard.report.markdown import section
 from alignguard.report.several import joined, page, tables_of
 from alignguard.report.terminal import dumps, format_table, summary, tables
 from alignguard.text import rounded
+from alignguard.verdicts.evidence import Evidence
 from alignguard.verdicts.watch import Watch, compare
 
 
@@ -122,6 +123,8 @@ def test_the_headline_says_whether_and_why(run, regressed):
         "Nearest to it is ood, with a drop of 0.20 (95 %: -0.10 to +0.30)."
         in headline(render(about, audits, verdict))[1]
     )
+    verdict.dimensions["ood"] = replace(verdict.dimensions["ood"], evidence=Evidence())  # too few could be judged
+    assert "Nearest to it is ood" not in headline(render(about, audits, verdict))[1]
     audits, verdict = run
     verdict = replace(verdict, since={})
     verdict.dimensions["privacy"] = replace(verdict.dimensions["privacy"], low=0.1)
