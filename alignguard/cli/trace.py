@@ -7,13 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from shlex import join, quote
+from shlex import join
+from shlex import quote as quoted
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from ..drift.fingerprint import fingerprint
-from ..errors import RunError
+from ..errors import RunError, StartError
 from ..model.chat import Chat
 from ..model.loading import device_of, load_model, load_tokenizer
 from ..records.record import Record, read_record
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     data = load_data(options.data) if options.data else None
     columns, asked = _columns(options, data), (side, options.first, options.last)
     query(record, *asked)  # what is wrong is told before a model is loaded
-    tokenizer = load_tokenizer(name)
+    tokenizer = _tokenizer(options, record)
     model = load_model(name, options.dtype, device_of(options.device))
     if fingerprint(model, False) != record.about.model_fingerprint:
         tell(f"{name}: its weights are not, value for value, those the run began with; pulls are of these weights")
@@ -140,6 +141,16 @@ def _said(texts: Sequence[TrainedRow], record: Record, store: RowStore, tokenize
     return [Said(-1, whole, prompt) for (whole, _), prompt in zip(told, prompts, strict=False)]
 
 
+def _tokenizer(options: argparse.Namespace, record: Record) -> Any:
+    """The run's, from its start, which may lie elsewhere by now."""
+    try:
+        return load_tokenizer(options.model or record.about.model)
+    except StartError as error:
+        if options.model:
+            raise
+        raise RunError(f"{error}; where the run's start lies elsewhere by now, give it as --model") from None
+
+
 def _drop(options: argparse.Namespace) -> int:
     """Write the data set without the rows that a file names."""
     if not options.data:
@@ -148,7 +159,7 @@ def _drop(options: argparse.Namespace) -> int:
     output = target("--output", options.output or name_without(options.data))
     check_copied(options.data, data, output)  # before rows are looked for, which may take long
     wanted = _rows_in(Path(options.drop))
-    tokenizer = load_tokenizer(options.model or record.about.model)
+    tokenizer = _tokenizer(options, record)
     store = store_of(record)
     texts = [t for t in store.texts(set(wanted)) if (parts := wanted[t.row]) is None or t.part in parts]
     # how rows are written into documents is told by more of them than are looked for
@@ -165,7 +176,7 @@ def _drop(options: argparse.Namespace) -> int:
     kept = write_without(options.data, data, dropped, output)
     say(f"{output}: {kept:,} rows, {len(data) - kept:,} fewer than {options.data}")
     say(f"next: train again from {record.about.model} on {output}, with the same settings, and compare the two runs:")
-    say(f"  alignguard compare {quote(options.record)} NEW_RUN")
+    say(f"  alignguard compare {quoted(options.record)} NEW_RUN")
     return 0
 
 

@@ -310,6 +310,19 @@ def test_a_mistake_is_told_in_one_line(traced_run, tmp_path, capsys, given, line
     assert line in capsys.readouterr().err
 
 
+def test_where_the_start_lies_elsewhere_by_now_it_is_told_how_to_give_it(traced_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(traced_run[0], run)
+    about = run / "alignguard" / "baseline.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "model": str(tmp_path / "gone")}))
+    told = f"alignguard: {tmp_path / 'gone'}: no folder here"
+    for given in (["--side", "safety"], ["--side", "safety", "--model", str(tmp_path / "gone")]):
+        assert main(["trace", str(run), *given]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(told)
+        assert line.endswith("; where the run's start lies elsewhere by now, give it as --model") == (len(given) == 2)
+
+
 @pytest.fixture
 def spoken_run(traced_run, tokenizer, tmp_path):
     """The same run as one whose model was trained on what it said, to prompts of which each was asked twice; and those."""
