@@ -241,9 +241,8 @@ def kinds_of_rows(cells: dict[str, dict[str, Any]]) -> str:
     """Of each kind of rows and model how many were named, over all seeds, and what leaving them out undid."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for name, cell in cells.items():
-        groups.setdefault(
-            (cell["kind"], f"{cell['share']:.0%}", "-".join(name.split("-")[3:]) or "SmolLM2"), []
-        ).append(cell)
+        key = cell["kind"], f"{cell['share']:.0%}", "-".join(name.split("-")[3:]) or "SmolLM2"
+        groups.setdefault(key, []).append(cell)
     rows = []
     for (kind, share, model), of in groups.items():
         looked = [cell for cell in of if "why" not in cell]
@@ -255,8 +254,6 @@ def kinds_of_rows(cells: dict[str, dict[str, Any]]) -> str:
         ]
         drops = [_spread([cell["drop"] for cell in of]), *map(_spread, parts)]
         found = [f"{right} of {planted}" if planted else "none planted", str(named - right)] if looked else ["-", "-"]
-        if planted == 0 and share and kind not in ("clean", "harsh", "helpful"):
-            found = ["-", "-"]
         rows.append(
             [
                 kind,

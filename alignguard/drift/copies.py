@@ -17,16 +17,8 @@ import torch
 
 from ..distributed import compute_device
 
-_MOVERS = (
-    "to",
-    "cuda",
-    "npu",
-    "xpu",
-    "mlu",
-    "sdaa",
-    "musa",
-    "neuron",
-)  # as accelerate binds them to a model on several devices
+# what accelerate binds to a model on several devices
+_MOVERS = ("to", "cuda", "npu", "xpu", "mlu", "sdaa", "musa", "neuron")
 _ADAM_BYTES = 12  # a float32 gradient and two moments, for every weight that trains
 
 

@@ -141,8 +141,7 @@ def _headline(verdict: Verdict, run: bool, was: str) -> _Headline:
         case State.UNTOLD | State.HOLDS:
             kind, text = "", "No regression found"
             why += [_sentence(detectable(verdict))]
-            tested = [d for d in verdict.counted if d.watched and d.judged and d.evidence.looks]
-            most = max(tested, key=lambda d: d.drop, default=None)
+            most = max(filter(tested, verdict.counted), key=lambda d: d.drop, default=None)
             why += [f"Nearest to it is {most.dimension}, with {_fall(most)}."] if most and most.drop > 0 else []
     if unscored:
         kind = kind or "odd"

@@ -36,8 +36,10 @@ def act_at_the_end(run: Run, step: int) -> None:
             Of the trainer.
     """
     save, _ = asked_for(run)
+    if not save:
+        return
     saved = latest_checkpoint(run.context.args.output_dir, step, run.state.about.id)
-    if not save or run.ranks.first(saved is not None and saved.name == f"checkpoint-{step}"):
+    if run.ranks.first(saved is not None and saved.name == f"checkpoint-{step}"):
         return
     if getattr(run.trainer, "_save_checkpoint", None) is None:
         run.console.say(
